@@ -1,0 +1,34 @@
+# Entry points; meson.build describes the build itself.
+#   make          everything; the command is build/roux
+#   make run      installs what is missing, builds, boots a micro-VM, runs a command in it
+#   make test     all tests that fit in CI          make fuzz   fuzz targets, long
+#   make bench    every table of SPECIFICATION.md   make deps   Debian packages only
+SHELL := /bin/bash
+OUT ?= out
+.PHONY: all run test bench fuzz deps install clean
+
+all: deps
+	@[ -f $(OUT)/build.ninja ] || meson setup $(OUT) >/dev/null
+	@ninja -C $(OUT) --quiet
+	@ln -sf ../$(OUT)/cli/roux build/roux
+
+deps:
+	@tools/install-deps.sh
+
+run: all
+	@tools/first-run.sh build/roux
+
+test: all
+	@tools/run-tests.sh $(OUT)
+
+bench: all
+	@bench/run.sh $(OUT)
+
+fuzz: deps
+	@tools/run-fuzz.sh long
+
+install: all
+	@meson install -C $(OUT)
+
+clean:
+	rm -rf $(OUT) out-* build/roux

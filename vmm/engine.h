@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * How guest code runs.  An engine is an ops table; struct vm (vmm/vm.h) is what
+ * it works on, struct vcpu its handle on one processor.
+ *
+ *   vm_create -> vcpu_create* -> set_state -> [ vcpu_run on its own thread ]*
+ *             -> vcpu_destroy* -> vm_destroy
+ *
+ * Threads: vcpu_run() of one vCPU is called from one thread.  vcpu_kick() and
+ * irq_set() may be called from any thread at any time between create and
+ * destroy.  Everything else is called while the vCPU concerned does not run.
+ *
+ * MMIO and port accesses are performed inside vcpu_run() through vm->mmio and
+ * vm->pio; HLT waits inside vcpu_run() too.
+ */
+#ifndef VMM_ENGINE_H
+#define VMM_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct err;
+struct vm;
+struct vcpu;
+struct vcpu_state;
+
+enum vcpu_exit {
+	VCPU_EXIT_KICKED,	/* vcpu_kick() was called; state is between two instructions */
+	VCPU_EXIT_SHUTDOWN,	/* triple fault */
+	VCPU_EXIT_RESET,	/* a device asked for reset through vm_request() */
+	VCPU_EXIT_POWEROFF,	/* the same for power-off */
+	VCPU_EXIT_ERROR,	/* the engine cannot continue; err says why */
+};
+
+struct engine_ops {
+	const char *name;	/* "kvm", "dbt" */
+
+	/*
+	 * Required.  Finds out whether this host can run an ordinary 64-bit guest
+	 * on this engine, by running one.  0, or a negative errno with the reason
+	 * in @err, worded for `roux doctor`.
+	 */
+	int (*probe)(struct err *err);
+
+	/* Required.  vm->mem, vm->mmio, vm->pio are set; fills vm->engine_data. */
+	int (*vm_create)(struct vm *vm, struct err *err);
+	void (*vm_destroy)(struct vm *vm);
+
+	/* Required.  Fills vcpu->engine_data. */
+	int (*vcpu_create)(struct vcpu *vcpu, struct err *err);
+	void (*vcpu_destroy)(struct vcpu *vcpu);
+
+	/* Required.  Runs guest code until something the caller must handle. */
+	enum vcpu_exit (*vcpu_run)(struct vcpu *vcpu, struct err *err);
+
+	/* Required.  Makes vcpu_run() return KICKED soon; sticky until it has. */
+	void (*vcpu_kick)(struct vcpu *vcpu);
+
+	/* Required. */
+	int (*get_state)(struct vcpu *vcpu, struct vcpu_state *ret_state, struct err *err);
+	int (*set_state)(struct vcpu *vcpu, const struct vcpu_state *state, struct err *err);
+
+	/* Required.  Drives interrupt line @gsi of the IOAPIC. */
+	void (*irq_set)(struct vm *vm, unsigned gsi, bool level);
+
+	/* Optional (NULL: MSI not offered).  Delivers a message-signalled interrupt. */
+	void (*msi_send)(struct vm *vm, uint64_t addr, uint32_t data);
+
+	/* Optional.  Tells the host about a doorbell already added to the bus. */
+	int (*doorbell_add)(struct vm *vm, bool is_mmio, unsigned index, struct err *err);
+
+	/*
+	 * Required.  Dirty tracking, one bit a 4 KiB page from guest-physical 0,
+	 * counting every page of RAM in bank order.  get adds to @bitmap and clears.
+	 */
+	int (*dirty_log_set)(struct vm *vm, bool on, struct err *err);
+	int (*dirty_log_get)(struct vm *vm, uint64_t *bitmap, struct err *err);
+};
+
+#endif /* VMM_ENGINE_H */

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vmm/guest_mem.h"
+
+#include "base/checked.h"
+#include "os/err.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define MEM_ALIGN 0x200000ull	/* banks are multiples of a large page */
+
+static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t file_off)
+{
+	/* Large-page alignment lets the host back RAM with huge pages. */
+	uint8_t *area = mmap(NULL, size + MEM_ALIGN, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *host;
+
+	if (area == MAP_FAILED)
+		return -errno;
+	host = (uint8_t *)(((uintptr_t)area + MEM_ALIGN - 1) & ~(uintptr_t)(MEM_ALIGN - 1));
+	if (host > area)
+		(void)munmap(area, (size_t)(host - area));
+	(void)munmap(host + size, (size_t)(area + MEM_ALIGN - host));
+	if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
+		 mem->fd, (off_t)file_off) == MAP_FAILED) {
+		int r = -errno;
+
+		(void)munmap(host, size);
+		return r;
+	}
+	(void)madvise(host, size, MADV_HUGEPAGE);
+	(void)madvise(host, size, MADV_DONTDUMP);
+	mem->bank[mem->nbanks++] = (struct mem_bank){
+		.host = host, .base = base, .size = size, .file_off = file_off };
+	return 0;
+}
+
+int mem_create(uint64_t size, struct mem **ret_mem, struct err *err)
+{
+	uint64_t low = size < MEM_GAP_START ? size : MEM_GAP_START;
+	struct mem *mem;
+	int r;
+
+	if (size == 0 || size % MEM_ALIGN || size > 1ull << 46)
+		return err_set(err, -EINVAL, "guest memory must be a multiple of 2 MiB, not %llu bytes",
+			       (unsigned long long)size);
+	mem = calloc(1, sizeof(*mem));
+	if (!mem)
+		return err_set(err, -ENOMEM, "out of host memory");
+	mem->size = size;
+	mem->fd = memfd_create("roux-ram", MFD_CLOEXEC);
+	if (mem->fd < 0 || ftruncate(mem->fd, (off_t)size) < 0) {
+		r = -errno;
+		goto fail;
+	}
+	r = map_bank(mem, 0, low, 0);
+	if (r == 0 && size > low)
+		r = map_bank(mem, MEM_GAP_END, size - low, low);
+	if (r < 0)
+		goto fail;
+	*ret_mem = mem;
+	return 0;
+
+fail:
+	mem_destroy(mem);
+	return err_set(err, r, "cannot reserve %llu MiB of guest memory: %s",
+		       (unsigned long long)(size >> 20), strerror(-r));
+}
+
+void mem_destroy(struct mem *mem)
+{
+	if (!mem)
+		return;
+	for (unsigned i = 0; i < mem->nbanks; i++)
+		(void)munmap(mem->bank[i].host, mem->bank[i].size);
+	if (mem->fd >= 0)
+		(void)close(mem->fd);
+	free(mem);
+}
+
+void mem_init_borrowed(struct mem *mem, void *host, gpa_t base, uint64_t size)
+{
+	*mem = (struct mem){ .bank = { { .host = host, .base = base, .size = size } },
+			     .nbanks = 1, .size = size, .fd = -1 };
+}
+
+void *mem_at(const struct mem *mem, gpa_t gpa, uint64_t len)
+{
+	for (unsigned i = 0; i < mem->nbanks; i++) {
+		const struct mem_bank *b = &mem->bank[i];
+
+		if (gpa >= b->base && range_ok(gpa - b->base, len, b->size))
+			return b->host + (gpa - b->base);
+	}
+	return NULL;
+}
+
+int mem_read(const struct mem *mem, gpa_t gpa, void *dst, size_t len)
+{
+	const void *src = mem_at(mem, gpa, len);
+
+	if (!src)
+		return -EFAULT;
+	memcpy(dst, src, len);
+	return 0;
+}
+
+int mem_write(const struct mem *mem, gpa_t gpa, const void *src, size_t len)
+{
+	void *dst = mem_at(mem, gpa, len);
+
+	if (!dst)
+		return -EFAULT;
+	memcpy(dst, src, len);
+	mem_wrote(mem, gpa, len);
+	return 0;
+}

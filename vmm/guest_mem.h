@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Guest-physical memory as seen by devices, loaders and engines.
+ *
+ *   gpa 0 ........ MEM_GAP_START | MMIO gap | 4 GiB ........
+ *   [ bank 0                   ]            [ bank 1       ]
+ *
+ * Both banks are slices of one memfd, so a bank's bytes are file bytes
+ * [file_off, file_off + size).  Host pages appear when first touched.
+ *
+ * Everything read from guest memory is hostile and may change while we look at
+ * it: copy a structure out once, check the copy, use the copy.
+ *
+ * Whoever writes guest memory through a pointer from mem_at() must call
+ * mem_wrote() afterwards and before the guest can learn of the write: engines
+ * drop translated code and mark pages dirty there.  mem_write() does it itself.
+ *
+ * Threads: banks never change after mem_create(); all functions may be called
+ * from any thread.
+ */
+#ifndef VMM_GUEST_MEM_H
+#define VMM_GUEST_MEM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+/* Guest-physical address, bytes.  Never cast to a pointer: use mem_at(). */
+typedef uint64_t gpa_t;
+
+#define MEM_GAP_START 0xc0000000ull	/* RAM below, MMIO from here ... */
+#define MEM_GAP_END 0x100000000ull	/* ... to here */
+#define MEM_BANKS_MAX 2
+
+/* One contiguous bank.  @host is borrowed; struct mem owns the mapping. */
+struct mem_bank {
+	uint8_t *host;
+	gpa_t base;	/* guest address of host[0] */
+	uint64_t size;	/* bytes */
+	uint64_t file_off;	/* of host[0] in mem.fd */
+};
+
+/* Told about every write that did not come from guest code. */
+struct mem_watch {
+	void (*wrote)(void *ctx, gpa_t gpa, uint64_t len);
+	void *ctx;
+};
+
+struct mem {
+	struct mem_bank bank[MEM_BANKS_MAX];
+	unsigned nbanks;
+	uint64_t size;	/* bytes in all banks */
+	int fd;	/* memfd, owned; -1 when the banks are borrowed (tests) */
+	struct mem_watch watch;	/* optional; set by the engine before vCPUs run */
+};
+
+/*
+ * Makes guest RAM of @size bytes (a multiple of 2 MiB, at least that), all
+ * zero, not yet backed by host pages.  Returns 0 and passes ownership in
+ * @ret_mem, -EINVAL for a bad size, -ENOMEM when the host refuses.
+ */
+int mem_create(uint64_t size, struct mem **ret_mem, struct err *err);
+
+/* Unmaps and frees.  NULL is fine. */
+void mem_destroy(struct mem *mem);
+
+/*
+ * Wraps @size caller-owned bytes at @host as a bank at @base, for tests and
+ * fuzzing.  mem_destroy() must not be called on it.
+ */
+void mem_init_borrowed(struct mem *mem, void *host, gpa_t base, uint64_t size);
+
+/*
+ * Returns the host address of guest bytes [@gpa, @gpa + @len), or NULL when any
+ * of them lies outside one bank or the sum wraps.  @len 0 is valid at the end.
+ * The pointer is borrowed and stays good until mem_destroy().
+ */
+void *mem_at(const struct mem *mem, gpa_t gpa, uint64_t len);
+
+/* Copies @len guest bytes into @dst.  Returns 0, or -EFAULT as mem_at(). */
+int mem_read(const struct mem *mem, gpa_t gpa, void *dst, size_t len);
+
+/* Copies @len bytes to the guest and reports them.  Returns 0 or -EFAULT. */
+int mem_write(const struct mem *mem, gpa_t gpa, const void *src, size_t len);
+
+/* Reports that guest bytes [@gpa, @gpa + @len) were written by the host. */
+static inline void mem_wrote(const struct mem *mem, gpa_t gpa, uint64_t len)
+{
+	if (mem->watch.wrote && len)
+		mem->watch.wrote(mem->watch.ctx, gpa, len);
+}
+
+#endif /* VMM_GUEST_MEM_H */
