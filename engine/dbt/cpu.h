@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The vCPU block: everything translated code reaches through GS.
+ *
+ * Each vCPU has DBT_CONTEXTS windows, one per address space that is kept
+ * warm.  Every window starts with the same shared bytes (one file mapped many
+ * times) and goes on with the window's own translation caches:
+ *
+ *   window 0:  [ struct cpu, kernel TLB, kernel jump cache | user TLB, user jump cache ]
+ *   window 1:  [        the same pages again               | its own                   ]
+ *
+ * Loading CR3 only moves the GS base to another window: nothing is flushed, and
+ * translated code still finds everything at constant offsets from GS.
+ *
+ * Registers while translated code runs: guest GPRs are in the host registers of
+ * the same name except R14 and R15, whose home is gpr[14] and gpr[15]; host R14
+ * and R15 are scratch.  A block that names R14 or R15 borrows other registers
+ * instead (see translate.c).  Guest arithmetic flags are in host EFLAGS; DF and
+ * the system flags are in the block, host DF is always clear.  Vector and x87
+ * state is in the host registers.
+ */
+#ifndef ENGINE_DBT_CPU_H
+#define ENGINE_DBT_CPU_H
+
+#include "vmm/guest_mem.h"
+#include "vmm/vcpu_state.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define DBT_CONTEXTS 8
+#define TLB_BITS 11
+#define TLB_ENTRIES (1u << TLB_BITS)
+#define JC_BITS 11
+#define JC_ENTRIES (1u << JC_BITS)
+#define PAGE_SIZE 4096ull
+#define PAGE_MASK (~(PAGE_SIZE - 1))
+
+/*
+ * One software TLB entry.  Negated tags: address + ntag is the offset in the
+ * page exactly when the entry matches.  An entry that allows no read (write)
+ * has a tag whose index differs from its own place, so that it never matches.
+ */
+struct tlb_entry {
+	uint64_t ntag_read, ntag_write;
+	uint64_t addend;	/* host address - guest address */
+	uint64_t host;	/* host address of the page */
+};
+
+/* Guest address to translated code.  Same convention for ntag. */
+struct jc_entry {
+	uint64_t ntag;
+	uint64_t code;	/* host address */
+	uint64_t vbase;	/* what cpu.vbase must be while it runs */
+	uint64_t pad;
+};
+
+struct tlb {
+	struct tlb_entry entry[TLB_ENTRIES];
+};
+
+struct jump_cache {
+	struct jc_entry entry[JC_ENTRIES];
+};
+
+/* A pending or faulting event to deliver. */
+struct event {
+	uint8_t vector;
+	uint8_t kind;	/* enum event_kind */
+	bool has_error;
+	uint32_t error;
+	uint64_t next_rip;	/* for software interrupts: where to return */
+};
+
+enum event_kind { EVENT_FAULT, EVENT_TRAP, EVENT_SOFT, EVENT_EXTERNAL, EVENT_NMI };
+
+struct dbt_vm;
+struct block;
+struct vcpu;
+
+struct cpu {
+	/* --- addressed by translated code and thunk.S; offsets checked there --- */
+	uint64_t gpr[GPR_COUNT];
+	uint64_t rip;
+	uint64_t flags;	/* arithmetic flags while outside translated code */
+	uint64_t s14, s15;	/* host R14 and R15 at a thunk */
+	uint64_t vbase;	/* guest address that relocatable code is relative to */
+	uint64_t spill[2];	/* registers borrowed in place of R14 and R15 */
+	uint64_t tmp[4];	/* temporaries within one translated instruction */
+	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
+	uint64_t exit_info;	/* exit number or miss kind given to the C side */
+	uint64_t host_rsp;
+	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
+	uint64_t page_mask;	/* ~0xfff */
+	uint64_t jc_mask;	/* PEXT mask that yields a jump cache index */
+	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_commit, thunk_helper;
+	uint64_t fs_base, gs_base, kernel_gs_base;
+	uint64_t slow_host;	/* host address for a slow-path access */
+	uint64_t tsc_offset;
+	uint32_t tsc_aux;
+	_Atomic uint32_t exit_request;	/* leave translated code at the next poll */
+	uint8_t intr_enabled;	/* RFLAGS.IF */
+	uint8_t direction;	/* RFLAGS.DF */
+	uint8_t cpl;
+	uint8_t in_code;	/* inside translated code, for signal handlers */
+	uint64_t gs_window;	/* GS base now in force */
+	uint64_t self;	/* host address of this struct in window 0 */
+	uint64_t xsave_area;	/* guest vector state while C code may use it */
+	uint64_t xcr0_low;	/* RFBM for the two thunks that use xsave_area */
+	uint64_t saved_mxcsr;
+
+	/* --- C side only --- */
+	uint32_t sysflags;	/* IOPL, NT, RF, AC, ID, TF bits of RFLAGS */
+	uint32_t mode;	/* BLOCK_* bits of code run now */
+	struct seg_reg seg[SEG_COUNT];
+	struct seg_reg ldtr, tr;
+	struct desc_table gdtr, idtr;
+	uint64_t cr0, cr2, cr3, cr4, xcr0, efer, apic_base;
+	uint64_t dr[8];
+	uint64_t star, lstar, cstar, sfmask, pat;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+	uint64_t misc_enable, mtrr_def_type, spec_ctrl, debugctl;
+	uint64_t msr_scratch[8];
+
+	struct dbt_vm *vm;
+	struct vcpu *vcpu;
+	unsigned index;
+	unsigned context;	/* window in use */
+	uint8_t *windows;	/* host address of window 0 */
+	struct {
+		uint64_t cr3;	/* with PCID; ~0 when empty */
+		uint64_t used;	/* age, for replacement */
+		uint32_t token;	/* see struct window_private */
+	} ctx[DBT_CONTEXTS];
+	uint64_t ctx_age;
+	uint64_t user_in_kernel[64];	/* user addresses cached in the kernel TLB */
+	unsigned nuser_in_kernel;
+	uint64_t code_pages_seen[8];	/* filter of guest pages that have jump cache entries */
+
+	bool halted;
+	bool intr_shadow;	/* interrupts wait one instruction (STI, MOV SS) */
+	bool nmi_pending, nmi_masked;
+	bool wait_for_sipi;
+	uint8_t exception_depth;	/* for double and triple faults */
+	uint8_t exception_vector_last;
+	bool triple_fault;
+	struct event pending;	/* valid when has_pending */
+	bool has_pending;
+	_Atomic bool kicked;
+	_Atomic bool timer_fired;
+	_Atomic uint32_t wake;	/* futex word: bumped when a halted vCPU should look */
+	int leave;	/* enum leave: why translated code was left for good */
+
+	/* slow accesses */
+	struct {
+		uint64_t ea;
+		uint32_t size;
+		uint8_t rw;
+		bool mmio;
+		gpa_t gpa[2];	/* of the first byte, and of the first byte of the second page */
+		uint32_t split;	/* bytes in the first page */
+		uint64_t next_rip;
+	} slow;
+	_Alignas(64) uint8_t bounce[128];
+
+	struct dbt_stats {
+		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, invalidations, exits, slow,
+			exceptions, interrupts, helpers, heavy;
+	} stats;
+	char fatal[200];	/* why the engine cannot go on */
+	_Alignas(64) uint8_t xsave[VCPU_XSAVE_MAX];
+
+	_Alignas(4096) struct tlb ktlb;
+	struct jump_cache kjc;
+};
+
+/* Behind the shared bytes, private to a window. */
+struct window_private {
+	struct tlb utlb;
+	struct jump_cache ujc;
+	uint32_t token;	/* of the mappings in force; links of user code check it */
+	uint32_t pad[1023];
+};
+
+#define WINDOW_SHARED ((sizeof(struct cpu) + PAGE_SIZE - 1) & PAGE_MASK)
+#define WINDOW_SIZE (WINDOW_SHARED + ((sizeof(struct window_private) + PAGE_SIZE - 1) & PAGE_MASK))
+
+/* Offsets from GS. */
+#define GS_UTLB WINDOW_SHARED
+#define GS_UJC (WINDOW_SHARED + offsetof(struct window_private, ujc))
+#define GS_TOKEN (WINDOW_SHARED + offsetof(struct window_private, token))
+#define GS_KTLB offsetof(struct cpu, ktlb)
+#define GS_KJC offsetof(struct cpu, kjc)
+#define GS(field) ((uint32_t)offsetof(struct cpu, field))
+
+static inline struct window_private *cpu_window(struct cpu *cpu, unsigned context)
+{
+	return (struct window_private *)(cpu->windows + context * WINDOW_SIZE + WINDOW_SHARED);
+}
+
+enum leave { LEAVE_NONE, LEAVE_KICKED, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_REQUEST, LEAVE_ERROR };
+
+#endif /* ENGINE_DBT_CPU_H */
