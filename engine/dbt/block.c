@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "engine/dbt/block.h"
+
+#include "engine/dbt/cpu.h"
+#include "os/err.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ARENA_BYTES (512ull << 20)
+
+static void *reserve(size_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, struct err *err)
+{
+	struct code_cache *cc = calloc(1, sizeof(*cc));
+
+	if (!cc)
+		return err_set(err, -ENOMEM, "out of host memory");
+	(void)pthread_mutex_init(&cc->lock, NULL);
+	cc->mem = mem;
+	cc->size = CODE_CACHE_BYTES;
+	cc->arena_size = ARENA_BYTES;
+	cc->npages = mem->size / PAGE_SIZE;
+	cc->fd = memfd_create("roux-code", MFD_CLOEXEC);
+	if (cc->fd < 0 || ftruncate(cc->fd, (off_t)cc->size) < 0)
+		goto fail;
+	cc->rw = mmap(NULL, cc->size, PROT_READ | PROT_WRITE, MAP_SHARED, cc->fd, 0);
+	cc->rx = mmap(NULL, cc->size, PROT_READ | PROT_EXEC, MAP_SHARED, cc->fd, 0);
+	if (cc->rw == MAP_FAILED || cc->rx == MAP_FAILED)
+		goto fail;
+	cc->blocks = reserve(sizeof(*cc->blocks) * BLOCKS_MAX);
+	cc->exits = reserve(sizeof(*cc->exits) * EXITS_MAX);
+	cc->arena = reserve(cc->arena_size);
+	cc->page_flags = reserve(cc->npages);
+	if (!cc->blocks || !cc->exits || !cc->arena || !cc->page_flags)
+		goto fail;
+	*ret_cache = cc;
+	return 0;
+
+fail:
+	code_cache_destroy(cc);
+	return err_set(err, -ENOMEM, "cannot reserve memory for translated code");
+}
+
+static void release(void *p, size_t bytes)
+{
+	if (p && p != MAP_FAILED)
+		(void)munmap(p, bytes);
+}
+
+static void free_pages(struct code_cache *cc)
+{
+	for (size_t i = 0; i < 1u << PAGE_HASH_BITS; i++) {
+		struct code_page *p = cc->pages[i], *next;
+
+		for (; p; p = next) {
+			next = p->next;
+			free(p);
+		}
+		cc->pages[i] = NULL;
+	}
+}
+
+void code_cache_destroy(struct code_cache *cc)
+{
+	if (!cc)
+		return;
+	free_pages(cc);
+	release(cc->rw, cc->size);
+	release(cc->rx, cc->size);
+	release(cc->blocks, sizeof(*cc->blocks) * BLOCKS_MAX);
+	release(cc->exits, sizeof(*cc->exits) * EXITS_MAX);
+	release(cc->arena, cc->arena_size);
+	release((void *)cc->page_flags, cc->npages);
+	if (cc->fd >= 0)
+		(void)close(cc->fd);
+	(void)pthread_mutex_destroy(&cc->lock);
+	free(cc);
+}
+
+uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa)
+{
+	for (unsigned i = 0; i < cc->mem->nbanks; i++) {
+		const struct mem_bank *b = &cc->mem->bank[i];
+
+		if (gpa >= b->base && gpa - b->base < b->size)
+			return (gpa - b->base + b->file_off) / PAGE_SIZE;
+	}
+	return ~0ull;
+}
+
+uint8_t code_page_flags(const struct code_cache *cc, gpa_t gpa)
+{
+	uint64_t i = code_page_index(cc, gpa);
+
+	return i == ~0ull ? 0 : atomic_load_explicit(&cc->page_flags[i], memory_order_relaxed);
+}
+
+static uint32_t hash_block(gpa_t pa, uint32_t mode)
+{
+	uint64_t h = (pa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
+
+	return (uint32_t)(h >> (64 - BLOCK_HASH_BITS));
+}
+
+static uint32_t hash_page(gpa_t page)
+{
+	return (uint32_t)((page >> 12) * 0x9e3779b97f4a7c15ull >> (64 - PAGE_HASH_BITS));
+}
+
+struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va)
+{
+	for (struct block *b = cc->hash[hash_block(pa, mode)]; b; b = b->hash_next)
+		if (b->pa == pa && b->mode == mode && (!b->absolute || b->va == va))
+			return b;
+	return NULL;
+}
+
+static struct code_page *page_get(struct code_cache *cc, gpa_t page, bool make)
+{
+	struct code_page **head = &cc->pages[hash_page(page)], *p;
+
+	for (p = *head; p; p = p->next)
+		if (p->page == page)
+			return p;
+	if (!make)
+		return NULL;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return NULL;
+	p->page = page;
+	p->next = *head;
+	*head = p;
+	return p;
+}
+
+static uint64_t line_mask(gpa_t first, gpa_t last)
+{
+	unsigned a = (unsigned)(first & 4095) / 64, b = (unsigned)(last & 4095) / 64;
+
+	return (~0ull << a) & (~0ull >> (63 - b));
+}
+
+static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t first, gpa_t last, bool second)
+{
+	struct code_page *p = page_get(cc, page, true);
+	uint64_t i = code_page_index(cc, page);
+
+	if (!p)
+		return false;
+	p->lines |= line_mask(first, last);
+	if (second) {
+		b->page2_next = p->blocks;
+	} else {
+		b->page_next = p->blocks;
+	}
+	p->blocks = b;
+	if (i != ~0ull)
+		atomic_fetch_or(&cc->page_flags[i], PAGE_HAS_CODE);
+	return true;
+}
+
+/* The list of a page runs through page_next of blocks that start in it and page2_next of others. */
+static struct block **next_in(struct block *b, gpa_t page)
+{
+	return (b->pa & PAGE_MASK) == page ? &b->page_next : &b->page2_next;
+}
+
+void block_insert(struct code_cache *cc, struct block *b)
+{
+	uint32_t h = hash_block(b->pa, b->mode);
+	gpa_t page = b->pa & PAGE_MASK;
+	gpa_t last = b->pa + (b->len ? b->len - 1u : 0);
+
+	b->hash_next = cc->hash[h];
+	cc->hash[h] = b;
+	b->valid = true;
+	if (b->pa2 == ~0ull) {
+		(void)page_add(cc, b, page, b->pa, last, false);
+	} else {
+		(void)page_add(cc, b, page, b->pa, page + PAGE_SIZE - 1, false);
+		(void)page_add(cc, b, b->pa2 & PAGE_MASK, 0, last & 4095, true);
+	}
+}
+
+void *code_arena(struct code_cache *cc, size_t bytes)
+{
+	void *p = cc->arena + cc->arena_used;
+
+	bytes = (bytes + 7) & ~(size_t)7;
+	if (cc->arena_used + bytes > cc->arena_size)
+		return NULL;
+	cc->arena_used += bytes;
+	return p;
+}
+
+static void store_rel32(uint8_t *at, const uint8_t *to)
+{
+	int32_t rel = (int32_t)(to - (at + 4));
+
+	/* Other vCPUs may be executing the jump: one store, which x86 fetches whole. */
+	__atomic_store_n((int32_t *)(void *)at, rel, __ATOMIC_RELEASE);
+}
+
+void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token)
+{
+	if (x->to && x->to != to)
+		return;
+	if (!x->to) {
+		x->to = to;
+		x->next_to = to->incoming;
+		to->incoming = x;
+		store_rel32(x->patch, cc->rw + (to->code - cc->rx));
+	}
+	/* The check opens only after the jump leads to the right place. */
+	if (x->token)
+		__atomic_store_n((uint32_t *)(void *)x->token, token, __ATOMIC_RELEASE);
+}
+
+static void exit_unlink(struct exit *x)
+{
+	if (x->token)
+		__atomic_store_n((uint32_t *)(void *)x->token, 0, __ATOMIC_RELEASE);
+	store_rel32(x->patch, x->stub);
+	x->to = NULL;
+}
+
+void block_unlink_incoming(struct code_cache *cc, struct block *b)
+{
+	struct exit *x = b->incoming, *next;
+
+	(void)cc;
+	for (; x; x = next) {
+		next = x->next_to;
+		exit_unlink(x);
+	}
+	b->incoming = NULL;
+}
+
+static void remove_outgoing(struct code_cache *cc, struct block *b)
+{
+	for (uint32_t i = 0; i < b->nexits; i++) {
+		struct exit *x = &cc->exits[b->first_exit + i];
+		struct exit **pp;
+
+		if (!x->to)
+			continue;
+		for (pp = &x->to->incoming; *pp && *pp != x; pp = &(*pp)->next_to)
+			;
+		if (*pp)
+			*pp = x->next_to;
+		exit_unlink(x);
+	}
+}
+
+static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
+{
+	struct code_page *p = page_get(cc, page, false);
+	struct block **pp;
+
+	if (!p)
+		return;
+	for (pp = &p->blocks; *pp; pp = next_in(*pp, page))
+		if (*pp == b) {
+			*pp = *next_in(b, page);
+			return;
+		}
+}
+
+static void block_drop(struct code_cache *cc, struct block *b)
+{
+	struct block **pp;
+
+	b->valid = false;
+	block_unlink_incoming(cc, b);
+	remove_outgoing(cc, b);
+	for (pp = &cc->hash[hash_block(b->pa, b->mode)]; *pp; pp = &(*pp)->hash_next)
+		if (*pp == b) {
+			*pp = b->hash_next;
+			break;
+		}
+	remove_from_page(cc, b, b->pa & PAGE_MASK);
+	if (b->pa2 != ~0ull)
+		remove_from_page(cc, b, b->pa2 & PAGE_MASK);
+}
+
+static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
+{
+	gpa_t page_end = (b->pa | (PAGE_SIZE - 1));
+	gpa_t b_last = b->pa + b->len - 1;
+
+	if (b->pa2 == ~0ull)
+		return b->pa <= last && gpa <= b_last;
+	return (b->pa <= last && gpa <= page_end) ||
+	       ((b->pa2 & PAGE_MASK) <= last && gpa <= (b->pa2 & PAGE_MASK) + (b_last & 4095));
+}
+
+unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
+{
+	gpa_t last = gpa + len - 1;
+	unsigned dropped = 0;
+
+	for (gpa_t page = gpa & PAGE_MASK; page <= last; page += PAGE_SIZE) {
+		struct code_page *p = page_get(cc, page, false);
+		gpa_t from = gpa > page ? gpa : page;
+		gpa_t to = last < page + PAGE_SIZE - 1 ? last : page + PAGE_SIZE - 1;
+		struct block *b, *next;
+
+		if (!p || !(p->lines & line_mask(from, to)))
+			continue;
+		for (b = p->blocks; b; b = next) {
+			next = *next_in(b, page);
+			if (overlaps(b, from, to)) {
+				block_drop(cc, b);
+				dropped++;
+			}
+		}
+		if (!p->blocks) {
+			uint64_t i = code_page_index(cc, page);
+
+			p->lines = 0;
+			if (i != ~0ull)
+				atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
+		}
+	}
+	return dropped;
+}
+
+bool code_cache_full(const struct code_cache *cc)
+{
+	return cc->size - cc->used < 256 << 10 || cc->arena_size - cc->arena_used < 1 << 20 ||
+	       cc->nblocks + 8 > BLOCKS_MAX || cc->nexits + 4096 > EXITS_MAX;
+}
+
+void code_cache_reset(struct code_cache *cc)
+{
+	free_pages(cc);
+	memset(cc->hash, 0, sizeof(cc->hash));
+	for (uint64_t i = 0; i < cc->npages; i++)
+		if (cc->page_flags[i] & PAGE_HAS_CODE)
+			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
+	cc->used = 0;
+	cc->nblocks = 0;
+	cc->nexits = 0;
+	cc->arena_used = 0;
+	cc->generation++;
+}
+
+struct block *block_of_pc(struct code_cache *cc, uint64_t pc)
+{
+	uint32_t lo = 0, hi = cc->nblocks;
+
+	if (pc < (uint64_t)(uintptr_t)cc->rx || pc >= (uint64_t)(uintptr_t)cc->rx + cc->used)
+		return NULL;
+	while (lo < hi) {	/* last block that starts at or before pc */
+		uint32_t mid = (lo + hi) / 2;
+
+		if ((uint64_t)(uintptr_t)cc->blocks[mid].code <= pc)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo == 0)
+		return NULL;
+	return pc < (uint64_t)(uintptr_t)cc->blocks[lo - 1].code + cc->blocks[lo - 1].code_len ?
+		&cc->blocks[lo - 1] : NULL;
+}
+
+unsigned block_guest_off(const struct block *b, uint64_t pc)
+{
+	uint64_t off = pc - (uint64_t)(uintptr_t)b->code;
+	unsigned guest = 0;
+
+	for (unsigned i = 0; i < b->ninsns && b->marks[i].host_off <= off; i++)
+		guest = b->marks[i].guest_off;
+	return guest;
+}

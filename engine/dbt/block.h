@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Translated blocks and the code cache that holds them.
+ *
+ * A block is the translation of straight-line guest code inside one
+ * guest-physical page (an instruction that crosses into the next page makes a
+ * block of its own).  It is found by physical address and mode, so remapping a
+ * page costs nothing; writing to the page drops its blocks.
+ *
+ *   direct exits   jmp rel32, first to a stub that asks dbt_exit() for the
+ *                  target, then patched to the target ("linked")
+ *   indirect exits through the jump cache of the window (cpu.h)
+ *
+ * Absolute blocks (all of whose addresses fit in 32 bits, sign-extended: the
+ * kernel) have their virtual address built in.  Relocatable blocks compute
+ * addresses from cpu.vbase, so processes that map the same page at different
+ * addresses share them.
+ *
+ * One code cache serves all vCPUs of a VM.  Its tables are guarded by
+ * code_cache.lock; translated code runs without it.
+ */
+#ifndef ENGINE_DBT_BLOCK_H
+#define ENGINE_DBT_BLOCK_H
+
+#include "isa/insn.h"
+#include "vmm/guest_mem.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct cpu;
+struct err;
+
+/* What besides the bytes decides a translation. */
+enum {
+	BLOCK_USER = 1,	/* CPL 3: user TLB, no privileged instructions */
+	BLOCK_32 = 2,	/* 32-bit code */
+	BLOCK_NO_FPU = 4,	/* CR0.TS or EM: FPU instructions raise #NM */
+	BLOCK_SINGLE = 8,	/* one instruction, no merged look-ups */
+	BLOCK_SLOW = 16,	/* one instruction whose operand is at cpu.slow_host */
+	BLOCK_MODES = 32,
+};
+
+#define BLOCK_INSNS_MAX 32
+
+struct exit {
+	struct block *from;
+	struct block *to;	/* NULL while not linked */
+	struct exit *next_to;	/* list of exits linked to the same block */
+	uint8_t *patch;	/* rel32 in writable code memory */
+	uint8_t *token;	/* imm32 of the mapping check, or NULL */
+	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
+	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
+	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
+	uint8_t kind;	/* enum exit_kind */
+	uint8_t relinks;
+};
+
+enum exit_kind { EXIT_DIRECT, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT, EXIT_DISPATCH };
+
+/* Host code of instruction i starts at host_off[i]. */
+struct insn_mark {
+	uint16_t host_off, guest_off;
+};
+
+struct block {
+	gpa_t pa;
+	gpa_t pa2;	/* second page of a crossing instruction, or ~0 */
+	uint64_t va;	/* absolute blocks */
+	int64_t off;	/* relocatable: guest address - vbase */
+	uint32_t mode;
+	uint16_t len;	/* guest bytes */
+	uint16_t ninsns;
+	bool absolute, valid, flags_live_in;
+	int8_t borrow[2];	/* registers used as scratch for R14, R15, or -1 */
+	uint8_t *code;	/* executable address */
+	uint32_t code_len;
+	uint32_t first_exit, nexits;
+	struct insn_mark *marks;	/* ninsns of them */
+	struct exit *incoming;
+	struct block *hash_next, *page_next, *page2_next;
+};
+
+/* Blocks of one guest page. */
+struct code_page {
+	gpa_t page;
+	struct block *blocks;
+	uint64_t lines;	/* bit per 64 bytes that hold translated code */
+	struct code_page *next;
+};
+
+#define CODE_CACHE_BYTES (256ull << 20)
+#define BLOCKS_MAX (1u << 20)
+#define EXITS_MAX (4u << 20)
+#define BLOCK_HASH_BITS 16
+#define PAGE_HASH_BITS 14
+
+struct code_cache {
+	pthread_mutex_t lock;
+	int fd;
+	uint8_t *rw, *rx;	/* two mappings of the same memory */
+	size_t size, used;
+	struct block *blocks;	/* in order of code address */
+	uint32_t nblocks;
+	struct exit *exits;
+	uint32_t nexits;
+	uint8_t *arena;	/* marks and instructions */
+	size_t arena_used, arena_size;
+	struct block *hash[1u << BLOCK_HASH_BITS];
+	struct code_page *pages[1u << PAGE_HASH_BITS];
+	const struct mem *mem;
+	_Atomic uint8_t *page_flags;	/* per guest page in RAM order: PAGE_HAS_CODE ... */
+	uint64_t npages;
+	uint64_t generation;	/* bumped by a full flush */
+};
+
+enum { PAGE_HAS_CODE = 1, PAGE_CLEAN = 2 /* dirty log wants the next write */ };
+
+int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, struct err *err);
+void code_cache_destroy(struct code_cache *cc);
+
+/* Index of the page of @gpa in RAM order, or ~0 outside RAM. */
+uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa);
+uint8_t code_page_flags(const struct code_cache *cc, gpa_t gpa);
+
+/* --- with the lock held --- */
+struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va);
+/* Registers a block that translate.c filled in. */
+void block_insert(struct code_cache *cc, struct block *b);
+void *code_arena(struct code_cache *cc, size_t bytes);
+/* Makes @x jump straight to @to; @token is checked first where the exit has a check. */
+void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
+void block_unlink_incoming(struct code_cache *cc, struct block *b);
+/* Drops all blocks that touch guest bytes [@gpa, @gpa + @len).  Returns how many. */
+unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len);
+/* True when less than a safe reserve is left in any table. */
+bool code_cache_full(const struct code_cache *cc);
+/* Forgets everything.  No vCPU may be inside translated code. */
+void code_cache_reset(struct code_cache *cc);
+/* The block whose code contains host address @pc, or NULL. */
+struct block *block_of_pc(struct code_cache *cc, uint64_t pc);
+/* Guest offset (from b->pa) of the instruction whose code contains @pc. */
+unsigned block_guest_off(const struct block *b, uint64_t pc);
+
+/*
+ * Translates the block at guest-physical @pa, virtual @va, and inserts it.
+ * @bytes: host address of the guest code; @pa2_bytes: of the next page, or NULL
+ * when it is not mapped executable.  Returns NULL when the cache is full.
+ * Lock held.
+ */
+struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, uint64_t va,
+			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes);
+
+#endif /* ENGINE_DBT_BLOCK_H */
