@@ -71,4 +71,18 @@ struct vcpu_state {
 	uint8_t xsave[VCPU_XSAVE_MAX];
 };
 
+/* What belongs to no vCPU.  The IOAPIC's redirection entries hold delivery status
+ * and remote IRR as the guest would read them. */
+struct ioapic_state {
+	uint64_t redir[24];
+	uint32_t lines;	/* input levels, one bit a pin */
+	uint32_t id, ioregsel;
+	uint32_t pad;
+};
+
+struct vm_state {
+	struct ioapic_state ioapic;
+	uint64_t clock_ns;	/* KVM clock at the moment of capture */
+};
+
 #endif /* VMM_VCPU_STATE_H */
