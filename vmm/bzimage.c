@@ -33,7 +33,7 @@ static uint32_t le32_at(const uint8_t *p)
 	return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-int bzimage_is(const uint8_t *image, size_t size)
+bool bzimage_is(const uint8_t *image, size_t size)
 {
 	return size >= 0x206 && image[0x1fe] == 0x55 && image[0x1ff] == 0xaa &&
 	       le32_at(image + 0x202) == LINUX_HEADER_MAGIC;

@@ -10,7 +10,7 @@
 
 #define SEGMENTS_MAX 64
 
-int elf_is(const uint8_t *image, size_t size)
+bool elf_is(const uint8_t *image, size_t size)
 {
 	return size >= SELFMAG && memcmp(image, ELFMAG, SELFMAG) == 0;
 }

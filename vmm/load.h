@@ -16,6 +16,7 @@
 
 #include "vmm/guest_mem.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,8 +61,8 @@ int elf_load(struct mem *mem, const uint8_t *image, size_t size, struct elf_info
 	     struct err *err);
 
 /* True when @image begins like an ELF file, or like a bzImage. */
-int elf_is(const uint8_t *image, size_t size);
-int bzimage_is(const uint8_t *image, size_t size);
+bool elf_is(const uint8_t *image, size_t size);
+bool bzimage_is(const uint8_t *image, size_t size);
 
 /*
  * Unpacks the kernel inside a bzImage: gzip, bzip2, LZMA, XZ, LZ4 (legacy frame)
