@@ -14,8 +14,8 @@
 #define INITRD_TOP 0x80000000ull	/* the kernel's limit when no bzImage header says more */
 
 /* Segments in the form of struct seg_reg.attr. */
-#define ATTR_CODE64 0xa09b	/* G L P S execute/read, accessed */
-#define ATTR_DATA 0xc093	/* G B P S read/write, accessed */
+#define ATTR_CODE64 0x0a9b	/* G L P S execute/read, accessed */
+#define ATTR_DATA 0x0c93	/* G B P S read/write, accessed */
 #define ATTR_TSS 0x008b	/* P, busy 64-bit TSS */
 #define ATTR_LDT_UNUSABLE 0x8082
 #define GDT_CODE64 0x00af9b000000ffffull
@@ -36,7 +36,7 @@ enum { CR0_PE = 1, CR0_ET = 1 << 4, CR0_NE = 1 << 5, CR0_WP = 1 << 16 };
 #define PTE_PRESENT_WRITE 3ull
 #define PTE_LARGE (1ull << 7)
 
-static int write_page_tables(struct mem *mem, struct err *err)
+int boot_tables(struct mem *mem, struct err *err)
 {
 	enum { PML4 = 0, PDPT = 512, PD = 1024, DIRECTORIES = 4 };
 	uint64_t *t = mem_at(mem, BOOT_PAGE_TABLES, PAGE * (2 + DIRECTORIES));
@@ -141,7 +141,7 @@ int boot_load(struct mem *mem, const struct boot_spec *spec, struct vcpu_state *
 	struct elf_info elf;
 	int r;
 
-	r = write_page_tables(mem, err);
+	r = boot_tables(mem, err);
 	if (r == 0)
 		r = elf_load(mem, spec->kernel->image, spec->kernel->size, &elf, err);
 	if (r == 0)

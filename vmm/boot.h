@@ -61,12 +61,15 @@ struct boot_spec {
 int boot_load(struct mem *mem, const struct boot_spec *spec, struct vcpu_state *ret_state,
 	      struct err *err);
 
+/* The first part of that alone: GDT and page tables.  0 or -ENOMEM. */
+int boot_tables(struct mem *mem, struct err *err);
+
 /* Power-up state of processor @index: real mode, waiting unless it is processor 0. */
 void boot_reset_state(unsigned index, struct vcpu_state *ret_state);
 
 /*
  * Running state of processor @index at @rip in 64-bit mode, on the tables that
- * boot_load() made, with RSI = @rsi.  Interrupts are off.
+ * boot_tables() made, with RSI = @rsi.  Interrupts are off.
  */
 void boot_long_mode_state(unsigned index, gpa_t rip, uint64_t rsi, struct vcpu_state *ret_state);
 
