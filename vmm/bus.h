@@ -6,7 +6,7 @@
  * thread that made the access, possibly on several at once: a device locks what
  * it shares and never blocks (long work goes to its event loop).
  *
- * Ranges are added while no vCPU runs and stay until bus_finish().
+ * Ranges and doorbells are added while no vCPU runs and stay as long as the bus.
  */
 #ifndef VMM_BUS_H
 #define VMM_BUS_H

@@ -23,6 +23,7 @@ struct err;
 struct vm;
 struct vcpu;
 struct vcpu_state;
+struct vm_state;
 
 enum vcpu_exit {
 	VCPU_EXIT_KICKED,	/* vcpu_kick() was called; state is between two instructions */
@@ -42,11 +43,15 @@ struct engine_ops {
 	 */
 	int (*probe)(struct err *err);
 
-	/* Required.  vm->mem, vm->mmio, vm->pio are set; fills vm->engine_data. */
+	/*
+	 * Required.  vm->mem, vm->mmio, vm->pio, vm->cpuid and vm->tsc_khz are set;
+	 * fills vm->engine_data and clears what it cannot do in vm->cpuid.
+	 */
 	int (*vm_create)(struct vm *vm, struct err *err);
 	void (*vm_destroy)(struct vm *vm);
 
-	/* Required.  Fills vcpu->engine_data. */
+	/* Required.  Fills vcpu->engine_data; the vCPU is in reset state, waiting for a
+	 * start-up IPI unless it is vCPU 0.  vm->cpuid is final. */
 	int (*vcpu_create)(struct vcpu *vcpu, struct err *err);
 	void (*vcpu_destroy)(struct vcpu *vcpu);
 
@@ -59,6 +64,10 @@ struct engine_ops {
 	/* Required. */
 	int (*get_state)(struct vcpu *vcpu, struct vcpu_state *ret_state, struct err *err);
 	int (*set_state)(struct vcpu *vcpu, const struct vcpu_state *state, struct err *err);
+
+	/* Required, while no vCPU runs.  What is shared by all vCPUs. */
+	int (*get_vm_state)(struct vm *vm, struct vm_state *ret_state, struct err *err);
+	int (*set_vm_state)(struct vm *vm, const struct vm_state *state, struct err *err);
 
 	/* Required.  Drives interrupt line @gsi of the IOAPIC. */
 	void (*irq_set)(struct vm *vm, unsigned gsi, bool level);

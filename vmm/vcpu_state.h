@@ -53,12 +53,15 @@ struct vcpu_state {
 	struct seg_reg ldtr, tr;
 	struct desc_table gdtr, idtr;
 	uint64_t apic_base;	/* IA32_APIC_BASE */
-	uint64_t tsc;	/* guest TSC at the moment of capture */
+	uint64_t tsc;	/* guest TSC at the moment of capture; 0: set_state leaves it running */
 	uint32_t nmsrs;
 	uint32_t mp_state;	/* enum mp_state */
 	struct vcpu_msr msr[VCPU_MSRS_MAX];	/* the others: STAR, LSTAR, PAT, KVM clock, ... */
 
-	/* Events in flight (SDM vol. 3, 6.8 and 6.15). */
+	/*
+	 * Events in flight (SDM vol. 3, 6.8 and 6.15).  An interrupt that the engine
+	 * has accepted but not delivered is handed back: from ISR to IRR in @lapic.
+	 */
 	uint8_t exception_pending;	/* deliver @exception_vector before the next instruction */
 	uint8_t exception_vector;
 	uint8_t exception_has_error;
@@ -69,6 +72,20 @@ struct vcpu_state {
 
 	uint8_t lapic[1024];	/* register page, 16-byte spaced registers as in xAPIC */
 	uint8_t xsave[VCPU_XSAVE_MAX];
+};
+
+/* What belongs to no vCPU.  The IOAPIC's redirection entries hold delivery status
+ * and remote IRR as the guest would read them. */
+struct ioapic_state {
+	uint64_t redir[24];
+	uint32_t lines;	/* input levels, one bit a pin */
+	uint32_t id, ioregsel;
+	uint32_t pad;
+};
+
+struct vm_state {
+	struct ioapic_state ioapic;
+	uint64_t clock_ns;	/* KVM clock at the moment of capture */
 };
 
 #endif /* VMM_VCPU_STATE_H */

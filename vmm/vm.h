@@ -7,6 +7,7 @@
 #define VMM_VM_H
 
 #include "vmm/bus.h"
+#include "vmm/cpuid.h"
 #include "vmm/engine.h"
 #include "vmm/guest_mem.h"
 #include "vmm/vcpu_state.h"
@@ -24,6 +25,7 @@ struct vcpu {
 	void *engine_data;	/* owned by the engine */
 	pthread_t thread;
 	bool has_thread;
+	struct vcpu_state *_Atomic start;	/* owned: state to take on, see vm_start_vcpu() */
 };
 
 /* How the machine ended, given once to vm_ended_fn. */
@@ -42,6 +44,14 @@ struct vm {
 	struct bus mmio, pio;
 	struct vcpu vcpu[VCPUS_MAX];
 	unsigned nvcpus;
+
+	/*
+	 * What the guest's CPUID says and its TSC rate.  vm_create() fills both from
+	 * the host before engine->vm_create(), which may take features away.
+	 */
+	struct cpuid_table cpuid;
+	uint32_t tsc_khz;
+
 	_Atomic int request;	/* enum vm_request, set by devices */
 
 	/* Called once, from a vCPU thread, when the guest stopped by itself. */
@@ -50,9 +60,10 @@ struct vm {
 	_Atomic bool ended_called;
 	_Atomic bool stopping;
 	_Atomic int paused;	/* vCPU threads wait while non-zero */
-	pthread_mutex_t lock;	/* guards the two below */
+	pthread_mutex_t lock;	/* guards the three below */
 	pthread_cond_t changed;
-	unsigned parked;	/* vCPU threads waiting because of paused */
+	unsigned live;	/* vCPU threads that have not ended */
+	unsigned parked;	/* of these, the ones waiting because of paused */
 };
 
 /*
@@ -64,17 +75,34 @@ int vm_create(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus,
 	      struct vm **ret_vm, struct err *err);
 void vm_destroy(struct vm *vm);	/* stops threads first; NULL is fine */
 
-/* Starts one thread per vCPU. */
+/*
+ * Starts one thread per vCPU.  Returns 0, or a negative errno with no thread
+ * left running.
+ */
 int vm_start(struct vm *vm, struct err *err);
+
+/*
+ * Lets vCPU @index take on @state (copied) on its own thread, at once.  This is
+ * how a waiting processor is started; it does not wait for it to have happened.
+ * Safe from a vCPU thread.  Returns 0, -EINVAL for no such vCPU, -EBUSY when an
+ * earlier start has not been taken yet, -ENOMEM.
+ */
+int vm_start_vcpu(struct vm *vm, unsigned index, const struct vcpu_state *state);
 
 /* Stops all vCPU threads and joins them.  Must not be called from one of them. */
 void vm_stop(struct vm *vm);
 
-/* Parks all vCPUs between two instructions; returns when all are parked. */
+/*
+ * Parks all vCPUs between two instructions; returns when all are parked.  Calls
+ * nest.  Must not be called from a vCPU thread.
+ */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 
-/* A device asks for reset or power-off; safe from a vCPU thread. */
+/*
+ * A device asks for reset or power-off; safe from any thread.  The first request
+ * wins.  vCPUs are kicked, so engines need not look at vm->request.
+ */
 void vm_request(struct vm *vm, enum vm_request request);
 
 /* Drives an interrupt line; vm_irq_pulse() is an edge. */

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rate of this host's time stamp counter. */
+#ifndef VMM_TSC_H
+#define VMM_TSC_H
+
+#include <stdint.h>
+
+/*
+ * Returns the rate in kHz, never 0.  The first call may take 10 ms on a host
+ * that tells its rate nowhere; the result is kept.  Any thread.
+ */
+uint32_t host_tsc_khz(void);
+
+#endif /* VMM_TSC_H */
