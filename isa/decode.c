@@ -307,7 +307,6 @@ static bool is_conditional_jump(uint8_t opcode, uint8_t map)
 /* Instructions whose class depends on operands rather than on the mnemonic. */
 static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
-	ZydisMnemonic m = zi->mnemonic;
 	bool legacy = in->enc == ENC_LEGACY;
 
 	if (legacy && is_conditional_jump(in->opcode, in->map)) {

@@ -25,7 +25,6 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 
 	if (!cc)
 		return err_set(err, -ENOMEM, "out of host memory");
-	(void)pthread_mutex_init(&cc->lock, NULL);
 	cc->mem = mem;
 	cc->size = CODE_CACHE_BYTES;
 	cc->arena_size = ARENA_BYTES;
@@ -80,10 +79,9 @@ void code_cache_destroy(struct code_cache *cc)
 	release(cc->blocks, sizeof(*cc->blocks) * BLOCKS_MAX);
 	release(cc->exits, sizeof(*cc->exits) * EXITS_MAX);
 	release(cc->arena, cc->arena_size);
-	release((void *)cc->page_flags, cc->npages);
+	release((void *)(uintptr_t)cc->page_flags, cc->npages);
 	if (cc->fd >= 0)
 		(void)close(cc->fd);
-	(void)pthread_mutex_destroy(&cc->lock);
 	free(cc);
 }
 
@@ -103,6 +101,29 @@ uint8_t code_page_flags(const struct code_cache *cc, gpa_t gpa)
 	uint64_t i = code_page_index(cc, gpa);
 
 	return i == ~0ull ? 0 : atomic_load_explicit(&cc->page_flags[i], memory_order_relaxed);
+}
+
+uint8_t code_page_note_access(struct code_cache *cc, gpa_t gpa, bool writable)
+{
+	uint64_t i = code_page_index(cc, gpa);
+	uint8_t flags;
+
+	if (i == ~0ull)
+		return 0;
+	flags = atomic_load(&cc->page_flags[i]);
+	if (!writable || flags & (PAGE_HAS_CODE | PAGE_CLEAN | PAGE_WRITE_CACHED))
+		return flags;
+	/* Set before looking again: a translation starting now sees the mark or we see its flag. */
+	return atomic_fetch_or(&cc->page_flags[i], PAGE_WRITE_CACHED);
+}
+
+void code_unlink_absolute(struct code_cache *cc)
+{
+	lock_take(&cc->lock);
+	for (uint32_t i = 0; i < cc->nblocks; i++)
+		if (cc->blocks[i].absolute && cc->blocks[i].incoming)
+			block_unlink_incoming(cc, &cc->blocks[i]);
+	lock_drop(&cc->lock);
 }
 
 static uint32_t hash_block(gpa_t pa, uint32_t mode)
@@ -226,6 +247,12 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t
 		__atomic_store_n((uint32_t *)(void *)x->token, token, __ATOMIC_RELEASE);
 }
 
+void exit_give_up(struct exit *x)
+{
+	if (x->fail)
+		store_rel32(x->fail, x->dispatch);
+}
+
 static void exit_unlink(struct exit *x)
 {
 	if (x->token)
@@ -276,7 +303,7 @@ static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
 		}
 }
 
-static void block_drop(struct code_cache *cc, struct block *b)
+void block_remove(struct code_cache *cc, struct block *b)
 {
 	struct block **pp;
 
@@ -291,6 +318,8 @@ static void block_drop(struct code_cache *cc, struct block *b)
 	remove_from_page(cc, b, b->pa & PAGE_MASK);
 	if (b->pa2 != ~0ull)
 		remove_from_page(cc, b, b->pa2 & PAGE_MASK);
+	if (cc->on_drop)
+		cc->on_drop(cc->on_drop_ctx, b);
 }
 
 static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
@@ -315,19 +344,20 @@ unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
 		gpa_t to = last < page + PAGE_SIZE - 1 ? last : page + PAGE_SIZE - 1;
 		struct block *b, *next;
 
-		if (!p || !(p->lines & line_mask(from, to)))
+		if (p && !(p->lines & line_mask(from, to)))
 			continue;
-		for (b = p->blocks; b; b = next) {
+		for (b = p ? p->blocks : NULL; b; b = next) {
 			next = *next_in(b, page);
 			if (overlaps(b, from, to)) {
-				block_drop(cc, b);
+				block_remove(cc, b);
 				dropped++;
 			}
 		}
-		if (!p->blocks) {
+		if (!p || !p->blocks) {
 			uint64_t i = code_page_index(cc, page);
 
-			p->lines = 0;
+			if (p)
+				p->lines = 0;
 			if (i != ~0ull)
 				atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
 		}
@@ -348,7 +378,7 @@ void code_cache_reset(struct code_cache *cc)
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
-	cc->used = 0;
+	cc->used = cc->base_used;
 	cc->nblocks = 0;
 	cc->nexits = 0;
 	cc->arena_used = 0;

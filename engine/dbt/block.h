@@ -22,10 +22,10 @@
 #ifndef ENGINE_DBT_BLOCK_H
 #define ENGINE_DBT_BLOCK_H
 
+#include "engine/dbt/lock.h"
 #include "isa/insn.h"
 #include "vmm/guest_mem.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -51,6 +51,8 @@ struct exit {
 	struct exit *next_to;	/* list of exits linked to the same block */
 	uint8_t *patch;	/* rel32 in writable code memory */
 	uint8_t *token;	/* imm32 of the mapping check, or NULL */
+	uint8_t *fail;	/* rel32 taken when the check fails, or NULL */
+	uint8_t *dispatch;	/* the jump through the jump cache, used by exits that change target often */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
@@ -58,7 +60,7 @@ struct exit {
 	uint8_t relinks;
 };
 
-enum exit_kind { EXIT_DIRECT, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT, EXIT_DISPATCH };
+enum exit_kind { EXIT_DIRECT, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT };
 
 /* Host code of instruction i starts at host_off[i]. */
 struct insn_mark {
@@ -98,10 +100,11 @@ struct code_page {
 #define PAGE_HASH_BITS 14
 
 struct code_cache {
-	pthread_mutex_t lock;
+	struct lock lock;
 	int fd;
 	uint8_t *rw, *rx;	/* two mappings of the same memory */
-	size_t size, used;
+	size_t size, used;	/* bytes */
+	size_t base_used;	/* bytes in front that resets keep */
 	struct block *blocks;	/* in order of code address */
 	uint32_t nblocks;
 	struct exit *exits;
@@ -111,12 +114,23 @@ struct code_cache {
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct code_page *pages[1u << PAGE_HASH_BITS];
 	const struct mem *mem;
+	void (*on_drop)(void *ctx, const struct block *b);	/* a block is no longer valid */
+	void *on_drop_ctx;
 	_Atomic uint8_t *page_flags;	/* per guest page in RAM order: PAGE_HAS_CODE ... */
 	uint64_t npages;
 	uint64_t generation;	/* bumped by a full flush */
 };
 
-enum { PAGE_HAS_CODE = 1, PAGE_CLEAN = 2 /* dirty log wants the next write */ };
+/*
+ * Marks the page as held in some TLB for writing when @writable, and returns its
+ * flags; if they forbid writing the mark is not made.
+ */
+uint8_t code_page_note_access(struct code_cache *cc, gpa_t gpa, bool writable);
+/* Undoes all direct jumps between absolute blocks: kernel mappings may have changed.  Takes the lock. */
+void code_unlink_absolute(struct code_cache *cc);
+
+enum { PAGE_HAS_CODE = 1, PAGE_CLEAN = 2 /* dirty log wants the next write */,
+       PAGE_WRITE_CACHED = 4 /* some TLB may let it be written */ };
 
 int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, struct err *err);
 void code_cache_destroy(struct code_cache *cc);
@@ -132,9 +146,13 @@ void block_insert(struct code_cache *cc, struct block *b);
 void *code_arena(struct code_cache *cc, size_t bytes);
 /* Makes @x jump straight to @to; @token is checked first where the exit has a check. */
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
+/* Gives up linking @x: its failing check from now on goes through the jump cache. */
+void exit_give_up(struct exit *x);
 void block_unlink_incoming(struct code_cache *cc, struct block *b);
 /* Drops all blocks that touch guest bytes [@gpa, @gpa + @len).  Returns how many. */
 unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len);
+/* Drops one block. */
+void block_remove(struct code_cache *cc, struct block *b);
 /* True when less than a safe reserve is left in any table. */
 bool code_cache_full(const struct code_cache *cc);
 /* Forgets everything.  No vCPU may be inside translated code. */

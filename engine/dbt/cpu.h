@@ -31,6 +31,7 @@
 #include <stdint.h>
 
 #define DBT_CONTEXTS 8
+#define USER_IN_KERNEL_MAX 64
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define JC_BITS 11
@@ -90,17 +91,24 @@ struct cpu {
 	uint64_t spill[2];	/* registers borrowed in place of R14 and R15 */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
-	uint64_t exit_info;	/* exit number or miss kind given to the C side */
 	uint64_t host_rsp;
 	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
 	uint64_t page_mask;	/* ~0xfff */
+	uint64_t bit_mask[3];	/* 15, 31, 63 */
 	uint64_t jc_mask;	/* PEXT mask that yields a jump cache index */
-	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_commit, thunk_helper;
+	uint64_t thunk_exit, thunk_miss, thunk_indirect;
+	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
 	uint64_t slow_host;	/* host address for a slow-path access */
 	uint64_t tsc_offset;
 	uint32_t tsc_aux;
-	_Atomic uint32_t exit_request;	/* leave translated code at the next poll */
+	uint32_t deferred;	/* an interrupt waits for RFLAGS.IF */
+	/*
+	 * Polled as one quadword: leave translated code at the next poll.  The low
+	 * half is set by any thread, the high half by translated code itself (STI).
+	 */
+	_Alignas(8) _Atomic uint32_t exit_request;
+	uint32_t exit_self;
 	uint8_t intr_enabled;	/* RFLAGS.IF */
 	uint8_t direction;	/* RFLAGS.DF */
 	uint8_t cpl;
@@ -108,8 +116,8 @@ struct cpu {
 	uint64_t gs_window;	/* GS base now in force */
 	uint64_t self;	/* host address of this struct in window 0 */
 	uint64_t xsave_area;	/* guest vector state while C code may use it */
-	uint64_t xcr0_low;	/* RFBM for the two thunks that use xsave_area */
-	uint64_t saved_mxcsr;
+	uint64_t xcr0_host;	/* components saved and restored: all that guests may use */
+	uint32_t default_mxcsr;	/* for C code */
 
 	/* --- C side only --- */
 	uint32_t sysflags;	/* IOPL, NT, RF, AC, ID, TF bits of RFLAGS */
@@ -121,8 +129,9 @@ struct cpu {
 	uint64_t dr[8];
 	uint64_t star, lstar, cstar, sfmask, pat;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-	uint64_t misc_enable, mtrr_def_type, spec_ctrl, debugctl;
-	uint64_t msr_scratch[8];
+	uint64_t misc_enable, mtrr_def_type, kvm_system_time, kvm_wall_clock;
+	int timer_id;	/* of the kernel, for raw timer_settime() */
+	_Atomic uint32_t inside;	/* may be in translated code, or hold pointers to it */
 
 	struct dbt_vm *vm;
 	struct vcpu *vcpu;
@@ -135,17 +144,19 @@ struct cpu {
 		uint32_t token;	/* see struct window_private */
 	} ctx[DBT_CONTEXTS];
 	uint64_t ctx_age;
-	uint64_t user_in_kernel[64];	/* user addresses cached in the kernel TLB */
+	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
+	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;
-	uint64_t code_pages_seen[8];	/* filter of guest pages that have jump cache entries */
+	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
+	uint64_t kernel_code_seen[1024];	/* filter of upper-half pages that code ran from */
+	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;
 	bool intr_shadow;	/* interrupts wait one instruction (STI, MOV SS) */
 	bool nmi_pending, nmi_masked;
 	bool wait_for_sipi;
-	uint8_t exception_depth;	/* for double and triple faults */
-	uint8_t exception_vector_last;
-	bool triple_fault;
+	bool delivering;	/* an event is being delivered: a second one may be a double fault */
+	uint8_t delivering_vector;
 	struct event pending;	/* valid when has_pending */
 	bool has_pending;
 	_Atomic bool kicked;
@@ -153,24 +164,31 @@ struct cpu {
 	_Atomic uint32_t wake;	/* futex word: bumped when a halted vCPU should look */
 	int leave;	/* enum leave: why translated code was left for good */
 
-	/* slow accesses */
+	/* the slow access in progress: up to two pieces, in two pages */
 	struct {
-		uint64_t ea;
-		uint32_t size;
+		uint32_t size, split;	/* bytes in all, and in the first piece */
 		uint8_t rw;
-		bool mmio;
-		gpa_t gpa[2];	/* of the first byte, and of the first byte of the second page */
-		uint32_t split;	/* bytes in the first page */
-		uint64_t next_rip;
+		bool direct;	/* works on RAM itself, not on bounce */
+		gpa_t gpa[2];
+		uint8_t *host[2];	/* NULL: a device */
 	} slow;
+	/* filled by the signal handler for dbt_fault() */
+	struct {
+		uint64_t pc;
+		uint8_t vector;
+	} fault;
+	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
+	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
+	bool stepping;	/* RFLAGS.TF was set when the present instruction began */
 	_Alignas(64) uint8_t bounce[128];
 
 	struct dbt_stats {
 		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, invalidations, exits, slow,
 			exceptions, interrupts, helpers, heavy;
 	} stats;
-	char fatal[200];	/* why the engine cannot go on */
+	const char *fatal;	/* why the engine cannot go on, or NULL */
 	_Alignas(64) uint8_t xsave[VCPU_XSAVE_MAX];
+	_Alignas(64) uint8_t xsave_copy[VCPU_XSAVE_MAX];	/* of a guest's XSAVE area */
 
 	_Alignas(4096) struct tlb ktlb;
 	struct jump_cache kjc;
@@ -181,7 +199,8 @@ struct window_private {
 	struct tlb utlb;
 	struct jump_cache ujc;
 	uint32_t token;	/* of the mappings in force; links of user code check it */
-	uint32_t pad[1023];
+	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
+	uint64_t code_seen[8];	/* filter of pages that code ran from */
 };
 
 #define WINDOW_SHARED ((sizeof(struct cpu) + PAGE_SIZE - 1) & PAGE_MASK)
@@ -200,6 +219,7 @@ static inline struct window_private *cpu_window(struct cpu *cpu, unsigned contex
 	return (struct window_private *)(cpu->windows + context * WINDOW_SIZE + WINDOW_SHARED);
 }
 
-enum leave { LEAVE_NONE, LEAVE_KICKED, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_REQUEST, LEAVE_ERROR };
+enum leave { LEAVE_NONE, LEAVE_KICKED, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_REQUEST, LEAVE_STOP, LEAVE_FLUSH,
+	     LEAVE_ERROR };
 
 #endif /* ENGINE_DBT_CPU_H */

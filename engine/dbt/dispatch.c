@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between blocks: what translated code calls through the thunks.
+ *
+ * Every function here that returns to translated code returns a host address;
+ * 0 leaves to the run loop with cpu->leave saying why.  On entry guest
+ * registers are in cpu->gpr (R14 and R15 as their home) unless a thunk came out
+ * of the middle of a block: then cpu_canonicalize() makes them so.
+ */
+#include "engine/dbt/run.h"
+
+#include "engine/dbt/miss.h"
+#include "vmm/irqchip.h"
+#include "vmm/vm.h"
+
+void cpu_update_mode(struct cpu *cpu)
+{
+	uint32_t mode = 0;
+
+	if (cpu->cpl == 3)
+		mode |= BLOCK_USER;
+	if (!(cpu->efer & EFER_LMA) || !(cpu->seg[SEG_CS].attr & ATTR_L))
+		mode |= BLOCK_32;
+	if (cpu->cr0 & (CR0_TS | CR0_EM))
+		mode |= BLOCK_NO_FPU;
+	cpu->mode = mode;
+	if (mode & BLOCK_32 && !(cpu->seg[SEG_CS].attr & ATTR_DB) && cpu->cr0 & CR0_PE)
+		cpu->fatal = "the guest entered 16-bit protected mode, which the dbt engine does not run";
+	else if (!(cpu->cr0 & CR0_PE))
+		cpu->fatal = "the guest entered real mode, which the dbt engine does not run";
+	else if (cpu->cr0 & CR0_PG && !(cpu->efer & EFER_LMA))
+		cpu->fatal = "the guest turned on 32-bit paging, which the dbt engine does not run";
+	if (cpu->fatal)
+		cpu->leave = LEAVE_ERROR;
+}
+
+void cpu_canonicalize(struct cpu *cpu, const struct block *b)
+{
+	for (unsigned k = 0; k < 2; k++) {
+		if (b->borrow[k] < 0)
+			continue;
+		cpu->gpr[R14 + k] = k ? cpu->s15 : cpu->s14;
+		cpu->gpr[b->borrow[k]] = cpu->spill[k];
+	}
+}
+
+static uint64_t block_rip(const struct cpu *cpu, const struct block *b, unsigned off)
+{
+	uint64_t rip = (b->absolute ? b->va : cpu->vbase + (uint64_t)b->off) + off;
+
+	return b->mode & BLOCK_32 ? (uint32_t)rip : rip;
+}
+
+/* ------------------------------------------------------------------- events */
+
+static void take_interrupt(struct cpu *cpu)
+{
+	struct irqchip *chip = cpu->vm->irqchip;
+	int vector;
+
+	if (!cpu->nmi_masked && irqchip_take_nmi(chip, cpu->index)) {
+		cpu->nmi_masked = true;
+		cpu->halted = false;
+		cpu->pending = (struct event){ .vector = VEC_NMI, .kind = EVENT_NMI };
+		cpu->has_pending = true;
+		deliver_pending(cpu);
+		return;
+	}
+	if (!cpu->intr_enabled) {
+		cpu->deferred = irqchip_pending(chip, cpu->index);
+		return;
+	}
+	cpu->deferred = 0;
+	vector = irqchip_take(chip, cpu->index);
+	if (vector < 0)
+		return;
+	cpu->halted = false;
+	cpu->stats.interrupts++;
+	deliver_interrupt(cpu, (unsigned)vector);
+	/* More may wait; they are deferred by the cleared IF. */
+	cpu->deferred = irqchip_pending(chip, cpu->index);
+}
+
+/* Everything that asked this vCPU to look up.  May set cpu->leave. */
+static void handle_requests(struct cpu *cpu)
+{
+	atomic_store(&cpu->exit_request, 0);
+	cpu->exit_self = 0;
+	atomic_thread_fence(memory_order_seq_cst);
+	if (atomic_load(&cpu->kicked))
+		cpu->leave = LEAVE_KICKED;
+	if (atomic_load(&cpu->vm->vm->request) != VM_REQUEST_NONE)
+		cpu->leave = LEAVE_REQUEST;
+	if (atomic_load(&cpu->vm->stop_wanted))
+		cpu->leave = LEAVE_STOP;
+	if (atomic_exchange(&cpu->timer_fired, false))
+		irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
+	if (cpu->leave)
+		atomic_store(&cpu->exit_request, 1);	/* look again on return */
+	else
+		take_interrupt(cpu);
+}
+
+/* ---------------------------------------------------------- finding a block */
+
+struct translate_job {
+	gpa_t pa, pa2;
+	const uint8_t *bytes, *bytes2;
+	uint32_t mode;
+	struct block *made;
+};
+
+static void run_translate(struct cpu *cpu, void *arg)
+{
+	struct translate_job *j = arg;
+
+	j->made = translate(cpu->vm->cc, cpu, j->pa, cpu->rip, j->mode, j->bytes, j->pa2, j->bytes2);
+	cpu->stats.blocks++;
+}
+
+/* From now on writes to the page are noticed, on every vCPU. */
+static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
+{
+	struct code_cache *cc = cpu->vm->cc;
+	uint64_t i = code_page_index(cc, gpa);
+	uint8_t old;
+
+	if (i == ~0ull)
+		return;
+	old = atomic_fetch_or(&cc->page_flags[i], PAGE_HAS_CODE);
+	if (!(old & PAGE_WRITE_CACHED))
+		return;
+	atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_WRITE_CACHED);
+	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
+		mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK);
+}
+
+static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
+{
+	uint64_t next = (cpu->rip & PAGE_MASK) + PAGE_SIZE;
+	struct translation tr2;
+	uint32_t error;
+	bool crosses = (cpu->rip & 4095) + INSN_LEN_MAX > PAGE_SIZE;
+
+	j->bytes = tr->host;
+	claim_page(cpu, j->pa, tr->host);
+	if (crosses && mmu_walk(cpu, next, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr2, &error) == 0 && tr2.host) {
+		j->pa2 = tr2.gpa;
+		j->bytes2 = tr2.host;
+		claim_page(cpu, j->pa2, tr2.host);
+	}
+	cpu_heavy(cpu, run_translate, j);
+	if (j->made)
+		return j->made;
+	if (code_cache_full(cpu->vm->cc)) {
+		cpu->leave = LEAVE_FLUSH;
+	} else if (crosses && !j->bytes2) {
+		int vector = mmu_walk(cpu, next, ACCESS_EXEC, cpu->cpl == 3, &tr2, &error);
+
+		if (vector) {
+			raise_access(cpu, vector, next, error);
+		} else {
+			cpu->fatal = "the guest executes an instruction that continues in device memory";
+			cpu->leave = LEAVE_ERROR;
+		}
+	} else {
+		cpu->fatal = "a block could not be translated";
+		cpu->leave = LEAVE_ERROR;
+	}
+	return NULL;
+}
+
+/* The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set. */
+static struct block *find_block(struct cpu *cpu, uint32_t mode)
+{
+	struct translation tr;
+	struct block *b;
+	uint32_t error;
+	int vector = mmu_walk(cpu, cpu->rip, ACCESS_EXEC, cpu->cpl == 3, &tr, &error);
+
+	if (vector) {
+		raise_access(cpu, vector, cpu->rip, error);
+		return NULL;
+	}
+	if (!tr.host) {
+		cpu->fatal = "the guest executes device memory";
+		cpu->leave = LEAVE_ERROR;
+		return NULL;
+	}
+	mmu_note_exec(cpu, cpu->rip, tr.global);
+	lock_take(&cpu->vm->cc->lock);
+	b = block_find(cpu->vm->cc, tr.gpa, mode, cpu->rip);
+	if (b && b->pa2 != ~0ull) {	/* is the second page still the one translated? */
+		struct translation tr2;
+
+		if (mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, ACCESS_EXEC, cpu->cpl == 3, &tr2, &error) ||
+		    tr2.gpa != b->pa2) {
+			block_remove(cpu->vm->cc, b);
+			b = NULL;
+		}
+	}
+	if (!b) {
+		struct translate_job j = { .pa = tr.gpa, .pa2 = ~0ull, .mode = mode };
+
+		b = make_block(cpu, &j, &tr);
+	}
+	lock_drop(&cpu->vm->cc->lock);
+	if (b && b->pa2 != ~0ull)
+		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, tr.global);
+	return b;
+}
+
+/* Jump caches hold code of one mode; changing it empties them. */
+static void check_jc_mode(struct cpu *cpu)
+{
+	struct window_private *w = cpu_window(cpu, cpu->context);
+
+	if (cpu->mode & BLOCK_USER) {
+		if (w->jc_mode != cpu->mode) {
+			mmu_flush_user_jc(cpu);
+			w->jc_mode = cpu->mode;
+		}
+	} else if (cpu->kjc_mode != cpu->mode) {
+		mmu_flush_kernel_jc(cpu);
+		cpu->kjc_mode = cpu->mode;
+	}
+}
+
+static bool requests_wait(const struct cpu *cpu)
+{
+	return atomic_load_explicit(&cpu->exit_request, memory_order_relaxed) | cpu->exit_self;
+}
+
+/* Settles everything between two instructions and finds the next block. */
+static struct block *next_block(struct cpu *cpu)
+{
+	for (;;) {
+		struct block *b;
+
+		if (cpu->stepping && !cpu->has_pending) {	/* TF was set when the last instruction began */
+			cpu->stepping = false;
+			cpu->dr[6] |= 1u << 14;
+			raise_vector(cpu, VEC_DB);
+			cpu->pending.kind = EVENT_TRAP;
+		}
+		if (cpu->has_pending)
+			deliver_pending(cpu);
+		if (cpu->leave)
+			return NULL;
+		if (requests_wait(cpu)) {
+			handle_requests(cpu);
+			if (cpu->leave)
+				return NULL;
+		}
+		if (cpu->halted) {
+			cpu->leave = LEAVE_HALT;
+			return NULL;
+		}
+		check_jc_mode(cpu);
+		if (cpu->sysflags & FLAG_TF) {
+			b = find_block(cpu, cpu->mode | BLOCK_SINGLE);
+			cpu->stepping = b != NULL;
+		} else {
+			b = find_block(cpu, cpu->mode);
+		}
+		if (b)
+			return b;
+		if (cpu->leave)
+			return NULL;
+	}
+}
+
+static uint64_t enter_block(struct cpu *cpu, const struct block *b)
+{
+	if (!b->absolute)
+		cpu->vbase = cpu->rip - (uint64_t)b->off;
+	return (uint64_t)(uintptr_t)b->code;
+}
+
+uint64_t dispatch(struct cpu *cpu)
+{
+	struct block *b = next_block(cpu);
+
+	if (!b)
+		return 0;
+	if (!(b->mode & BLOCK_SINGLE))
+		mmu_jc_insert(cpu, cpu->rip, b);
+	return enter_block(cpu, b);
+}
+
+uint64_t dispatch_single(struct cpu *cpu)
+{
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_SINGLE);
+
+	return b ? enter_block(cpu, b) : dispatch(cpu);
+}
+
+uint64_t dispatch_slow(struct cpu *cpu)
+{
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW);
+
+	return b ? enter_block(cpu, b) : dispatch(cpu);
+}
+
+/* -------------------------------------------------------------------- links */
+
+#define RELINKS_MAX 16
+
+/*
+ * Decides whether exit @x may from now on jump straight to @b, which is what
+ * cpu->rip leads to at this moment.
+ */
+static bool may_link(const struct cpu *cpu, const struct exit *x, const struct block *b)
+{
+	const struct block *from = x->from;
+
+	if (!from->valid || !b->valid || b->mode != from->mode || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
+	    b->pa2 != ~0ull || b->absolute != from->absolute)
+		return false;
+	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK) && !x->token)
+		return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+	if (b->absolute)	/* another page: only where CR3 does not matter */
+		return cpu->rip >> 63 && !cpu->kernel_code_moves;
+	return x->token && cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+}
+
+static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
+{
+	uint64_t rip = cpu->rip;
+	struct block *b = next_block(cpu);
+
+	if (!b)
+		return 0;
+	if (!(b->mode & BLOCK_SINGLE))
+		mmu_jc_insert(cpu, cpu->rip, b);
+	if (cpu->rip == rip) {
+		lock_take(&cpu->vm->cc->lock);
+		if (x->token && ++x->relinks > RELINKS_MAX) {
+			exit_give_up(x);
+		} else if (may_link(cpu, x, b)) {
+			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);
+			cpu->stats.links++;
+		}
+		lock_drop(&cpu->vm->cc->lock);
+	}
+	return enter_block(cpu, b);
+}
+
+/* ------------------------------------------------------------------- thunks */
+
+static void tidy_flags(struct cpu *cpu)
+{
+	cpu->flags = (cpu->flags & FLAGS_ARITH) | 2;
+}
+
+uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index)
+{
+	struct exit *x = &cpu->vm->cc->exits[exit_index];
+
+	tidy_flags(cpu);
+	cpu->stats.exits++;
+	cpu->exit_vbase = cpu->vbase;
+	cpu->rip = (uint64_t)x->target + (x->from->absolute ? 0 : cpu->vbase);
+	if (x->from->mode & BLOCK_32)
+		cpu->rip = (uint32_t)cpu->rip;
+	switch ((enum exit_kind)x->kind) {
+	case EXIT_DIRECT:
+		return follow_exit(cpu, x);
+	case EXIT_POLL:
+		break;
+	case EXIT_HELPER:
+		cpu->stats.helpers++;
+		interpret(cpu, x->insn);
+		break;
+	case EXIT_COMMIT:
+		slow_commit(cpu);
+		break;
+	}
+	return dispatch(cpu);
+}
+
+uint64_t dbt_indirect(struct cpu *cpu)
+{
+	tidy_flags(cpu);
+	cpu->stats.jc_miss++;
+	return dispatch(cpu);
+}
+
+static uint64_t raw_register(const struct cpu *cpu, unsigned r)
+{
+	return r == R14 ? cpu->s14 : r == R15 ? cpu->s15 : cpu->gpr[r];
+}
+
+static void take_saved_flags(struct cpu *cpu)
+{
+	uint64_t image = cpu->tmp[3];	/* AH from LAHF, AL from SETO */
+
+	cpu->flags = (image >> 8 & 0xff & FLAGS_ARITH) | (image & 1 ? FLAG_OF : 0) | 2;
+}
+
+uint64_t dbt_miss(struct cpu *cpu)
+{
+	struct miss_site site;
+	struct translation tr;
+	const struct block *b;
+	uint32_t error;
+	uint64_t ea;
+	enum fill r;
+	int vector;
+
+	copy_bytes(&site, (const void *)(uintptr_t)cpu->miss_data, sizeof(site));
+	tidy_flags(cpu);
+	cpu->stats.tlb_miss++;
+	ea = raw_register(cpu, site.s0);
+	r = mmu_fill(cpu, ea, site.rw, site.user, &tr, &vector, &error);
+	if (r == FILL_OK && (ea & 4095) + site.size <= PAGE_SIZE)
+		return cpu->miss_data + (uint64_t)(int64_t)site.retry;
+
+	b = block_of_pc(cpu->vm->cc, cpu->miss_data);
+	cpu_canonicalize(cpu, b);
+	cpu->rip = block_rip(cpu, b, block_guest_off(b, site_pc(cpu->miss_data, &site)));
+	if (site.flags_saved)
+		take_saved_flags(cpu);
+	if (site.group)
+		return dispatch_single(cpu);
+	if (r == FILL_FAULT) {
+		cpu->stepping = false;
+		raise_access(cpu, vector, ea, error);
+		return dispatch(cpu);
+	}
+	cpu->stats.slow++;
+	return slow_start(cpu, ea, site.size, site.rw, site.user);
+}
+
+/* A fault of the host CPU inside translated code; the signal handler filled cpu->fault. */
+uint64_t dbt_fault(struct cpu *cpu)
+{
+	const struct block *b = block_of_pc(cpu->vm->cc, cpu->fault.pc);
+
+	tidy_flags(cpu);
+	if (!b) {
+		cpu->fatal = "the translator itself faulted (please report this)";
+		cpu->leave = LEAVE_ERROR;
+		return 0;
+	}
+	cpu_canonicalize(cpu, b);
+	cpu->rip = block_rip(cpu, b, block_guest_off(b, cpu->fault.pc));
+	cpu->stepping = false;
+	if (cpu->fault.vector == VEC_GP || cpu->fault.vector == VEC_SS)
+		raise_error(cpu, VEC_GP, 0);
+	else
+		raise_vector(cpu, cpu->fault.vector);
+	return dispatch(cpu);
+}

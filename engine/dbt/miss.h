@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What translated code tells the C side about a look-up that missed; lies in code memory. */
+#ifndef ENGINE_DBT_MISS_H
+#define ENGINE_DBT_MISS_H
+
+#include <stdint.h>
+
+struct miss_site {
+	int32_t retry;	/* host address to go to once the entry is there, relative to this struct */
+	uint16_t size;	/* bytes from the address looked up */
+	uint8_t rw;	/* MEM_READ, MEM_WRITE or both */
+	uint8_t group;	/* covers several accesses: on failure run the instruction alone */
+	uint8_t s0;	/* register that holds the address */
+	uint8_t user;	/* privilege of the access */
+	uint8_t flags_saved;	/* guest flags are in cpu.tmp[3] as LAHF and SETO left them */
+	uint8_t pad;
+} __attribute__((packed));
+
+/* A host address inside the instruction that missed. */
+static inline uint64_t site_pc(uint64_t data, const struct miss_site *site)
+{
+	return data + (uint64_t)(int64_t)site->retry;
+}
+
+#endif /* ENGINE_DBT_MISS_H */

@@ -1,0 +1,560 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Paging as the guest sees it, and the caches that hide it.
+ *
+ * User code has one TLB and one jump cache per window (address space).  Kernel
+ * code has one of each per vCPU, shared by all windows, because kernels map
+ * themselves the same everywhere; entries there that are not global pages of
+ * the upper half are listed in user_in_kernel[] and dropped when CR3 changes.
+ */
+#include "engine/dbt/run.h"
+
+#define PTE_P 1ull
+#define PTE_W 2ull
+#define PTE_U 4ull
+#define PTE_A 0x20ull
+#define PTE_D 0x40ull
+#define PTE_PS 0x80ull
+#define PTE_G 0x100ull
+#define PTE_NX (1ull << 63)
+#define PTE_ADDR 0x000ffffffffff000ull
+
+_Static_assert(JC_ENTRIES <= 4096, "jump caches are indexed by page offset");
+
+enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
+
+static unsigned tlb_index(uint64_t va)
+{
+	return (unsigned)(va >> 12) & (TLB_ENTRIES - 1);
+}
+
+/* A tag that can never match at @index: it belongs to the neighbour. */
+static uint64_t never(unsigned index)
+{
+	return 0 - ((uint64_t)(index ^ 1) << 12);
+}
+
+static uint64_t jc_never(unsigned index)
+{
+	return 0 - (uint64_t)(index ^ 1);
+}
+
+static void tlb_clear(struct tlb *tlb)
+{
+	for (unsigned i = 0; i < TLB_ENTRIES; i++)
+		tlb->entry[i] = (struct tlb_entry){ .ntag_read = never(i), .ntag_write = never(i) };
+}
+
+static void jc_clear(struct jump_cache *jc)
+{
+	for (unsigned i = 0; i < JC_ENTRIES; i++)
+		jc->entry[i].ntag = jc_never(i);
+}
+
+static uint32_t new_token(struct cpu *cpu)
+{
+	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
+}
+
+static void window_flush(struct cpu *cpu, unsigned context)
+{
+	struct window_private *w = cpu_window(cpu, context);
+
+	tlb_clear(&w->utlb);
+	jc_clear(&w->ujc);
+	zero_bytes(w->code_seen, sizeof(w->code_seen));
+	w->token = new_token(cpu);
+	cpu->stats.tlb_flush++;
+}
+
+static void kernel_flush(struct cpu *cpu)
+{
+	tlb_clear(&cpu->ktlb);
+	jc_clear(&cpu->kjc);
+	cpu->nuser_in_kernel = 0;
+	cpu->kernel_code_moves = false;
+}
+
+static void drop_user_in_kernel(struct cpu *cpu)
+{
+	if (cpu->nuser_in_kernel > USER_IN_KERNEL_MAX) {
+		tlb_clear(&cpu->ktlb);
+	} else {
+		for (unsigned i = 0; i < cpu->nuser_in_kernel; i++) {
+			unsigned n = tlb_index(cpu->user_in_kernel[i]);
+
+			cpu->ktlb.entry[n].ntag_read = cpu->ktlb.entry[n].ntag_write = never(n);
+		}
+	}
+	cpu->nuser_in_kernel = 0;
+	if (cpu->kernel_code_moves) {
+		jc_clear(&cpu->kjc);
+		cpu->kernel_code_moves = false;
+	}
+}
+
+static void use_window(struct cpu *cpu, unsigned context)
+{
+	cpu->context = context;
+	cpu->ctx[context].used = ++cpu->ctx_age;
+	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows + context * WINDOW_SIZE;
+	__asm__ volatile("wrgsbase %0" : : "r"(cpu->gs_window));
+}
+
+void mmu_init(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+		cpu->ctx[i].cr3 = ~0ull;
+		window_flush(cpu, i);
+	}
+	kernel_flush(cpu);
+	cpu->context = 0;
+	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
+	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
+	cpu->jc_mask = JC_ENTRIES - 1;
+	cpu->page_mask = PAGE_MASK;
+	cpu->bit_mask[0] = 15;
+	cpu->bit_mask[1] = 31;
+	cpu->bit_mask[2] = 63;
+}
+
+void mmu_flush_all(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+		if (i != cpu->context)
+			cpu->ctx[i].cr3 = ~0ull;
+		else
+			window_flush(cpu, i);
+	}
+	kernel_flush(cpu);
+}
+
+void mmu_flush_user_jc(struct cpu *cpu)
+{
+	jc_clear(&cpu_window(cpu, cpu->context)->ujc);
+}
+
+void mmu_flush_kernel_jc(struct cpu *cpu)
+{
+	jc_clear(&cpu->kjc);
+}
+
+static void forget_in(struct jump_cache *jc, const struct block *b)
+{
+	unsigned n = (unsigned)b->pa & (JC_ENTRIES - 1);	/* an address and its page offset agree there */
+
+	if (jc->entry[n].code == (uint64_t)(uintptr_t)b->code)
+		__atomic_store_n(&jc->entry[n].ntag, jc_never(n), __ATOMIC_RELEASE);
+}
+
+void mmu_forget_block(struct cpu *cpu, const struct block *b)
+{
+	if (!(b->mode & BLOCK_USER)) {
+		forget_in(&cpu->kjc, b);
+		return;
+	}
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		forget_in(&cpu_window(cpu, i)->ujc, b);
+}
+
+static unsigned find_window(const struct cpu *cpu, uint64_t key)
+{
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		if (cpu->ctx[i].cr3 == key)
+			return i;
+	return DBT_CONTEXTS;
+}
+
+static unsigned oldest_window(const struct cpu *cpu)
+{
+	unsigned best = 0;
+
+	for (unsigned i = 1; i < DBT_CONTEXTS; i++)
+		if (cpu->ctx[i].used < cpu->ctx[best].used)
+			best = i;
+	return best;
+}
+
+/* With PCIDs a window is named by its PCID, otherwise there is just one. */
+void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep)
+{
+	uint64_t key = cpu->cr4 & CR4_PCIDE ? value & 0xfff : 0;
+	unsigned w = find_window(cpu, key);
+
+	cpu->cr3 = value;
+	drop_user_in_kernel(cpu);
+	if (w == DBT_CONTEXTS) {
+		w = oldest_window(cpu);
+		cpu->ctx[w].cr3 = key;
+		window_flush(cpu, w);
+	} else if (!keep) {
+		window_flush(cpu, w);
+	}
+	use_window(cpu, w);
+}
+
+static void invalidate_entry(struct tlb *tlb, uint64_t va)
+{
+	unsigned n = tlb_index(va);
+
+	tlb->entry[n].ntag_read = tlb->entry[n].ntag_write = never(n);
+}
+
+/* One bit of a filter over pages; the upper half has its own, larger one. */
+static uint64_t *seen_word(struct cpu *cpu, unsigned context, uint64_t va, uint64_t *ret_bit)
+{
+	uint64_t h = (va >> 12) * 0x9e3779b97f4a7c15ull;
+
+	*ret_bit = 1ull << (h >> 58);
+	if (va >> 63)
+		return &cpu->kernel_code_seen[h >> 32 & 1023];
+	return &cpu_window(cpu, context)->code_seen[h >> 32 & 7];
+}
+
+static bool code_seen(struct cpu *cpu, unsigned context, uint64_t va)
+{
+	uint64_t bit, *word = seen_word(cpu, context, va, &bit);
+
+	return *word & bit;
+}
+
+void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global)
+{
+	uint64_t bit, *word = seen_word(cpu, cpu->context, va, &bit);
+
+	*word |= bit;
+	if (cpu->cpl != 3 && (!global || !(va >> 63)))
+		cpu->kernel_code_moves = true;
+}
+
+void mmu_invlpg(struct cpu *cpu, uint64_t va)
+{
+	struct window_private *w = cpu_window(cpu, cpu->context);
+
+	invalidate_entry(&cpu->ktlb, va);
+	invalidate_entry(&w->utlb, va);
+	if (!code_seen(cpu, cpu->context, va))
+		return;
+	if (va >> 63) {
+		jc_clear(&cpu->kjc);
+		code_unlink_absolute(cpu->vm->cc);
+	} else {
+		jc_clear(&w->ujc);
+		w->token = new_token(cpu);
+		if (cpu->kernel_code_moves)
+			jc_clear(&cpu->kjc);
+	}
+}
+
+void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
+{
+	unsigned w = find_window(cpu, pcid);
+
+	switch (type) {
+	case 0:	/* one address of one PCID */
+		if (pcid == (cpu->cr3 & 0xfff)) {
+			mmu_invlpg(cpu, va);
+		} else if (w != DBT_CONTEXTS) {
+			invalidate_entry(&cpu_window(cpu, w)->utlb, va);
+			if (code_seen(cpu, w, va)) {
+				jc_clear(&cpu_window(cpu, w)->ujc);
+				cpu_window(cpu, w)->token = new_token(cpu);
+			}
+		}
+		break;
+	case 1:
+		if (w != DBT_CONTEXTS)
+			window_flush(cpu, w);
+		drop_user_in_kernel(cpu);
+		break;
+	case 2:
+		mmu_flush_all(cpu);
+		code_unlink_absolute(cpu->vm->cc);
+		break;
+	default:	/* 3: all but global */
+		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+			window_flush(cpu, i);
+		drop_user_in_kernel(cpu);
+		break;
+	}
+}
+
+static void protect_in(struct tlb *tlb, uint64_t host)
+{
+	for (unsigned i = 0; i < TLB_ENTRIES; i++)
+		if (tlb->entry[i].host == host)
+			__atomic_store_n(&tlb->entry[i].ntag_write, never(i), __ATOMIC_RELEASE);
+}
+
+void mmu_protect_host_page(struct cpu *cpu, uint64_t host)
+{
+	protect_in(&cpu->ktlb, host);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		if (cpu->ctx[i].cr3 != ~0ull)
+			protect_in(&cpu_window(cpu, i)->utlb, host);
+}
+
+void mmu_jc_insert(struct cpu *cpu, uint64_t va, const struct block *b)
+{
+	struct jump_cache *jc = b->mode & BLOCK_USER ? &cpu_window(cpu, cpu->context)->ujc : &cpu->kjc;
+	struct jc_entry *e = &jc->entry[va & (JC_ENTRIES - 1)];
+
+	e->code = (uint64_t)(uintptr_t)b->code;
+	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
+	e->ntag = 0 - va;
+}
+
+/* Sets @bits in a page table entry that another vCPU may be changing. */
+static bool pte_set(uint64_t *pte, uint64_t seen, uint64_t bits)
+{
+	return __atomic_compare_exchange_n(pte, &seen, seen | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+}
+
+static uint8_t *ram_at(const struct cpu *cpu, gpa_t gpa, uint64_t len)
+{
+	const struct mem *mem = cpu->vm->cc->mem;
+
+	for (unsigned i = 0; i < mem->nbanks; i++)
+		if (gpa >= mem->bank[i].base && gpa - mem->bank[i].base + len <= mem->bank[i].size)
+			return mem->bank[i].host + (gpa - mem->bank[i].base);
+	return NULL;
+}
+
+static int fault(uint32_t *ret_error, const struct cpu *cpu, unsigned access, bool user, uint32_t why)
+{
+	*ret_error = why | (access & ACCESS_WRITE ? PF_W : 0) | (user ? PF_U : 0) |
+		(access & ACCESS_EXEC && cpu->efer & EFER_NXE ? PF_I : 0);
+	return VEC_PF;
+}
+
+int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct translation *ret,
+	     uint32_t *ret_error)
+{
+	uint64_t table, pte = 0, allowed = PTE_W | PTE_U, size = 1ull << 39;
+	uint64_t *slot = NULL;
+	bool nx = false, write_ok;
+	int shift = 39;
+
+	if (!(cpu->cr0 & CR0_PG)) {
+		ret->gpa = va & 0xffffffff;
+		ret->host = ram_at(cpu, ret->gpa & PAGE_MASK, PAGE_SIZE);
+		ret->writable = ret->user = ret->exec = true;
+		ret->global = false;
+		if (ret->host)
+			ret->host += ret->gpa & 4095;
+		return 0;
+	}
+	if (!canonical(va))
+		return VEC_GP;
+again:
+	table = cpu->cr3 & PTE_ADDR;
+	allowed = PTE_W | PTE_U;
+	nx = false;
+	for (shift = 39;; shift -= 9) {
+		slot = (uint64_t *)(void *)ram_at(cpu, table + ((va >> shift & 511) << 3), 8);
+		if (!slot)
+			return fault(ret_error, cpu, access, user, 0);
+		pte = __atomic_load_n(slot, __ATOMIC_RELAXED);
+		if (!(pte & PTE_P))
+			return fault(ret_error, cpu, access, user, 0);
+		allowed &= pte;
+		if (pte & PTE_NX) {
+			if (!(cpu->efer & EFER_NXE))
+				return fault(ret_error, cpu, access, user, PF_P | PF_RSVD);
+			nx = true;
+		}
+		if (shift == 12 || (pte & PTE_PS && shift < 39))
+			break;
+		if (pte & PTE_PS)
+			return fault(ret_error, cpu, access, user, PF_P | PF_RSVD);
+		if (!(pte & PTE_A) && !(access & ACCESS_PROBE) && !pte_set(slot, pte, PTE_A))
+			goto again;
+		table = pte & PTE_ADDR;
+	}
+	size = 1ull << shift;
+	if (shift > 12 && pte & PTE_ADDR & (size - 1) & ~PTE_G & ~(1ull << 12))
+		return fault(ret_error, cpu, access, user, PF_P | PF_RSVD);
+	write_ok = allowed & PTE_W || (!user && !(cpu->cr0 & CR0_WP));
+	if ((user && !(allowed & PTE_U)) || (access & ACCESS_WRITE && !write_ok) || (access & ACCESS_EXEC && nx))
+		return fault(ret_error, cpu, access, user, PF_P);
+	if (!(access & ACCESS_PROBE)) {
+		uint64_t want = PTE_A | (access & ACCESS_WRITE ? PTE_D : 0);
+
+		if ((pte & want) != want) {
+			if (!pte_set(slot, pte, want))
+				goto again;
+			pte |= want;
+		}
+	}
+	ret->gpa = (pte & PTE_ADDR & ~(size - 1)) | (va & (size - 1));
+	ret->host = ram_at(cpu, ret->gpa & PAGE_MASK, PAGE_SIZE);
+	if (ret->host)
+		ret->host += ret->gpa & 4095;
+	ret->writable = write_ok && pte & PTE_D;
+	ret->global = pte & PTE_G && cpu->cr4 & CR4_PGE;
+	ret->user = allowed & PTE_U;
+	ret->exec = !nx;
+	return 0;
+}
+
+static void note_temporary(struct cpu *cpu, uint64_t va)
+{
+	if (cpu->nuser_in_kernel < USER_IN_KERNEL_MAX)
+		cpu->user_in_kernel[cpu->nuser_in_kernel++] = va;
+	else
+		cpu->nuser_in_kernel = USER_IN_KERNEL_MAX + 1;
+}
+
+enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
+		   int *ret_vector, uint32_t *ret_error)
+{
+	struct tlb *tlb = user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb;
+	unsigned n = tlb_index(va);
+	uint64_t page = va & PAGE_MASK, host;
+	uint8_t flags;
+
+	*ret_vector = mmu_walk(cpu, va, rw, user, ret_tr, ret_error);
+	if (*ret_vector)
+		return FILL_FAULT;
+	if (!ret_tr->host)
+		return FILL_SLOW;
+	host = (uint64_t)(uintptr_t)ret_tr->host & PAGE_MASK;
+	flags = code_page_note_access(cpu->vm->cc, ret_tr->gpa, ret_tr->writable);
+	if (!user && (!ret_tr->global || !(va >> 63)))
+		note_temporary(cpu, va);
+	tlb->entry[n] = (struct tlb_entry){
+		.ntag_read = 0 - page,
+		.ntag_write = ret_tr->writable && !(flags & (PAGE_HAS_CODE | PAGE_CLEAN)) ? 0 - page : never(n),
+		.addend = host - page,
+		.host = host,
+	};
+	if (rw & MEM_WRITE && flags & (PAGE_HAS_CODE | PAGE_CLEAN))
+		return FILL_SLOW;
+	return FILL_OK;
+}
+
+/* One access inside a page through the TLB; 0, a vector, or -1 for "not RAM". */
+static int page_access(struct cpu *cpu, uint64_t va, unsigned rw, bool user, uint8_t **ret_host,
+		       struct translation *tr, uint32_t *ret_error)
+{
+	struct tlb *tlb = user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb;
+	const struct tlb_entry *e = &tlb->entry[tlb_index(va)];
+	uint64_t ntag = rw & MEM_WRITE ? e->ntag_write : e->ntag_read;
+	int vector;
+
+	if (va + ntag < PAGE_SIZE) {
+		*ret_host = (uint8_t *)(uintptr_t)(e->host + (va & 4095));
+		tr->host = NULL;
+		return 0;
+	}
+	switch (mmu_fill(cpu, va, rw, user, tr, &vector, ret_error)) {
+	case FILL_FAULT:
+		return vector;
+	case FILL_OK:
+		*ret_host = tr->host;
+		return 0;
+	case FILL_SLOW:
+		*ret_host = tr->host;
+		return -1;
+	}
+	return -1;
+}
+
+uint8_t *mmu_host(struct cpu *cpu, uint64_t va, unsigned rw, bool user)
+{
+	struct translation tr;
+	uint32_t error;
+	uint8_t *host;
+
+	return page_access(cpu, va, rw, user, &host, &tr, &error) == 0 ? host : NULL;
+}
+
+int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool user, uint32_t *ret_error)
+{
+	struct translation tr;
+	uint8_t *host;
+	int r = page_access(cpu, va, rw, user, &host, &tr, ret_error);
+
+	if (r > 0) {
+		cpu->fault_va = va;
+		return r;
+	}
+	if ((va & 4095) + size <= PAGE_SIZE)
+		return 0;
+	va = (va & PAGE_MASK) + PAGE_SIZE;
+	r = page_access(cpu, va, rw, user, &host, &tr, ret_error);
+	if (r > 0)
+		cpu->fault_va = va;
+	return r > 0 ? r : 0;
+}
+
+static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size, unsigned rw, bool user,
+		      uint32_t *ret_error)
+{
+	struct translation tr;
+	uint8_t *host;
+	int r = page_access(cpu, va, rw, user, &host, &tr, ret_error);
+
+	if (r > 0) {
+		cpu->fault_va = va;
+		return r;
+	}
+	if (r < 0 && !tr.host) {	/* a device: byte by byte is all anyone may expect here */
+		for (unsigned i = 0; i < size; i++)
+			if (rw & MEM_WRITE)
+				mmio_write(cpu, tr.gpa + i, 1, buf[i]);
+			else
+				buf[i] = (uint8_t)mmio_read(cpu, tr.gpa + i, 1);
+		return 0;
+	}
+	if (rw & MEM_WRITE) {
+		switch (size) {	/* one store, so that other vCPUs see all or nothing */
+		case 4: __atomic_store_n((uint32_t *)(void *)host, *(uint32_t *)(void *)buf, __ATOMIC_RELAXED); break;
+		case 8: __atomic_store_n((uint64_t *)(void *)host, *(uint64_t *)(void *)buf, __ATOMIC_RELAXED); break;
+		default: copy_bytes(host, buf, size); break;
+		}
+		if (r < 0)
+			page_written(cpu, tr.gpa, size);
+	} else {
+		switch (size) {
+		case 4: *(uint32_t *)(void *)buf = __atomic_load_n((uint32_t *)(void *)host, __ATOMIC_RELAXED); break;
+		case 8: *(uint64_t *)(void *)buf = __atomic_load_n((uint64_t *)(void *)host, __ATOMIC_RELAXED); break;
+		default: copy_bytes(buf, host, size); break;
+		}
+	}
+	return 0;
+}
+
+static int copy_guest(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size, unsigned rw, bool user,
+		      uint32_t *ret_error)
+{
+	int r = 0;
+
+	if ((va & 4095) + size > PAGE_SIZE && rw & MEM_WRITE) {	/* all or nothing */
+		for (uint64_t page = va & PAGE_MASK; page < va + size && !r; page += PAGE_SIZE)
+			r = mem_probe(cpu, page < va ? va : page, 1, rw, user, ret_error);
+		if (r)
+			return r;
+	}
+	while (size && !r) {
+		unsigned here = (unsigned)(PAGE_SIZE - (va & 4095));
+
+		if (here > size)
+			here = size;
+		r = copy_piece(cpu, va, buf, here, rw, user, ret_error);
+		va += here;
+		buf += here;
+		size -= here;
+	}
+	return r;
+}
+
+int mem_load(struct cpu *cpu, uint64_t va, void *dst, unsigned size, bool user, uint32_t *ret_error)
+{
+	return copy_guest(cpu, va, dst, size, MEM_READ, user, ret_error);
+}
+
+int mem_store(struct cpu *cpu, uint64_t va, const void *src, unsigned size, bool user, uint32_t *ret_error)
+{
+	return copy_guest(cpu, va, (uint8_t *)(uintptr_t)src, size, MEM_WRITE, user, ret_error);
+}

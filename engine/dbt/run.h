@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The C side of the translator, file by file:
+ *
+ *   thunk.c    host code between C and translated code
+ *   mmu.c      page walks, software TLB, jump caches, address-space windows
+ *   dispatch.c what translated code calls: misses, exits, finding the next block
+ *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
+ *   system.c   the interpreter for system instructions and MSRs
+ *   string.c   repeated string instructions
+ *   slow.c     accesses that are not plain RAM: MMIO, page-crossing, code pages
+ *   engine.c   engine_ops, the run loop, signals
+ *
+ * "Light" code (all but engine.c and the translator proper) runs on the vCPU
+ * thread while guest vector registers are live in the host's: it is compiled
+ * with -mgeneral-regs-only and calls no libc.  cpu_heavy() saves them around
+ * anything else.
+ */
+#ifndef ENGINE_DBT_RUN_H
+#define ENGINE_DBT_RUN_H
+
+#include "engine/dbt/block.h"
+#include "engine/dbt/cpu.h"
+#include "vmm/cpuid.h"
+#include "vmm/kvmclock.h"
+
+struct err;
+struct irqchip;
+struct vm;
+
+struct dbt_vm {
+	struct vm *vm;
+	struct code_cache *cc;
+	struct irqchip *irqchip;
+	struct kvmclock clock;
+	struct cpuid_table cpuid;
+	uint32_t tsc_khz;
+	struct cpu *cpu[8];
+	unsigned ncpus;
+	_Atomic uint32_t next_token;	/* never 0 */
+	uint8_t *thunks;	/* executable */
+	int (*enter)(struct cpu *cpu, uint64_t code);
+	_Atomic uint64_t *dirty;	/* dirty log, or NULL */
+	struct lock stop_lock;
+	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
+};
+
+/* --- thunk.c --- */
+#define THUNK_BYTES 4096
+/* Writes the thunks; fills vm->enter.  @rw, @rx: two mappings of THUNK_BYTES. */
+void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx);
+/* Where a signal handler sends a thread that faulted in translated code. */
+uint64_t thunk_fault_entry(const struct dbt_vm *dv);
+void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu);
+
+/* Calls @fn(cpu, arg) with guest vector state saved and restored around it. */
+void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg);
+
+/* --- mmu.c --- */
+enum access { ACCESS_READ = MEM_READ, ACCESS_WRITE = MEM_WRITE, ACCESS_EXEC = 4, ACCESS_PROBE = 8 };
+
+struct translation {
+	gpa_t gpa;
+	uint8_t *host;	/* NULL: not RAM */
+	bool writable;	/* and dirty: writes need no walk */
+	bool global, user, exec;
+};
+
+/* 0, or the vector to raise: 14 with @ret_error set, or 13 for a non-canonical address. */
+int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct translation *ret,
+	     uint32_t *ret_error);
+
+enum fill { FILL_OK, FILL_SLOW, FILL_FAULT };
+/* Puts the page of @va into the TLB for @rw.  FILL_SLOW: not plain RAM for that access. */
+enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
+		   int *ret_vector, uint32_t *ret_error);
+
+void mmu_init(struct cpu *cpu);
+void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);
+void mmu_invlpg(struct cpu *cpu, uint64_t va);
+void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va);
+void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
+void mmu_flush_user_jc(struct cpu *cpu);
+void mmu_flush_kernel_jc(struct cpu *cpu);
+/* Removes what jump caches of this vCPU say about @b.  Any thread. */
+void mmu_forget_block(struct cpu *cpu, const struct block *b);
+/* No entry of any TLB of this vCPU lets the page at @host be written (or read) any more. */
+void mmu_protect_host_page(struct cpu *cpu, uint64_t host);
+void mmu_jc_insert(struct cpu *cpu, uint64_t va, const struct block *b);
+void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global);
+
+/* Host address of a byte of RAM reachable for @rw without side effects, or NULL.  Stays in its page. */
+uint8_t *mmu_host(struct cpu *cpu, uint64_t va, unsigned rw, bool user);
+/* Guest memory by linear address, as the CPU itself accesses it.  0, or a vector to raise. */
+int mem_load(struct cpu *cpu, uint64_t va, void *dst, unsigned size, bool user, uint32_t *ret_error);
+int mem_store(struct cpu *cpu, uint64_t va, const void *src, unsigned size, bool user, uint32_t *ret_error);
+/* Makes every page of [va, va+size) present for @rw without accessing it. */
+int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool user, uint32_t *ret_error);
+
+/* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
+uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
+uint64_t dbt_miss(struct cpu *cpu);
+uint64_t dbt_indirect(struct cpu *cpu);
+uint64_t dbt_fault(struct cpu *cpu);
+/* The code for cpu->rip in the present mode, after handling what is pending; 0 to leave. */
+uint64_t dispatch(struct cpu *cpu);
+/* Runs the instruction at cpu->rip alone, with look-ups that are not merged. */
+uint64_t dispatch_single(struct cpu *cpu);
+/* The same with its memory operand at cpu->slow_host. */
+uint64_t dispatch_slow(struct cpu *cpu);
+void cpu_update_mode(struct cpu *cpu);
+/* Guest registers from what a thunk saved inside block @b. */
+void cpu_canonicalize(struct cpu *cpu, const struct block *b);
+
+/* --- event.c --- */
+void raise_vector(struct cpu *cpu, unsigned vector);
+void raise_error(struct cpu *cpu, unsigned vector, uint32_t error);
+void raise_page_fault(struct cpu *cpu, uint64_t va, uint32_t error);
+/* What mmu_walk() and mem_*() returned. */
+void raise_access(struct cpu *cpu, int vector, uint64_t va, uint32_t error);
+void deliver_pending(struct cpu *cpu);
+void deliver_interrupt(struct cpu *cpu, unsigned vector);
+void software_interrupt(struct cpu *cpu, unsigned vector, uint64_t next_rip);
+void do_iret(struct cpu *cpu, const struct insn *in);
+void do_syscall(struct cpu *cpu, uint64_t next_rip);
+void do_sysret(struct cpu *cpu, const struct insn *in);
+void do_sysenter(struct cpu *cpu);
+void do_sysexit(struct cpu *cpu, const struct insn *in);
+void do_far(struct cpu *cpu, const struct insn *in, uint64_t next_rip);
+/* Loads a data segment register.  False when an exception was raised. */
+bool load_segment(struct cpu *cpu, unsigned seg, uint16_t sel);
+uint32_t cpu_rflags(const struct cpu *cpu);
+/* Replaces the bits of RFLAGS in @mask. */
+void cpu_set_rflags(struct cpu *cpu, uint64_t value, uint64_t mask);
+
+/* --- system.c, string.c, slow.c --- */
+/* Interprets @in at cpu->rip: afterwards cpu->rip is next, or an exception is pending. */
+void interpret(struct cpu *cpu, const struct insn *in);
+void string_insn(struct cpu *cpu, const struct insn *in);
+/* Linear address of the memory operand of @in located at cpu->rip. */
+uint64_t operand_address(const struct cpu *cpu, const struct insn *in);
+uint64_t read_gpr(const struct cpu *cpu, unsigned reg, unsigned size);
+void write_gpr(struct cpu *cpu, unsigned reg, unsigned size, uint64_t value);
+int msr_read(struct cpu *cpu, uint32_t msr, uint64_t *ret_value);
+int msr_write(struct cpu *cpu, uint32_t msr, uint64_t value);
+uint64_t guest_tsc(const struct cpu *cpu);
+/* Arms the vCPU's host timer for guest TSC @tsc; 0 disarms. */
+void dbt_timer_set(struct cpu *cpu, uint64_t tsc);
+/* May the code at the present privilege use the port?  SDM vol. 1, 19.5. */
+bool port_allowed(struct cpu *cpu, uint16_t port, unsigned size);
+bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area, uint64_t mask);
+bool gather_insn(struct cpu *cpu, const struct insn *in);
+int port_access(struct cpu *cpu, uint16_t port, unsigned size, bool write, uint32_t *value);
+/* Device access at @gpa (heavy inside). */
+uint64_t mmio_read(struct cpu *cpu, gpa_t gpa, unsigned size);
+void mmio_write(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t value);
+/* Accesses to the interrupt controllers' pages: true when @gpa is theirs. */
+bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *value);
+/* Starts a slow access of the instruction at cpu->rip; returns code to run or 0. */
+uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user);
+void slow_commit(struct cpu *cpu);
+
+/* The host wrote guest RAM, or guest code is about to: forget translations. */
+void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len);
+void page_written(struct cpu *cpu, gpa_t gpa, uint64_t len);
+
+static inline void *copy_bytes(void *dst, const void *src, size_t n)
+{
+	void *d = dst;
+
+	__asm__ volatile("rep movsb" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
+	return dst;
+}
+
+static inline void *zero_bytes(void *dst, size_t n)
+{
+	void *d = dst;
+
+	__asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(0) : "memory");
+	return dst;
+}
+
+static inline bool canonical(uint64_t va)
+{
+	return (uint64_t)((int64_t)(va << 16) >> 16) == va;
+}
+
+enum { VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, VEC_TS = 10, VEC_NP,
+       VEC_SS, VEC_GP, VEC_PF, VEC_MF = 16, VEC_AC, VEC_MC, VEC_XM };
+
+#define CR0_PE 1u
+#define CR0_MP 2u
+#define CR0_EM 4u
+#define CR0_TS 8u
+#define CR0_WP (1u << 16)
+#define CR0_AM (1u << 18)
+#define CR0_PG (1u << 31)
+#define CR4_PAE (1u << 5)
+#define CR4_PGE (1u << 7)
+#define CR4_FSGSBASE (1u << 16)
+#define CR4_PCIDE (1u << 17)
+#define CR4_OSXSAVE (1u << 18)
+#define EFER_SCE 1u
+#define EFER_LME (1u << 8)
+#define EFER_LMA (1u << 10)
+#define EFER_NXE (1u << 11)
+#define ATTR_L (1u << 9)
+#define ATTR_DB (1u << 10)
+#define ATTR_UNUSABLE (1u << 15)
+
+#endif /* ENGINE_DBT_RUN_H */

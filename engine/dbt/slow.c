@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory accesses that the software TLB cannot answer: device memory, operands
+ * that cross a page, and writes to pages that hold translated code or that the
+ * dirty log watches.
+ *
+ * A copied instruction runs in a BLOCK_SLOW block on a host address given here:
+ * the real bytes where they are one piece of RAM, else cpu->bounce, which is
+ * filled before and written back by slow_commit() after.  Stack and branch
+ * instructions are interpreted instead.
+ */
+#include "engine/dbt/run.h"
+
+#include "vmm/vm.h"
+
+/* ------------------------------------------------------------------- devices */
+
+struct io_job {
+	uint64_t addr, value;
+	unsigned size;
+	bool write, port;
+};
+
+static void run_io(struct cpu *cpu, void *arg)
+{
+	struct io_job *j = arg;
+	const struct bus *bus = j->port ? &cpu->vm->vm->pio : &cpu->vm->vm->mmio;
+
+	if (j->write)
+		(void)bus_write(bus, j->addr, j->size, j->value);
+	else
+		(void)bus_read(bus, j->addr, j->size, &j->value);
+	if (atomic_load(&cpu->vm->vm->request) != VM_REQUEST_NONE)
+		atomic_store(&cpu->exit_request, 1);
+}
+
+static uint64_t mmio_piece(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t value)
+{
+	struct io_job j = { .addr = gpa, .value = value, .size = size, .write = write };
+
+	if (irq_mmio(cpu, gpa, size, write, &j.value))
+		return j.value;
+	cpu_heavy(cpu, run_io, &j);
+	return j.value;
+}
+
+uint64_t mmio_read(struct cpu *cpu, gpa_t gpa, unsigned size)
+{
+	return mmio_piece(cpu, gpa, size, false, 0);
+}
+
+void mmio_write(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t value)
+{
+	(void)mmio_piece(cpu, gpa, size, true, value);
+}
+
+int port_access(struct cpu *cpu, uint16_t port, unsigned size, bool write, uint32_t *value)
+{
+	struct io_job j = { .addr = port, .value = *value, .size = size, .write = write, .port = true };
+
+	cpu_heavy(cpu, run_io, &j);
+	if (!write)
+		*value = (uint32_t)j.value;
+	return 0;
+}
+
+/* Moves a device operand of any size in natural pieces. */
+static void mmio_move(struct cpu *cpu, gpa_t gpa, uint8_t *buf, unsigned size, bool write)
+{
+	while (size) {
+		unsigned n = size >= 8 ? 8 : size >= 4 ? 4 : size >= 2 ? 2 : 1;
+		uint64_t v = 0;
+
+		if (write) {
+			copy_bytes(&v, buf, n);
+			mmio_write(cpu, gpa, n, v);
+		} else {
+			v = mmio_read(cpu, gpa, n);
+			copy_bytes(buf, &v, n);
+		}
+		gpa += n;
+		buf += n;
+		size -= n;
+	}
+}
+
+/* --------------------------------------------------------- writes to RAM */
+
+void page_written(struct cpu *cpu, gpa_t gpa, uint64_t len)
+{
+	dbt_wrote(cpu->vm, gpa, len);
+}
+
+static void note_dirty(struct dbt_vm *dv, uint64_t page)
+{
+	if (dv->dirty)
+		atomic_fetch_or(&dv->dirty[page / 64], 1ull << (page % 64));
+}
+
+void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len)
+{
+	struct dbt_vm *dv = ctx;
+	struct code_cache *cc = dv->cc;
+
+	for (gpa_t page = gpa & PAGE_MASK; page < gpa + len; page += PAGE_SIZE) {
+		uint64_t i = code_page_index(cc, page), from = page > gpa ? page : gpa;
+		uint64_t to = page + PAGE_SIZE < gpa + len ? page + PAGE_SIZE : gpa + len;
+		uint8_t flags;
+
+		if (i == ~0ull)
+			continue;
+		flags = atomic_load(&cc->page_flags[i]);
+		if (flags & PAGE_CLEAN || dv->dirty) {
+			note_dirty(dv, i);
+			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_CLEAN);
+		}
+		if (flags & PAGE_HAS_CODE) {
+			lock_take(&cc->lock);
+			(void)code_invalidate(cc, from, to - from);
+			lock_drop(&cc->lock);
+		}
+	}
+}
+
+/* ------------------------------------------------------------ slow accesses */
+
+static bool translate_pieces(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user,
+			     struct translation tr[2])
+{
+	unsigned first = (unsigned)(PAGE_SIZE - (ea & 4095));
+	uint32_t error;
+	int vector = mmu_walk(cpu, ea, rw, user, &tr[0], &error);
+
+	cpu->slow.split = first < size ? first : size;
+	if (vector) {
+		raise_access(cpu, vector, ea, error);
+		return false;
+	}
+	if (first >= size)
+		return true;
+	vector = mmu_walk(cpu, ea + first, rw, user, &tr[1], &error);
+	if (vector) {
+		raise_access(cpu, vector, ea + first, error);
+		return false;
+	}
+	return true;
+}
+
+static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size, bool write)
+{
+	uint8_t *host = cpu->slow.host[k];
+
+	if (!host) {
+		mmio_move(cpu, cpu->slow.gpa[k], buf, size, write);
+	} else if (write) {
+		copy_bytes(host, buf, size);
+		page_written(cpu, cpu->slow.gpa[k], size);
+	} else {
+		copy_bytes(buf, host, size);
+	}
+}
+
+static uint64_t start_copy(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
+	struct translation tr[2] = { { 0 }, { 0 } };
+	bool crosses, direct;
+
+	if (!translate_pieces(cpu, ea, size, rw, user, tr)) {
+		cpu->stepping = false;
+		return dispatch(cpu);
+	}
+	crosses = cpu->slow.split < size;
+	direct = tr[0].host && (!crosses || tr[1].host == tr[0].host + cpu->slow.split);
+	cpu->slow.size = size;
+	cpu->slow.rw = (uint8_t)rw;
+	cpu->slow.direct = direct;
+	for (unsigned k = 0; k < 2; k++) {
+		cpu->slow.host[k] = tr[k].host;
+		cpu->slow.gpa[k] = tr[k].gpa;
+	}
+	if (direct) {
+		cpu->slow_host = (uint64_t)(uintptr_t)tr[0].host;
+	} else {
+		uint8_t *buf = cpu->bounce + (ea & 63);
+
+		/* RAM is always read: the instruction may write only part of it. */
+		if (rw & MEM_READ || tr[0].host)
+			move_piece(cpu, 0, buf, cpu->slow.split, false);
+		if (crosses && (rw & MEM_READ || tr[1].host))
+			move_piece(cpu, 1, buf + cpu->slow.split, size - cpu->slow.split, false);
+		cpu->slow_host = (uint64_t)(uintptr_t)buf;
+	}
+	return dispatch_slow(cpu);
+}
+
+void slow_commit(struct cpu *cpu)
+{
+	unsigned split = cpu->slow.split, rest = cpu->slow.size - split;
+	uint8_t *buf = (uint8_t *)(uintptr_t)cpu->slow_host;
+
+	if (!(cpu->slow.rw & MEM_WRITE))
+		return;
+	if (cpu->slow.direct) {
+		page_written(cpu, cpu->slow.gpa[0], split);
+		if (rest)
+			page_written(cpu, cpu->slow.gpa[1], rest);
+		return;
+	}
+	move_piece(cpu, 0, buf, split, true);
+	if (rest)
+		move_piece(cpu, 1, buf + split, rest, true);
+}
+
+struct decode_job {
+	struct insn insn;
+	uint8_t bytes[INSN_LEN_MAX];
+	unsigned avail;
+};
+
+static void run_decode(struct cpu *cpu, void *arg)
+{
+	struct decode_job *j = arg;
+
+	if (insn_decode(j->bytes, j->avail, !(cpu->mode & BLOCK_32), &j->insn) < 0)
+		j->insn.op = INSN_UD;
+}
+
+static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
+{
+	unsigned first = (unsigned)(PAGE_SIZE - (cpu->rip & 4095));
+	struct translation tr;
+	uint32_t error;
+
+	if (first > INSN_LEN_MAX)
+		first = INSN_LEN_MAX;
+	if (mmu_walk(cpu, cpu->rip, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error) || !tr.host)
+		return false;
+	copy_bytes(j->bytes, tr.host, first);
+	j->avail = first;
+	if (first < INSN_LEN_MAX &&
+	    mmu_walk(cpu, cpu->rip + first, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error) == 0 && tr.host) {
+		copy_bytes(j->bytes + first, tr.host, INSN_LEN_MAX - first);
+		j->avail = INSN_LEN_MAX;
+	}
+	cpu_heavy(cpu, run_decode, j);
+	return true;
+}
+
+uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
+	struct decode_job j;
+
+	if (!fetch_insn(cpu, &j))
+		return dispatch(cpu);	/* the mapping went away: fetch again and fault */
+	if (j.insn.op == INSN_COPY)
+		return start_copy(cpu, ea, size, rw, user);
+	interpret(cpu, &j.insn);
+	return dispatch(cpu);
+}

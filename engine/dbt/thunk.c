@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The few pieces of host code between C and translated code, generated so that
+ * they share the offsets of struct cpu with the translator.
+ *
+ *   enter(cpu, code)   C -> translated; returns when a dbt_*() returned 0
+ *   exit, miss, indirect, fault
+ *                      save registers, switch to the host stack, call
+ *                      dbt_*(cpu), go on where it says
+ *
+ * Vector registers are loaded in enter() and saved only when it returns: the
+ * dbt_*() functions are compiled not to touch them.
+ */
+#include "engine/dbt/run.h"
+
+#include "engine/dbt/emit.h"
+
+enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNKS };
+
+struct thunk_places {
+	uint64_t enter, entry[THUNKS];
+};
+
+static struct thunk_places places_of(const struct dbt_vm *dv)
+{
+	struct thunk_places p;
+
+	/* The last bytes of the thunk page hold the entry points. */
+	copy_bytes(&p, dv->thunks + THUNK_BYTES - sizeof(p), sizeof(p));
+	return p;
+}
+
+static void save_registers(struct emit *e)
+{
+	for (unsigned r = RAX; r <= R13; r++)
+		emit_gs_store(e, GS(gpr) + 8 * r, r);
+	emit_gs_store(e, GS(s14), R14);
+	emit_gs_store(e, GS(s15), R15);
+}
+
+static void push_gs(struct emit *e, uint32_t off)
+{
+	emit_gs_abs(e, false, 0xff, 6, off);
+}
+
+static void pop_gs(struct emit *e, uint32_t off)
+{
+	emit_gs_abs(e, false, 0x8f, 0, off);
+}
+
+/* R15 = where to go.  Loads flags and registers and goes there. */
+static void emit_resume(struct emit *e)
+{
+	emit_gs_store(e, GS(resume_pc), R15);
+	emit_gs_store_imm8(e, GS(in_code), 1);
+	push_gs(e, GS(flags));
+	emit_u8(e, 0x9d);	/* popfq */
+	for (unsigned r = RAX; r <= R13; r++)
+		if (r != RSP)
+			emit_gs_load(e, r, GS(gpr) + 8 * r);
+	emit_gs_load(e, R14, GS(s14));
+	emit_gs_load(e, R15, GS(s15));
+	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
+	emit_gs_jmp(e, GS(resume_pc));
+}
+
+static void emit_xsave(struct emit *e, bool restore)
+{
+	emit_gs_abs(e, false, 0x8b, RAX, GS(xcr0_host));
+	emit_gs_abs(e, false, 0x8b, RDX, GS(xcr0_host) + 4);
+	emit_gs_load(e, RCX, GS(xsave_area));
+	emit_u8(e, 0x48), emit_u8(e, 0x0f), emit_u8(e, 0xae);	/* xsave64/xrstor64 [rcx] */
+	emit_u8(e, restore ? 0x29 : 0x21);
+}
+
+static void emit_leave_to_c(struct emit *e)
+{
+	emit_xsave(e, false);
+	emit_u8(e, 0xdb), emit_u8(e, 0xe3);	/* fninit: C code expects masked exceptions */
+	emit_u8(e, 0x65), emit_u8(e, 0x0f), emit_u8(e, 0xae);	/* ldmxcsr gs:[default_mxcsr] */
+	emit_u8(e, 2 << 3 | 4), emit_u8(e, 0x25), emit_u32(e, GS(default_mxcsr));
+	emit_u8(e, 0xc5), emit_u8(e, 0xf8), emit_u8(e, 0x77);	/* vzeroupper */
+	emit_u8(e, 0x31), emit_u8(e, 0xc0);	/* xor eax, eax */
+	emit_lea(e, RSP, RSP, NO_INDEX, 0, 8);
+	for (unsigned k = 0; k < 4; k++)
+		emit_u8(e, 0x41), emit_u8(e, 0x58 + 7 - k);	/* pop r15 .. r12 */
+	emit_u8(e, 0x5d);	/* pop rbp */
+	emit_u8(e, 0x5b);	/* pop rbx */
+	emit_u8(e, 0xc3);
+}
+
+static uint64_t emit_enter(struct emit *e, uint8_t **ret_resume)
+{
+	uint64_t at = emit_pc(e);
+
+	emit_u8(e, 0x53);	/* push rbx */
+	emit_u8(e, 0x55);	/* push rbp */
+	for (unsigned k = 0; k < 4; k++)
+		emit_u8(e, 0x41), emit_u8(e, 0x50 + 4 + k);	/* push r12 .. r15 */
+	emit_lea(e, RSP, RSP, NO_INDEX, 0, -8);
+	emit_load(e, RAX, RDI, (int32_t)GS(gs_window));
+	emit_u8(e, 0xf3), emit_u8(e, 0x48), emit_u8(e, 0x0f), emit_u8(e, 0xae), emit_u8(e, 0xd8);	/* wrgsbase rax */
+	emit_gs_store(e, GS(host_rsp), RSP);
+	emit_mov(e, R15, RSI);
+	emit_xsave(e, true);
+	*ret_resume = e->p;
+	emit_resume(e);
+	return at;
+}
+
+/* Saves everything, calls @fn(cpu, R15) and goes where it says. */
+static uint64_t emit_thunk(struct emit *e, void *fn, uint8_t *resume)
+{
+	uint64_t at = emit_pc(e);
+	uint8_t *zero;
+
+	save_registers(e);
+	emit_gs_load(e, RSP, GS(host_rsp));
+	emit_u8(e, 0x9c);	/* pushfq */
+	pop_gs(e, GS(flags));
+	emit_gs_store_imm8(e, GS(in_code), 0);
+	emit_gs_load(e, RDI, GS(self));
+	emit_mov(e, RSI, R15);
+	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)fn);
+	emit_u8(e, 0xff), emit_u8(e, 0xd0);	/* call rax */
+	emit_mov(e, R15, RAX);
+	emit_op_reg(e, true, 0x85, RAX, RAX);	/* test rax, rax */
+	zero = emit_short(e, 0x74);
+	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
+	emit_patch_short(e, zero);
+	emit_leave_to_c(e);
+	return at;
+}
+
+/*
+ * Entered from a signal handler, which has put the registers and flags at the
+ * fault into the block and pointed RSP at the host stack.
+ */
+static uint64_t emit_fault(struct emit *e, uint8_t *resume)
+{
+	uint64_t at = emit_pc(e);
+	uint8_t *zero;
+
+	emit_gs_load(e, RDI, GS(self));
+	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)&dbt_fault);
+	emit_u8(e, 0xff), emit_u8(e, 0xd0);
+	emit_mov(e, R15, RAX);
+	emit_op_reg(e, true, 0x85, RAX, RAX);
+	zero = emit_short(e, 0x74);
+	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
+	emit_patch_short(e, zero);
+	emit_leave_to_c(e);
+	return at;
+}
+
+void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
+{
+	struct emit e = { .p = rw, .end = rw + THUNK_BYTES - sizeof(struct thunk_places), .delta = rx - rw };
+	struct thunk_places p;
+	uint8_t *resume;
+
+	p.enter = emit_enter(&e, &resume);
+	p.entry[THUNK_EXIT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_exit, resume);
+	p.entry[THUNK_MISS] = emit_thunk(&e, (void *)(uintptr_t)&dbt_miss, resume);
+	p.entry[THUNK_INDIRECT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_indirect, resume);
+	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
+	copy_bytes(rw + THUNK_BYTES - sizeof(p), &p, sizeof(p));
+	dv->thunks = rx;
+	dv->enter = (int (*)(struct cpu *, uint64_t))(uintptr_t)p.enter;
+}
+
+uint64_t thunk_fault_entry(const struct dbt_vm *dv)
+{
+	return places_of(dv).entry[THUNK_FAULT];
+}
+
+void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu)
+{
+	struct thunk_places p = places_of(dv);
+
+	cpu->thunk_exit = p.entry[THUNK_EXIT];
+	cpu->thunk_miss = p.entry[THUNK_MISS];
+	cpu->thunk_indirect = p.entry[THUNK_INDIRECT];
+}
+
+void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg)
+{
+	uint32_t lo = (uint32_t)cpu->xcr0_host, hi = (uint32_t)(cpu->xcr0_host >> 32);
+
+	cpu->stats.heavy++;
+	__asm__ volatile("xsave64 (%2)\n\tfninit\n\tldmxcsr %3"
+			 : : "a"(lo), "d"(hi), "r"(cpu->xsave), "m"(cpu->default_mxcsr) : "memory");
+	fn(cpu, arg);
+	__asm__ volatile("xrstor64 (%2)" : : "a"(lo), "d"(hi), "r"(cpu->xsave) : "memory");
+}
