@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Runs one test guest: run ENGINE GUEST.elf [CPUS [EXPECTED]]
+ *
+ * Prints what the guest prints and how it ended.  With a file of expected output,
+ * compares instead, and prints only what differs.  Exit status: the guest's, 77
+ * when the engine does not work here, 3 when the machine failed.
+ *
+ * Guests drive the host through the test device of guest.h; what needs a paused
+ * machine is done by this program's main thread.
+ */
+#include "base/checked.h"
+#include "engine/kvm/kvm.h"
+#include "os/err.h"
+#include "vmm/acpi.h"
+#include "vmm/boot.h"
+#include "vmm/load.h"
+#include "vmm/platform.h"
+#include "vmm/vm.h"
+
+#include "tests/guest/guest.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define MEMORY (64ull << 20)	/* bytes */
+#define TIMEOUT_S 60
+#define EXIT_SKIP 77
+#define EXIT_MACHINE 3
+#define MATCH_VALUE 7
+
+struct runner {
+	const struct engine_ops *engine;
+	struct mem *mem;
+	struct vm *vm;
+	struct platform *platform;
+	int doorbell;	/* eventfd */
+	pthread_t doorbell_thread;
+
+	pthread_mutex_t lock;	/* guards all below */
+	pthread_cond_t changed;
+	uint64_t scratch, msi_addr, command, result, misses;
+	bool ended;
+	struct vm_end end;
+	uint32_t status;
+	char out[65536];
+	size_t nout;
+};
+
+static const struct engine_ops *const engines[] = { &kvm_engine };
+
+static void text(void *ctx, uint8_t byte)
+{
+	struct runner *r = ctx;
+
+	pthread_mutex_lock(&r->lock);
+	if (r->nout < sizeof(r->out))
+		r->out[r->nout++] = (char)byte;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void guest_exited(void *ctx, uint32_t status)
+{
+	struct runner *r = ctx;
+
+	pthread_mutex_lock(&r->lock);
+	r->status = status;
+	pthread_mutex_unlock(&r->lock);
+}
+
+static void machine_ended(void *ctx, const struct vm_end *end)
+{
+	struct runner *r = ctx;
+
+	pthread_mutex_lock(&r->lock);
+	r->ended = true;
+	r->end = *end;
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+}
+
+/* --- The test device --- */
+
+static uint64_t dev_read(void *dev, uint64_t off, unsigned size)
+{
+	struct runner *r = dev;
+	uint64_t v = 0;
+
+	pthread_mutex_lock(&r->lock);
+	if (off < 8 && off + size <= 8)
+		memcpy(&v, (const char *)&r->scratch + off, size);
+	else if (off == DEV_COMMAND - DEV_BASE)
+		v = r->command;
+	else if (off == DEV_RESULT - DEV_BASE)
+		v = r->result;
+	else if (off == DEV_MATCH_MISSES - DEV_BASE)
+		v = r->misses;
+	pthread_mutex_unlock(&r->lock);
+	return v;
+}
+
+static void dev_write(void *dev, uint64_t off, unsigned size, uint64_t value)
+{
+	struct runner *r = dev;
+
+	pthread_mutex_lock(&r->lock);
+	if (off < 8 && off + size <= 8) {
+		memcpy((char *)&r->scratch + off, &value, size);
+	} else if (off == DEV_PULSE - DEV_BASE) {
+		vm_irq_pulse(r->vm, (unsigned)value);
+	} else if (off == DEV_RAISE - DEV_BASE) {
+		vm_irq_set(r->vm, (unsigned)value, true);
+	} else if (off == DEV_LOWER - DEV_BASE) {
+		vm_irq_set(r->vm, (unsigned)value, false);
+	} else if (off == DEV_MSI_ADDR - DEV_BASE) {
+		r->msi_addr = value;
+	} else if (off == DEV_MSI_DATA - DEV_BASE) {
+		r->engine->msi_send(r->vm, r->msi_addr, (uint32_t)value);
+	} else if (off == DEV_COMMAND - DEV_BASE) {
+		r->command = value;
+		pthread_cond_broadcast(&r->changed);
+	} else if (off == DEV_DOORBELL_MATCH - DEV_BASE) {
+		r->misses++;
+	}
+	pthread_mutex_unlock(&r->lock);
+}
+
+static const struct bus_ops dev_ops = { dev_read, dev_write };
+
+static void *doorbell_main(void *arg)
+{
+	struct runner *r = arg;
+	uint64_t count;
+
+	while (read(r->doorbell, &count, sizeof(count)) == (ssize_t)sizeof(count) &&
+	       count < 1ull << 32)
+		vm_irq_pulse(r->vm, DOORBELL_GSI);
+	return NULL;
+}
+
+/* --- Machines --- */
+
+static int add_doorbell(struct vm *vm, uint64_t addr, bool match, int fd, struct err *err)
+{
+	const struct bus_doorbell bell = { .addr = addr, .size = 4, .match = match,
+					   .value = MATCH_VALUE, .fd = fd };
+	int res = bus_add_doorbell(&vm->mmio, &bell, err);
+
+	if (res == 0 && vm->engine->doorbell_add)
+		res = vm->engine->doorbell_add(vm, true, vm->mmio.ndoorbells - 1, err);
+	return res;
+}
+
+static int make_machine(struct runner *r, unsigned ncpus, struct err *err)
+{
+	const struct platform_debug debug = { text, guest_exited, r };
+	int res = vm_create(r->engine, r->mem, ncpus, &r->vm, err);
+
+	if (res < 0)
+		return res;
+	r->vm->ended = machine_ended;
+	r->vm->ended_ctx = r;
+	res = platform_create(r->vm, &debug, &r->platform, err);
+	if (res == 0)
+		res = bus_add(&r->vm->mmio, &(struct bus_range){ DEV_BASE, 0x1000, &dev_ops, r,
+								"test device" }, err);
+	if (res == 0)
+		res = add_doorbell(r->vm, DEV_DOORBELL, false, r->doorbell, err);
+	if (res == 0)
+		res = add_doorbell(r->vm, DEV_DOORBELL_MATCH, true, r->doorbell, err);
+	return res;
+}
+
+static int boot(struct runner *r, const char *path, struct err *err)
+{
+	struct boot_spec spec = { 0 };
+	struct vcpu_state state;
+	struct kernel kernel;
+	int res = kernel_open(path, NULL, &kernel, err);
+
+	if (res < 0)
+		return res;
+	spec.kernel = &kernel;
+	res = acpi_build(r->mem, &(struct acpi_spec){ .nvcpus = r->vm->nvcpus }, &spec.rsdp, err);
+	if (res == 0)
+		res = boot_load(r->mem, &spec, &state, err);
+	if (res == 0)
+		res = r->engine->set_state(&r->vm->vcpu[0], &state, err);
+	kernel_close(&kernel);
+	return res;
+}
+
+/* --- Commands --- */
+
+#define COUNT_FROM (16ull << 20)
+#define HOST_WRITE_AT (17ull << 20)
+
+static int count_dirty(struct runner *r, uint64_t *ret, struct err *err)
+{
+	uint64_t bitmap[MEMORY / 4096 / 64] = { 0 };
+	int res = r->engine->dirty_log_get(r->vm, bitmap, err);
+
+	*ret = 0;
+	for (size_t i = COUNT_FROM / 4096 / 64; i < ARRAY_SIZE(bitmap); i++)
+		*ret += (uint64_t)__builtin_popcountll(bitmap[i]);
+	return res;
+}
+
+static int save(struct runner *r, struct vcpu_state *vcpus, struct vm_state *state, struct err *err)
+{
+	int res = r->engine->get_vm_state(r->vm, state, err);
+
+	for (unsigned i = 0; i < r->vm->nvcpus && res == 0; i++)
+		res = r->engine->get_state(&r->vm->vcpu[i], &vcpus[i], err);
+	return res;
+}
+
+/* Throws the machine away and goes on in another one over the same memory. */
+static int save_restore(struct runner *r, struct err *err)
+{
+	struct vcpu_state *vcpus = calloc(VCPUS_MAX, sizeof(*vcpus));
+	unsigned ncpus = r->vm->nvcpus;
+	struct vm_state state;
+	int res = vcpus ? save(r, vcpus, &state, err) : -ENOMEM;
+
+	if (res == 0) {
+		struct platform *old_platform = r->platform;
+		struct vm *old = r->vm;
+
+		vm_stop(old);
+		res = make_machine(r, ncpus, err);
+		vm_destroy(old);
+		platform_destroy(old_platform);
+	}
+	if (res == 0)
+		res = r->engine->set_vm_state(r->vm, &state, err);
+	for (unsigned i = 0; i < ncpus && res == 0; i++)
+		res = r->engine->set_state(&r->vm->vcpu[i], &vcpus[i], err);
+	free(vcpus);
+	return res;
+}
+
+static int do_command(struct runner *r, enum dev_command command, uint64_t *ret, struct err *err)
+{
+	bool new_vm = command == CMD_SAVE_RESTORE;
+	int res = -EINVAL;
+
+	vm_pause(r->vm);
+	switch (command) {
+	case CMD_DIRTY_ON:
+		res = r->engine->dirty_log_set(r->vm, true, err);
+		break;
+	case CMD_DIRTY_OFF:
+		res = r->engine->dirty_log_set(r->vm, false, err);
+		break;
+	case CMD_DIRTY_COUNT:
+		res = count_dirty(r, ret, err);
+		break;
+	case CMD_HOST_WRITE:
+		res = mem_write(r->mem, HOST_WRITE_AT, "host", 4);
+		break;
+	case CMD_SAVE_RESTORE:
+		res = save_restore(r, err);
+		break;
+	case CMD_NONE:
+		break;
+	}
+	if (res == 0 && new_vm)
+		return vm_start(r->vm, err);
+	vm_resume(r->vm);
+	return res;
+}
+
+/* Serves commands until the machine ends.  False when it hangs. */
+static bool serve(struct runner *r, struct err *err)
+{
+	struct timespec until;
+	int timed_out = 0;
+	bool ended;
+
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_sec += TIMEOUT_S;
+	pthread_mutex_lock(&r->lock);
+	while (!r->ended && !timed_out) {
+		enum dev_command command = (enum dev_command)r->command;
+		uint64_t result = 0;
+
+		if (command == CMD_NONE) {
+			timed_out = pthread_cond_timedwait(&r->changed, &r->lock, &until);
+			continue;
+		}
+		pthread_mutex_unlock(&r->lock);
+		if (do_command(r, command, &result, err) < 0)
+			result = UINT64_MAX;
+		pthread_mutex_lock(&r->lock);
+		r->result = result;
+		r->command = CMD_NONE;
+	}
+	ended = r->ended;
+	pthread_mutex_unlock(&r->lock);
+	return ended;
+}
+
+static void print_end(struct runner *r, bool ended)
+{
+	static const char *const names[] = { "kicked", "triple fault", "reset", "power-off",
+					     "error" };
+
+	r->nout += (size_t)snprintf(r->out + r->nout, sizeof(r->out) - r->nout, "end: %s",
+				    ended ? names[r->end.exit] : "timeout");
+	if (r->end.exit == VCPU_EXIT_ERROR)
+		r->nout += (size_t)snprintf(r->out + r->nout, sizeof(r->out) - r->nout, ": %s",
+					    r->end.reason);
+	r->nout += (size_t)snprintf(r->out + r->nout, sizeof(r->out) - r->nout, "\n");
+}
+
+static int compare(const struct runner *r, const char *path)
+{
+	static char want[sizeof(r->out)];
+	FILE *f = fopen(path, "r");
+	size_t n = f ? fread(want, 1, sizeof(want), f) : 0;
+
+	if (f)
+		(void)fclose(f);
+	if (f && n == r->nout && memcmp(want, r->out, n) == 0)
+		return 0;
+	(void)fprintf(stderr, "output differs from %s:\n%.*s", path, (int)r->nout, r->out);
+	return 1;
+}
+
+static int finish(struct runner *r, bool ended, const char *expected)
+{
+	print_end(r, ended);
+	if (expected)
+		return compare(r, expected);
+	(void)fwrite(r->out, 1, r->nout, stdout);
+	if (!ended || r->end.exit == VCPU_EXIT_ERROR)
+		return EXIT_MACHINE;
+	return (int)(r->status & 0xff);
+}
+
+static int run(struct runner *r, const char *path, unsigned ncpus, const char *expected,
+	       struct err *err)
+{
+	const uint64_t stop = 1ull << 32;
+	bool ended;
+	int status;
+
+	if (mem_create(MEMORY, &r->mem, err) < 0 || make_machine(r, ncpus, err) < 0 ||
+	    boot(r, path, err) < 0)
+		return EXIT_MACHINE;
+	if (pthread_create(&r->doorbell_thread, NULL, doorbell_main, r) ||
+	    vm_start(r->vm, err) < 0)
+		return EXIT_MACHINE;
+	ended = serve(r, err);
+	vm_stop(r->vm);
+	(void)!write(r->doorbell, &stop, sizeof(stop));
+	pthread_join(r->doorbell_thread, NULL);
+	status = finish(r, ended, expected);
+	vm_destroy(r->vm);
+	platform_destroy(r->platform);
+	mem_destroy(r->mem);
+	return status;
+}
+
+static const struct engine_ops *find_engine(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(engines); i++)
+		if (strcmp(engines[i]->name, name) == 0)
+			return engines[i];
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	static struct runner r = { .lock = PTHREAD_MUTEX_INITIALIZER,
+				   .changed = PTHREAD_COND_INITIALIZER };
+	struct err err = { 0 };
+	int status;
+
+	if (argc < 3) {
+		(void)fprintf(stderr, "usage: run ENGINE GUEST.elf [CPUS [EXPECTED]]\n");
+		return 2;
+	}
+	r.engine = find_engine(argv[1]);
+	if (!r.engine) {
+		(void)fprintf(stderr, "run: no engine named %s\n", argv[1]);
+		return 2;
+	}
+	if (r.engine == &kvm_engine && access("/dev/kvm", R_OK | W_OK) < 0) {
+		(void)fprintf(stderr, "skipped: no usable /dev/kvm\n");
+		return EXIT_SKIP;
+	}
+	r.doorbell = eventfd(0, EFD_CLOEXEC);
+	status = run(&r, argv[2], argc > 3 ? (unsigned)atoi(argv[3]) : 1, argc > 4 ? argv[4] : NULL,
+		     &err);
+	if (err.code)
+		(void)fprintf(stderr, "run: %s\n", err.msg);
+	(void)close(r.doorbell);
+	return status;
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Ring 3: system calls both ways, interrupts and faults from user mode.  Needs a
+ * processor that runs user code properly; emulating hosts' KVM cannot.
+ */
+#include "guest.h"
+
+#define EFER 0xc0000080u
+#define STAR 0xc0000081u
+#define LSTAR 0xc0000082u
+#define SFMASK 0xc0000084u
+#define USER_DATA 0x23
+#define USER_CODE 0x2b
+
+static volatile uint64_t back_rsp, seen_rcx, seen_r11, seen_cs;
+static volatile uint64_t user_rip;
+
+/* Runs @code in ring 3 until it makes a system call or int 0x80. */
+static void run_user(void (*code)(void))
+{
+	static uint8_t stack[4096] __attribute__((aligned(16)));
+
+	asm volatile("push %%rbp\n\tpush %%rbx\n\tlea 1f(%%rip), %%rax\n\tpush %%rax\n\t"
+		     "mov %%rsp, %0\n\t"
+		     "pushq %2\n\tpushq %3\n\tpushq $0x202\n\tpushq %4\n\tpushq %5\n\tiretq\n"
+		     "1:\tpop %%rbx\n\tpop %%rbp"
+		     : "=m"(back_rsp)
+		     : "m"(back_rsp), "i"(USER_DATA), "r"(stack + sizeof(stack)), "i"(USER_CODE),
+		       "r"(code)
+		     : "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13",
+		       "r14", "r15", "memory", "cc");
+}
+
+void syscall_entry(void);
+asm(".pushsection .text\n"
+    ".globl syscall_entry\nsyscall_entry:\n\t"
+    "mov %rcx, seen_rcx\n\tmov %r11, seen_r11\n\t"
+    "cmp $77, %eax\n\tje 1f\n\t"
+    "mov back_rsp, %rsp\n\tcli\n\tret\n"
+    "1:\tmov $78, %eax\n\tsysretq\n"
+    ".popsection");
+
+static void user_syscall(void)
+{
+	asm volatile("mov $5, %eax\n\tsyscall");
+}
+
+static volatile uint64_t sysret_value;
+static void user_sysret(void)
+{
+	asm volatile("mov $77, %%eax\n\tsyscall\n\tmov %%rax, %0\n\tmov $5, %%eax\n\tsyscall"
+		     : "=m"(sysret_value) : : "rax", "rcx", "r11");
+}
+
+static void user_int80(void)
+{
+	asm volatile("int $0x80");
+}
+
+static void user_privileged(void)
+{
+	asm volatile("cli");
+}
+
+static void user_kernel_page(void)
+{
+	asm volatile("mov %0, %%rax\n\tmovb $1, (%%rax)" : : "i"(0x1400000) : "rax", "memory");
+}
+
+static void leave_user(struct trap_frame *f)
+{
+	seen_cs = f->cs;
+	trap.vector = (unsigned)f->vector;
+	trap.error = f->error;
+	user_rip = f->rip;
+	asm volatile("mov %%cr2, %0" : "=r"(trap.cr2));
+	f->cs = 0x10;
+	f->ss = 0x18;
+	f->rflags = 2;
+	f->rsp = back_rsp + 8;
+	f->rip = *(volatile uint64_t *)back_rsp;
+}
+
+static void open_to_user(void)
+{
+	/* Every 2-MiB page becomes user-accessible but the one at 20 MiB. */
+	*pte_of(0, 4) |= PTE_U;
+	*pte_of(0, 3) |= PTE_U;
+	for (uint64_t va = 0; va < 64ull << 20; va += 2ull << 20)
+		if (va != 20ull << 20)
+			*pte_of(va, 2) |= PTE_U;
+	write_cr3(read_cr3());
+}
+
+int guest_main(void)
+{
+	open_to_user();
+	wrmsr(EFER, rdmsr(EFER) | 1);
+	wrmsr(STAR, 0x10ull << 32 | (uint64_t)(0x18 | 3) << 48);
+	wrmsr(LSTAR, (uint64_t)syscall_entry);
+	wrmsr(SFMASK, 0x200);
+
+	run_user(user_syscall);
+	check_equal("SYSCALL saves flags in R11", seen_r11 & 0x202, 0x202);
+	check("and the return address in RCX", seen_rcx > (uint64_t)user_syscall);
+	run_user(user_sysret);
+	check_equal("SYSRET goes back to user code", sysret_value, 78);
+
+	irq_handler[0x80] = leave_user;
+	run_user(user_int80);
+	check_equal("INT 0x80 arrives with the user's CS", seen_cs, USER_CODE);
+	irq_handler[13] = leave_user;
+	run_user(user_privileged);
+	check("CLI in ring 3 is #GP(0)", trap.vector == 13 && trap.error == 0 && seen_cs == USER_CODE);
+	irq_handler[14] = leave_user;
+	run_user(user_kernel_page);
+	check("a supervisor page faults: present, write, user",
+	      trap.vector == 14 && trap.error == 7 && trap.cr2 == 0x1400000);
+	return check_status();
+}
