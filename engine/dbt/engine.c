@@ -14,7 +14,6 @@
 #include "engine/dbt/run.h"
 #include "os/err.h"
 #include "vmm/irqchip.h"
-#include "vmm/tsc.h"
 #include "vmm/vm.h"
 
 #include <cpuid.h>
@@ -236,7 +235,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->vcpu = vcpu;
 	cpu->index = vcpu->index;
 	cpu->xsave_area = (uint64_t)(uintptr_t)cpu->xsave;
-	cpu->xcr0_host = host_xcr0() & cpuid_xcr0_mask(&vm->cpuid);
+	cpu->xcr0_host = host_xcr0() & cpuid_xcr0_mask(vm->cpuid);
 	cpu->default_mxcsr = mxcsr;
 	memcpy(cpu->xsave, &fcw, 2);
 	memcpy(cpu->xsave + 24, &mxcsr, 4);
@@ -342,9 +341,9 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 		return err_set(err, -ENOMEM, "out of host memory");
 	vm->engine_data = dv;
 	dv->vm = vm;
-	dv->tsc_khz = host_tsc_khz();
+	dv->tsc_khz = vm->tsc_khz;
+	dv->cpuid = &vm->cpuid;
 	atomic_store(&dv->next_token, 1);
-	cpuid_fill_from_host(&dv->cpuid, vm->nvcpus, dv->tsc_khz);
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(),
 		      0);

@@ -33,7 +33,7 @@ struct dbt_vm {
 	struct code_cache *cc;
 	struct irqchip *irqchip;
 	struct kvmclock clock;
-	struct cpuid_table cpuid;
+	const struct cpuid_table *cpuid;	/* of the struct vm */
 	uint32_t tsc_khz;
 	struct cpu *cpu[8];
 	unsigned ncpus;

@@ -611,7 +611,7 @@ static void do_cpuid(struct cpu *cpu)
 	struct cpuid_dynamic dyn = { .apic_id = cpu->index, .osxsave = !!(cpu->cr4 & CR4_OSXSAVE), .xcr0 = cpu->xcr0 };
 	uint32_t r[4];
 
-	cpuid_query(&cpu->vm->cpuid, &dyn, (uint32_t)cpu->gpr[RAX], (uint32_t)cpu->gpr[RCX], r);
+	cpuid_query(cpu->vm->cpuid, &dyn, (uint32_t)cpu->gpr[RAX], (uint32_t)cpu->gpr[RCX], r);
 	cpu->gpr[RAX] = r[CPUID_EAX];
 	cpu->gpr[RBX] = r[CPUID_EBX];
 	cpu->gpr[RCX] = r[CPUID_ECX];
@@ -620,7 +620,7 @@ static void do_cpuid(struct cpu *cpu)
 
 static bool xcr_insn(struct cpu *cpu, const struct insn *in)
 {
-	uint64_t v = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32, known = cpuid_xcr0_mask(&cpu->vm->cpuid);
+	uint64_t v = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32, known = cpuid_xcr0_mask(cpu->vm->cpuid);
 	uint32_t index = (uint32_t)cpu->gpr[RCX];
 
 	if (!(cpu->cr4 & CR4_OSXSAVE)) {
@@ -822,7 +822,7 @@ static bool xsave_insn(struct cpu *cpu, const struct insn *in)
 	uint64_t mask = ((uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32) & cpu->xcr0;
 	bool fx = in->sys == SYS_FXSAVE || in->sys == SYS_FXRSTOR;
 	bool write = in->sys == SYS_XSAVE || in->sys == SYS_XSAVEC || in->sys == SYS_FXSAVE;
-	unsigned size = fx ? 512 : cpuid_xsave_size(&cpu->vm->cpuid, cpu->xcr0);
+	unsigned size = fx ? 512 : cpuid_xsave_size(cpu->vm->cpuid, cpu->xcr0);
 	uint8_t *area = cpu->xsave_copy;
 	uint32_t lo = (uint32_t)mask, hi = (uint32_t)(mask >> 32), error = 0;
 	int vector;
@@ -845,7 +845,7 @@ static bool xsave_insn(struct cpu *cpu, const struct insn *in)
 		raise_access(cpu, vector, cpu->fault_va, error);
 		return false;
 	}
-	switch ((enum insn_sys)in->sys) {
+	switch ((int)in->sys) {
 	case SYS_FXSAVE:
 		__asm__ volatile("fxsave64 (%0)" : : "r"(area) : "memory");
 		break;

@@ -10,6 +10,7 @@
  * machine is done by this program's main thread.
  */
 #include "base/checked.h"
+#include "engine/dbt/engine_dbt.h"
 #include "engine/kvm/kvm.h"
 #include "os/err.h"
 #include "vmm/acpi.h"
@@ -51,7 +52,7 @@ struct runner {
 	size_t nout;
 };
 
-static const struct engine_ops *const engines[] = { &kvm_engine };
+static const struct engine_ops *const engines[] = { &kvm_engine, &dbt_engine };
 
 static void text(void *ctx, uint8_t byte)
 {
