@@ -58,11 +58,11 @@ static uint64_t least(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static bool fail(const struct string *s, int vector, uint32_t error)
+static bool fail(const struct string *s, int vector, const uint32_t *error)
 {
 	if (!vector)
 		return false;
-	raise_access(s->cpu, vector, s->cpu->fault_va, error);
+	raise_access(s->cpu, vector, s->cpu->fault_va, *error);
 	return true;
 }
 
@@ -103,8 +103,8 @@ static uint64_t movs_run(const struct string *s, uint64_t left)
 			return n;
 		}
 	}
-	if (fail(s, mem_load(s->cpu, src, buf, s->size, s->user, &error), error) ||
-	    fail(s, mem_store(s->cpu, dst, buf, s->size, s->user, &error), error))
+	if (fail(s, mem_load(s->cpu, src, buf, s->size, s->user, &error), &error) ||
+	    fail(s, mem_store(s->cpu, dst, buf, s->size, s->user, &error), &error))
 		return 0;
 	advance(s, RSI, 1);
 	advance(s, RDI, 1);
@@ -125,7 +125,7 @@ static uint64_t stos_run(const struct string *s, uint64_t left)
 			return n;
 		}
 	}
-	if (fail(s, mem_store(s->cpu, dst, &value, s->size, s->user, &error), error))
+	if (fail(s, mem_store(s->cpu, dst, &value, s->size, s->user, &error), &error))
 		return 0;
 	advance(s, RDI, 1);
 	return 1;
@@ -136,7 +136,7 @@ static uint64_t lods_run(const struct string *s)
 	uint64_t v = 0;
 	uint32_t error = 0;
 
-	if (fail(s, mem_load(s->cpu, src_address(s), &v, s->size, s->user, &error), error))
+	if (fail(s, mem_load(s->cpu, src_address(s), &v, s->size, s->user, &error), &error))
 		return 0;
 	write_gpr(s->cpu, RAX, s->size, v);
 	advance(s, RSI, 1);
@@ -166,9 +166,9 @@ static uint64_t compare_one(const struct string *s)
 
 	if (scas)
 		a = read_gpr(s->cpu, RAX, s->size);
-	else if (fail(s, mem_load(s->cpu, src_address(s), &a, s->size, s->user, &error), error))
+	else if (fail(s, mem_load(s->cpu, src_address(s), &a, s->size, s->user, &error), &error))
 		return 0;
-	if (fail(s, mem_load(s->cpu, dst_address(s), &b, s->size, s->user, &error), error))
+	if (fail(s, mem_load(s->cpu, dst_address(s), &b, s->size, s->user, &error), &error))
 		return 0;
 	s->cpu->flags = compare_flags(a, b, s->size);
 	if (!scas)
@@ -187,17 +187,17 @@ static uint64_t port_run(const struct string *s)
 		return 0;
 	}
 	if (s->in->op == INSN_OUTS) {
-		if (fail(s, mem_load(s->cpu, src_address(s), &v, s->size, s->user, &error), error))
+		if (fail(s, mem_load(s->cpu, src_address(s), &v, s->size, s->user, &error), &error))
 			return 0;
 		(void)port_access(s->cpu, port, s->size, true, &v);
 		advance(s, RSI, 1);
 		return 1;
 	}
 	/* The store must not fail after the device gave its data. */
-	if (fail(s, mem_probe(s->cpu, dst_address(s), s->size, MEM_WRITE, s->user, &error), error))
+	if (fail(s, mem_probe(s->cpu, dst_address(s), s->size, MEM_WRITE, s->user, &error), &error))
 		return 0;
 	(void)port_access(s->cpu, port, s->size, false, &v);
-	if (fail(s, mem_store(s->cpu, dst_address(s), &v, s->size, s->user, &error), error))
+	if (fail(s, mem_store(s->cpu, dst_address(s), &v, s->size, s->user, &error), &error))
 		return 0;
 	advance(s, RDI, 1);
 	return 1;
