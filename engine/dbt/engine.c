@@ -159,6 +159,8 @@ static int enter_thread(struct dbt_vcpu *dv, struct err *err)
 	dv->has_timer = true;
 	dv->cpu->timer_id = (int)(intptr_t)dv->timer;
 	dv->entered = true;
+	dv->cpu->timer_ready = true;
+	dbt_timer_set(dv->cpu, dv->cpu->timer_tsc);
 	return 0;
 }
 
@@ -597,6 +599,27 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	return 0;
 }
 
+static int dbt_get_vm_state(struct vm *vm, struct vm_state *ret_state, struct err *err)
+{
+	struct dbt_vm *dv = vm->engine_data;
+
+	(void)err;
+	memset(ret_state, 0, sizeof(*ret_state));
+	irqchip_save_ioapic(dv->irqchip, &ret_state->ioapic);
+	ret_state->clock_ns = kvmclock_ns(&dv->clock, __builtin_ia32_rdtsc());
+	return 0;
+}
+
+static int dbt_set_vm_state(struct vm *vm, const struct vm_state *state, struct err *err)
+{
+	struct dbt_vm *dv = vm->engine_data;
+
+	(void)err;
+	irqchip_restore_ioapic(dv->irqchip, &state->ioapic);
+	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(), state->clock_ns);
+	return 0;
+}
+
 static void dbt_irq_set(struct vm *vm, unsigned gsi, bool level)
 {
 	irqchip_line_set(((struct dbt_vm *)vm->engine_data)->irqchip, gsi, level);
@@ -664,6 +687,8 @@ const struct engine_ops dbt_engine = {
 	.vcpu_kick = dbt_vcpu_kick,
 	.get_state = dbt_get_state,
 	.set_state = dbt_set_state,
+	.get_vm_state = dbt_get_vm_state,
+	.set_vm_state = dbt_set_vm_state,
 	.irq_set = dbt_irq_set,
 	.msi_send = dbt_msi_send,
 	.dirty_log_set = dbt_dirty_log_set,

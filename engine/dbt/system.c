@@ -55,6 +55,9 @@ void dbt_timer_set(struct cpu *cpu, uint64_t tsc)
 		int64_t interval_s, interval_ns, s, ns;
 	} spec = { 0 };
 
+	cpu->timer_tsc = tsc;
+	if (!cpu->timer_ready)
+		return;	/* armed when the vCPU's thread exists */
 	if (tsc) {
 		ns = tsc > now ? (uint64_t)((unsigned __int128)(tsc - now) * 1000000 / cpu->vm->tsc_khz) : 0;
 		if (ns > 1ull << 55)
@@ -74,6 +77,8 @@ bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *v
 	if (!local && (gpa & PAGE_MASK) != IOAPIC_MMIO_BASE)
 		return false;
 	(void)size;	/* both take 32-bit accesses; what else comes is as good */
+	if (write)
+		cpu->exit_self = 1;	/* EOI or a lower task priority may free an interrupt */
 	if (write && local)
 		irqchip_lapic_write(chip, cpu->index, off, (uint32_t)*value);
 	else if (write)
@@ -449,6 +454,7 @@ static bool mov_cr(struct cpu *cpu, const struct insn *in)
 			return false;
 		}
 		irqchip_set_cr8(cpu->vm->irqchip, cpu->index, (uint8_t)v);
+		cpu->exit_self = 1;
 		return true;
 	default:
 		raise_vector(cpu, VEC_UD);
@@ -545,8 +551,10 @@ static int set_canonical(uint64_t *field, uint64_t v)
 
 int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 {
-	if (irqchip_has_msr(msr))
+	if (irqchip_has_msr(msr)) {
+		cpu->exit_self = 1;	/* as in irq_mmio() */
 		return irqchip_msr_write(cpu->vm->irqchip, cpu->index, msr, v);
+	}
 	switch (msr) {
 	case MSR_TSC: return 0;	/* all vCPUs share the host's TSC: guests may not move it */
 	case MSR_EFER: return write_efer(cpu, v);
