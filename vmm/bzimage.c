@@ -23,6 +23,9 @@
 #define HEADER_OFFSET 0x1f1
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 
+/* Bytes an unpacker may take for its dictionary; kernels are packed with at most 128 MiB. */
+#define DICTIONARY_MAX (256ull << 20)
+
 struct span {
 	const uint8_t *data;
 	size_t size;	/* bytes */
@@ -88,14 +91,14 @@ static bool unpack_xz(struct span in, uint8_t *out, size_t out_size)
 {
 	lzma_stream z = LZMA_STREAM_INIT;
 
-	return lzma_stream_decoder(&z, UINT64_MAX, 0) == LZMA_OK && run_lzma(&z, in, out, out_size);
+	return lzma_stream_decoder(&z, DICTIONARY_MAX, 0) == LZMA_OK && run_lzma(&z, in, out, out_size);
 }
 
 static bool unpack_lzma(struct span in, uint8_t *out, size_t out_size)
 {
 	lzma_stream z = LZMA_STREAM_INIT;
 
-	return lzma_alone_decoder(&z, UINT64_MAX) == LZMA_OK && run_lzma(&z, in, out, out_size);
+	return lzma_alone_decoder(&z, DICTIONARY_MAX) == LZMA_OK && run_lzma(&z, in, out, out_size);
 }
 
 /* Legacy frame: magic, then blocks of [le32 packed size][data], 8 MiB unpacked each. */
@@ -135,8 +138,7 @@ static bool unpack_zstd(struct span in, uint8_t *out, size_t out_size)
 
 	if (!z)
 		return false;
-	/* The kernel is packed with a window larger than the library's default limit. */
-	(void)ZSTD_DCtx_setParameter(z, ZSTD_d_windowLogMax, 30);
+	/* The library's own limit of 128 MiB for the window is what kernels use at most. */
 	while (src.pos < src.size) {
 		size_t before = src.pos + dst.pos;
 

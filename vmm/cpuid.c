@@ -76,7 +76,7 @@
 static void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
 	/* Leafs past the last one would repeat another's data on Intel. */
-	if (__get_cpuid_max(leaf & 0x80000000u, NULL) < leaf) {
+	if ((uint32_t)__get_cpuid_max(leaf & 0x80000000u, NULL) < leaf) {
 		memset(r, 0, 4 * sizeof(r[0]));
 		return;
 	}

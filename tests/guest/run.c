@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs one test guest: run ENGINE GUEST.elf [CPUS [EXPECTED]]
+ * Runs one test guest: run ENGINE GUEST.elf [CPUS [EXPECTED [any|real]]]
  *
  * Prints what the guest prints and how it ended.  With a file of expected output,
  * compares instead, and prints only what differs.  Exit status: the guest's, 77
- * when the engine does not work here, 3 when the machine failed.
+ * when the engine does not work here, 3 when the machine failed.  A "real" guest
+ * is skipped unless the engine's probe succeeds.
  *
  * Guests drive the host through the test device of guest.h; what needs a paused
  * machine is done by this program's main thread.
@@ -384,7 +385,7 @@ int main(int argc, char **argv)
 	int status;
 
 	if (argc < 3) {
-		(void)fprintf(stderr, "usage: run ENGINE GUEST.elf [CPUS [EXPECTED]]\n");
+		(void)fprintf(stderr, "usage: run ENGINE GUEST.elf [CPUS [EXPECTED [any|real]]]\n");
 		return 2;
 	}
 	r.engine = find_engine(argv[1]);
@@ -394,6 +395,10 @@ int main(int argc, char **argv)
 	}
 	if (r.engine == &kvm_engine && access("/dev/kvm", R_OK | W_OK) < 0) {
 		(void)fprintf(stderr, "skipped: no usable /dev/kvm\n");
+		return EXIT_SKIP;
+	}
+	if (argc > 5 && strcmp(argv[5], "real") == 0 && r.engine->probe(&err) < 0) {
+		(void)fprintf(stderr, "skipped: %s\n", err.msg);
 		return EXIT_SKIP;
 	}
 	r.doorbell = eventfd(0, EFD_CLOEXEC);
