@@ -49,6 +49,7 @@ int queue_start(struct queue *q)
 	q->used_host = mem_at(q->mem, q->used, used_bytes(q->size));
 	if (!q->desc_host || !q->avail_host || !q->used_host)
 		return -EINVAL;
+	q->signalled = q->next_used;
 	q->signalled_valid = false;
 	q->ready = true;
 	return 0;
@@ -232,7 +233,7 @@ bool queue_wants_interrupt(struct queue *q)
 	uint16_t used_event, old = q->signalled;
 	bool had_old = q->signalled_valid;
 
-	if (!q->ready || (had_old && old == q->next_used))
+	if (!q->ready || old == q->next_used)
 		return false;
 	/* Our idx must be visible before we read what the driver asked for. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
