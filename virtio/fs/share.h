@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The shared folder as the FUSE server sees it: nodes the guest knows, files it
+ * has open.  Private to virtio/fs/.
+ *
+ * A node is one inode, held by an O_PATH descriptor and known to the guest by
+ * an id.  Descriptors of idle nodes are bounded: the least recently used are
+ * closed and reopened by name beneath the parent node, and must then still be
+ * the same inode (else ESTALE).  A node without a name (unlinked while known)
+ * keeps its descriptor.
+ *
+ *   guest's count     node->nlookup   LOOKUP and its like +1, FORGET -n
+ *   threads' count    node->uses      between node_get() and node_put(); pins fd
+ *   internal count    node->holds     child nodes and open files
+ *
+ * A node goes when all three are zero.
+ *
+ * Threads: share->lock guards both tables and the fields of nodes said to be
+ * under it; handlers run on several threads and hold it only for a moment.
+ */
+#ifndef VIRTIO_FS_SHARE_H
+#define VIRTIO_FS_SHARE_H
+
+#include "virtio/fs/fs.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+struct fuse_attr;
+struct fuse_entry_out;
+struct lock_owner;
+
+#define NAME_BYTES_MAX 255u
+
+struct node {
+	uint64_t id, generation;
+	uint64_t dev, ino, mnt;	/* what it is on the host: the key */
+	int64_t born_sec;	/* part of it, as inode numbers are used again; 0 when */
+	uint32_t born_nsec;	/* the file system does not record it */
+	uint32_t type;	/* S_IFMT part of the host's mode; never changes */
+
+	/* Under share->lock. */
+	int fd;	/* O_PATH, owned; -1 when evicted.  Stable while uses > 0 */
+	uint64_t nlookup;
+	unsigned uses, holds;
+	bool keep_fd;	/* has lost its name: cannot be reopened */
+	struct node *parent;	/* held; NULL for the root and for nameless nodes */
+	char *name;	/* owned, beneath parent */
+	struct node *hash_next;
+	struct node *lru_prev, *lru_next;	/* in share->lru while idle with an fd */
+	struct node *walk;	/* scratch of reopening */
+	struct lock_owner *locks;	/* owned; see lock.c */
+	struct handle *implicit;	/* owned; used when the guest sends no open */
+	bool stamp_valid;	/* the data the guest may have cached */
+	int64_t stamp_sec;
+	uint32_t stamp_nsec;
+	uint64_t stamp_size;
+};
+
+/* An open file or folder. */
+struct handle {
+	uint64_t id;	/* 0 for implicit ones */
+	struct node *node;	/* held */
+	int fd;	/* owned */
+	bool writable, sync;	/* sync: O_SYNC or O_DSYNC, so writes wait for the disk */
+	unsigned refs;	/* under share->lock */
+
+	/* Folders only. */
+	pthread_mutex_t lock;	/* guards all below */
+	uint8_t *entries;	/* owned, DIR_BYTES, allocated at the first read */
+	size_t at, len;	/* bytes of it used up and valid */
+	uint64_t next_off;	/* directory offset of entries + at */
+};
+
+/* Slots by id; ids of freed slots are used again with another generation. */
+struct table {
+	void **slot;	/* owned */
+	uint32_t *generation;	/* owned; how often the slot was used */
+	uint32_t *free_list;	/* owned; a stack of free ids */
+	uint32_t room, nfree, used;
+};
+
+struct share {
+	/* Fixed after share_create(). */
+	bool read_only, squash, writeback, no_xattr;
+	enum virtio_fs_cache cache;
+	uint64_t valid_sec;	/* how long names and attributes may be cached */
+	int root_fd;	/* owned, O_PATH */
+	int proc_fd;	/* owned, /proc/self/fd: opens for real what O_PATH holds */
+	unsigned fd_budget;
+
+	pthread_mutex_t lock;	/* guards all below */
+	struct table nodes, handles;
+	struct node **hash;	/* owned, hash_size heads */
+	uint32_t hash_size, hash_used;
+	struct node lru;	/* list head: lru_next is the most recent */
+	unsigned idle_fds, open_handles;
+	struct node *root;
+	uint32_t minor;	/* protocol minor agreed in INIT, 0 before */
+	bool no_open, no_opendir;	/* the guest can do without opening */
+};
+
+int share_create(const struct virtio_fs_options *opt, struct share **ret_share, struct err *err);
+void share_destroy(struct share *share);
+
+/* Forgets all the guest knew, but the root.  No request may be under way. */
+void share_reset(struct share *share);
+
+/* Finds a node the guest names and pins its descriptor.  0, -ESTALE or another errno. */
+int node_get(struct share *share, uint64_t id, struct node **ret_node);
+void node_put(struct share *share, struct node *node);
+
+/*
+ * The node for the inode behind O_PATH descriptor @fd (ownership passes), found
+ * under @name in @parent; NULL for a nameless one.  Counts one lookup and
+ * returns it with a use, or NULL when memory runs out.
+ */
+struct node *node_enter(struct share *share, struct node *parent, const char *name, int fd,
+			const struct statx *stx);
+
+/* The guest forgets @n lookups. */
+void node_forget(struct share *share, uint64_t id, uint64_t n);
+
+/*
+ * Finds the node of an inode that is known already; returns it with a use or
+ * NULL.  For changes of names: node_renamed() records the new one,
+ * node_unlinked() that there may be none.
+ */
+struct node *node_known(struct share *share, const struct statx *stx);
+void node_renamed(struct share *share, struct node *node, struct node *parent, const char *name);
+void node_unlinked(struct share *share, struct node *node);
+
+/* Opens @node for real; it must be a regular file or a folder.  fd or -errno. */
+int node_open(const struct share *share, const struct node *node, int flags);
+
+/* Attributes of a host object as the guest is to see them. */
+int share_stat(int fd, const char *name, struct statx *ret_stx);
+void share_attr(const struct share *share, const struct node *node, const struct statx *stx,
+		struct fuse_attr *ret_attr);
+
+/* A new open file on @node; takes @fd on success.  0, -ENFILE or -ENOMEM. */
+int handle_create(struct share *share, struct node *node, int fd, int flags,
+		  struct handle **ret_handle);
+/* Finds an open file with a reference; @id 0 stands for the implicit one of @node. */
+int handle_get(struct share *share, struct node *node, uint64_t id, struct handle **ret_handle);
+void handle_put(struct share *share, struct handle *handle);
+/* Removes it from the table; it goes with its last reference. */
+void handle_close(struct share *share, uint64_t id);
+
+#endif /* VIRTIO_FS_SHARE_H */
