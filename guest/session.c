@@ -574,16 +574,22 @@ static bool wait_events(struct session *s, int timeout_ms)
 	return true;
 }
 
-/* The host has been told everything: lets it close first, so that nothing is lost. */
+/*
+ * Tells the host the rest, and lets it close first so that nothing is lost.  A
+ * serial port loses nothing, and what comes next on it is the next session's.
+ */
 static void wait_close(struct session *s)
 {
 	bool ended = false;
 
-	while (!s->hung_up) {
+	for (;;) {
 		flush_out(s);
-		if (!ended && s->out_at == s->out_len)
-			ended = shutdown(s->conn, SHUT_WR) == 0 || errno == ENOTSOCK;
-		if (!s->hung_up && !wait_events(s, CLOSE_TIMEOUT_MS))
+		if (!ended && s->out_at == s->out_len) {
+			ended = shutdown(s->conn, SHUT_WR) == 0;
+			if (!ended)
+				break;
+		}
+		if (s->hung_up || !wait_events(s, CLOSE_TIMEOUT_MS))
 			break;
 		s->in_len = 0;
 	}
