@@ -38,6 +38,7 @@
 #include <unistd.h>
 
 #define CLOSE_TIMEOUT_MS 5000
+#define TTY_RETRY_MS 50 /* how often a terminal that nobody has open is looked at */
 #define REPLY_ROOM 1024u /* bytes; the largest reply has a text of TEXT_MAX */
 #define OUT_MIN 4096u /* bytes of room worth a read of the command's output */
 #define LAST_OUTPUT_MAX (1024u * 1024u) /* bytes read after the command is dead */
@@ -56,6 +57,7 @@ struct session {
 	bool dead;	/* the command's process ended with wait_status */
 	int wait_status;
 	uint32_t last_output;	/* bytes read since it died */
+	bool tty_unused;	/* no process has the terminal open at the moment */
 
 	uint8_t in[FRAME_HEADER + AGENT_FRAME_MAX];
 	size_t in_len;
@@ -484,7 +486,15 @@ static bool read_output(struct session *s, int *fd, uint8_t type)
 			continue;
 		if (n < 0 && errno == EAGAIN)
 			return false;
-		if (n <= 0) {	/* a terminal ends with EIO */
+		if (n < 0 && s->child.tty && !s->dead) {
+			/*
+			 * EIO: the command has closed its terminal, but lives and may open
+			 * it again.  Closing our end would kill it with SIGHUP.
+			 */
+			s->tty_unused = true;
+			return false;
+		}
+		if (n <= 0) {
 			close_fd(fd);
 			return false;
 		}
@@ -546,14 +556,15 @@ static bool wait_events(struct session *s, int timeout_ms)
 {
 	bool room = out_room(s) >= FRAME_HEADER + OUT_MIN + REPLY_ROOM;
 	bool running = s->state == RUNNING;
+	bool output = running && room && !s->tty_unused;
 	struct pollfd p[WAIT_COUNT] = {
 		[WAIT_CONN] = { .fd = s->conn },
 		[WAIT_SIGNAL] = { .fd = s->sig_fd, .events = POLLIN },
 		[WAIT_IN] = { .fd = running && (s->input_len || s->input_eof) ? s->child.in_fd : -1,
 			      .events = POLLOUT },
-		/* Not polled without room: POLLHUP would not let us sleep. */
-		[WAIT_OUT] = { .fd = running && room ? s->child.out_fd : -1, .events = POLLIN },
-		[WAIT_ERR] = { .fd = running && room ? s->child.err_fd : -1, .events = POLLIN },
+		/* Not polled without use: POLLHUP would not let us sleep. */
+		[WAIT_OUT] = { .fd = output ? s->child.out_fd : -1, .events = POLLIN },
+		[WAIT_ERR] = { .fd = output ? s->child.err_fd : -1, .events = POLLIN },
 	};
 	int r;
 
@@ -619,7 +630,8 @@ void session_run(int conn, struct session_shared *shared)
 		flush_out(s);
 		if (s->hung_up)
 			break;
-		(void)wait_events(s, -1);
+		(void)wait_events(s, s->tty_unused ? TTY_RETRY_MS : -1);
+		s->tty_unused = false;
 		take_frames(s);
 		if (s->state == RUNNING)
 			run_child(s);

@@ -162,6 +162,14 @@ def test_end_of_input_on_a_terminal_is_control_d():
     s.close()
 
 
+def test_command_may_close_its_terminal_and_open_it_again():
+    s = Session(SOCK).hello()
+    s.exec(["sh", "-c", "exec <&- >&- 2>&-; sleep 0.3; exec >/dev/tty; echo back; exit 6"], tty=1)
+    out, _, end = s.finish()
+    assert b"back" in out and end == {"status": 6}, (out, end)
+    s.close()
+
+
 def test_environment_has_defaults_and_later_entries_win():
     out, _, _ = run(SOCK, ["env"], env=["A=1", "B=2", "A=3"])
     lines = out.decode().splitlines()

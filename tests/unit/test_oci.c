@@ -46,7 +46,7 @@ static int unpack(const struct maker_entry *a, const struct maker_entry *b,
 		  const struct maker_faults *faults, const char **ret_root)
 {
 	const struct maker_entry *all[] = { a, b };
-	struct maker_blob layers[2];
+	struct maker_blob layers[2] = { 0 };
 	size_t n = 0;
 	int r;
 
