@@ -3,7 +3,7 @@
 # Quiet and quick when nothing is missing; needs root (or sudo) only otherwise.
 set -eu
 packages=(
-	gcc clang meson ninja-build pkg-config python3 libc6-dev
+	gcc clang musl-tools meson ninja-build pkg-config python3 libc6-dev
 	libcmocka-dev libzydis-dev libclang-rt-14-dev
 	libarchive-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libbz2-dev libcjson-dev libcurl4-openssl-dev
 	busybox-static cpio debootstrap qemu-system-x86

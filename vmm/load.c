@@ -8,7 +8,7 @@
 #include "vmm/load.h"
 
 #include "base/sha256.h"
-#include "os/durable.h"
+#include "os/file.h"
 #include "os/err.h"
 
 #include <errno.h>
@@ -79,7 +79,6 @@ static bool read_stamp(const char *path, char hex[SHA256_HEX_SIZE])
 static void digest_of(const struct kernel *packed, const char *dir, const struct stat *st,
 		      char hex[SHA256_HEX_SIZE])
 {
-	uint8_t digest[SHA256_SIZE];
 	char stamp[PATH_MAX];
 	struct sha256 sha;
 
@@ -87,9 +86,8 @@ static void digest_of(const struct kernel *packed, const char *dir, const struct
 	if (read_stamp(stamp, hex))
 		return;
 	sha256_init(&sha);
-	sha256_update(&sha, packed->image, packed->size);
-	sha256_finish(&sha, digest);
-	sha256_hex(digest, hex);
+	sha256_add(&sha, packed->image, packed->size);
+	sha256_finish_hex(&sha, hex);
 	if (time(NULL) - st->st_ctim.tv_sec >= STAMP_MIN_AGE_S)
 		(void)symlink(hex, stamp);	/* only saves time next time */
 }
@@ -104,7 +102,7 @@ static int unpack(const struct kernel *packed, const char *cached, struct kernel
 	if (r < 0)
 		return r;
 	if (cached)
-		(void)durable_write(cached, elf, size, 0444, NULL);
+		(void)file_write_atomic(cached, elf, size, 0444, NULL);
 	*ret = (struct kernel){ .image = elf, .size = size };
 	return 0;
 }

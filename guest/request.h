@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Payloads of the requests of abi/agent.h, parsed into structs.  No I/O: this
+ * is what the fuzzer drives.  All strings are borrowed from the payload.
+ */
+#ifndef GUEST_REQUEST_H
+#define GUEST_REQUEST_H
+
+#include "base/frame.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define REQUEST_STRINGS_MAX 8192 /* arguments, and as many environment entries */
+
+struct exec_request {
+	const char *argv[REQUEST_STRINGS_MAX + 1];	/* NULL-terminated */
+	const char *env[REQUEST_STRINGS_MAX + 1];
+	unsigned argc, nenv;
+	const char *cwd;	/* absolute */
+	const char *user;	/* NULL: root */
+	uint16_t rows, cols;	/* 0: not given */
+	bool tty, has_stdin, primary;
+};
+
+struct mount_request {
+	const char *type, *target;	/* target is absolute */
+	const char *source, *options;	/* "" when not given */
+	uint32_t flags;	/* enum agent_mount_flag */
+};
+
+struct power_request {
+	uint32_t how;	/* enum agent_power */
+	uint32_t grace_ms;
+};
+
+struct hello {
+	uint32_t version, version_min;
+};
+
+/*
+ * Each returns 0 and fills its struct, or -1 for a payload that breaks the
+ * protocol: a field missing, unknown, of the wrong size or out of range.
+ */
+int request_hello(const struct frame *frame, struct hello *ret_hello);
+int request_exec(const struct frame *frame, struct exec_request *ret_exec);
+int request_mount(const struct frame *frame, struct mount_request *ret_mount);
+int request_power(const struct frame *frame, struct power_request *ret_power);
+int request_clock(const struct frame *frame, uint64_t *ret_ns);
+int request_signal(const struct frame *frame, uint32_t *ret_signo);
+int request_resize(const struct frame *frame, uint16_t *ret_rows, uint16_t *ret_cols);
+
+#endif /* GUEST_REQUEST_H */

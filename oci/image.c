@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "oci/image.h"
+
+#include "base/sha256.h"
+#include "oci/layer.h"
+#include "oci/manifest.h"
+#include "oci/source.h"
+#include "oci/unpack.h"
+#include "os/err.h"
+#include "os/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PLATFORM "linux/amd64"
+#define JSON_MAX (4u * 1024u * 1024u) /* bytes of one document */
+#define INDEX_DEPTH_MAX 4 /* indexes in indexes */
+
+const struct oci_limits oci_limits_default = {
+	.bytes = 64ull << 30,
+	.entries = 4u << 20,
+};
+
+struct image_layer {
+	char name[MANIFEST_NAME_MAX];	/* in the source */
+	char digest[DIGEST_MAX];	/* of the stored bytes; "" when not known */
+	char diff_id[DIGEST_MAX];	/* of the tar */
+};
+
+struct oci_image {
+	struct source source;
+	char name[MANIFEST_NAME_MAX];	/* which of several; "" when not given */
+	struct oci_config config;
+	char digest[DIGEST_MAX];	/* of the configuration; "": plain folder */
+	struct image_layer layer[MANIFEST_LAYERS_MAX];
+	size_t nlayers;
+	char rootfs[PATH_MAX];	/* "" until known */
+};
+
+/* ---- blobs ---- */
+
+/* "sha256:abc" is stored as blobs/sha256/abc. */
+static void blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX])
+{
+	memcpy(ret_name, "blobs/sha256/", 13);
+	memcpy(ret_name + 13, digest + 7, SHA256_HEX_SIZE);
+}
+
+static void digest_of(const void *data, size_t len, char ret[DIGEST_MAX])
+{
+	struct sha256 hash;
+
+	sha256_init(&hash);
+	sha256_add(&hash, data, len);
+	memcpy(ret, "sha256:", 7);
+	sha256_finish_hex(&hash, ret + 7);
+}
+
+/* Reads a document by digest, and checks it. */
+static int read_blob(const struct source *source, const struct descriptor *desc, char **ret_data,
+		     size_t *ret_len, struct err *err)
+{
+	char name[MANIFEST_NAME_MAX], have[DIGEST_MAX];
+	int r;
+
+	blob_name(desc->digest, name);
+	r = source_read(source, name, JSON_MAX, ret_data, ret_len, err);
+	if (r == -ENOENT)
+		return err_set(err, -EBADMSG, "the image is incomplete: %s is missing; get it again", name);
+	if (r < 0)
+		return r;
+	digest_of(*ret_data, *ret_len, have);
+	if (*ret_len == desc->size && strcmp(have, desc->digest) == 0)
+		return 0;
+	free(*ret_data);
+	return err_set(err, -EBADMSG, "the image is damaged: %s does not have the digest it is named "
+		       "after; get it again", name);
+}
+
+/* ---- configuration ---- */
+
+/* Takes over the configuration, and the layers' digests from it. */
+static int use_config(struct oci_image *image, const char *json, size_t len, struct err *err)
+{
+	static const char wrong[] = "the image is for %s, but guests here are " PLATFORM
+				    ": get it with --platform " PLATFORM;
+	struct config_facts *facts = calloc(1, sizeof(*facts));
+	int r = facts ? manifest_parse_config(json, len, &image->config, facts, err)
+		      : err_set(err, -ENOMEM, "out of memory for the image");
+
+	if (r < 0)
+		goto finish;
+	digest_of(json, len, image->digest);
+	if (strcmp(facts->platform, PLATFORM) != 0)
+		r = facts->platform[0] ? err_set(err, -ENOEXEC, wrong, facts->platform)
+				       : err_set(err, -EBADMSG, "the image is damaged: its configuration "
+						 "names no platform");
+	else if (facts->nlayers != image->nlayers)
+		r = err_set(err, -EBADMSG, "the image is damaged: %zu layers, but digests of %zu",
+			    image->nlayers, facts->nlayers);
+	else
+		for (size_t i = 0; i < image->nlayers; i++)
+			memcpy(image->layer[i].diff_id, facts->diff_id[i], DIGEST_MAX);
+finish:
+	free(facts);
+	return r;
+}
+
+/* ---- OCI layout ---- */
+
+static int use_manifest(struct oci_image *image, const struct descriptor *desc, struct err *err)
+{
+	struct manifest *m = calloc(1, sizeof(*m));
+	char *json = NULL, *config = NULL;
+	size_t len;
+	int r = m ? read_blob(&image->source, desc, &json, &len, err)
+		  : err_set(err, -ENOMEM, "out of memory for the image");
+
+	if (r == 0) {
+		r = manifest_parse(json, len, m, err);
+		free(json);
+	}
+	for (size_t i = 0; r == 0 && i < m->nlayers; i++) {
+		memcpy(image->layer[i].digest, m->layer[i].digest, DIGEST_MAX);
+		blob_name(m->layer[i].digest, image->layer[i].name);
+		image->nlayers = i + 1;
+	}
+	if (r == 0)
+		r = read_blob(&image->source, &m->config, &config, &len, err);
+	if (r == 0) {
+		r = use_config(image, config, len, err);
+		free(config);
+	}
+	free(m);
+	return r;
+}
+
+/* Whether the user's @name means the entry: its full reference or only its tag. */
+static bool name_matches(const char *reference, const char *name)
+{
+	const char *colon = strrchr(reference, ':');
+
+	return strcmp(reference, name) == 0 || (colon && strcmp(colon + 1, name) == 0);
+}
+
+/* The one entry for our platform.  NULL with a sentence in @err and *ret_code. */
+static const struct index_entry *choose(const struct index *index, const char *name, int *ret_code,
+					struct err *err)
+{
+	const struct index_entry *found = NULL, *other = NULL;
+	bool any = false;
+
+	for (size_t i = 0; i < index->count; i++) {
+		const struct index_entry *e = &index->entry[i];
+
+		if (name[0] && !name_matches(e->name, name))
+			continue;
+		any = true;
+		if (e->platform[0] && strcmp(e->platform, PLATFORM) != 0) {
+			if (strcmp(e->platform, "unknown/unknown") != 0)	/* attestations */
+				other = e;
+			continue;
+		}
+		if (found && strcmp(found->desc.digest, e->desc.digest) != 0) {
+			*ret_code = err_set(err, -EINVAL, "there are several images (%.60s, %.60s, ...): add "
+					    ":NAME to the path", found->name[0] ? found->name : "unnamed",
+					    e->name[0] ? e->name : "unnamed");
+			return NULL;
+		}
+		found = e;
+	}
+	if (found)
+		return found;
+	if (!any)
+		*ret_code = err_set(err, -ENOENT, "there is no image '%.100s' in it", name);
+	else
+		*ret_code = err_set(err, -ENOEXEC, "the image is for %s, but guests here are " PLATFORM
+				    ": get it with --platform " PLATFORM,
+				    other ? other->platform : "another platform");
+	return NULL;
+}
+
+/* Walks from one index to the next until it meets a manifest. */
+static int use_index(struct oci_image *image, struct err *err)
+{
+	const char *name = image->name;
+	const struct index_entry *entry;
+	struct index_entry now;
+	struct index index;
+	char *json;
+	size_t len;
+	int r = source_read(&image->source, "index.json", JSON_MAX, &json, &len, err);
+
+	if (r == -ENOENT)
+		return err_set(err, -EBADMSG, "the image is incomplete: index.json is missing; get it again");
+	for (int depth = 0; r == 0 && depth < INDEX_DEPTH_MAX; depth++) {
+		r = manifest_parse_index(json, len, &index, err);
+		free(json);
+		if (r < 0)
+			return r;
+		entry = choose(&index, name, &r, err);
+		if (entry)
+			now = *entry;
+		manifest_free_index(&index);
+		if (!entry)
+			return r;
+		if (!now.is_index)
+			return use_manifest(image, &now.desc, err);
+		name = "";	/* only the outermost index has names */
+		r = read_blob(&image->source, &now.desc, &json, &len, err);
+	}
+	if (r == 0) {
+		free(json);
+		r = err_set(err, -EBADMSG, "the image is damaged: indexes within indexes");
+	}
+	return r;
+}
+
+/* ---- docker-archive ---- */
+
+/* A configuration named after its digest must have it. */
+static int check_name(const char *name, const char *json, size_t len, struct err *err)
+{
+	const char *slash = strrchr(name, '/');
+	const char *hex = slash ? slash + 1 : name;
+	char have[DIGEST_MAX];
+
+	if (strspn(hex, "0123456789abcdef") != SHA256_HEX_SIZE - 1)
+		return 0;
+	digest_of(json, len, have);
+	if (strncmp(have + 7, hex, SHA256_HEX_SIZE - 1) == 0)
+		return 0;
+	return err_set(err, -EBADMSG, "the image is damaged: %.80s does not have the digest it is named "
+		       "after; get it again", name);
+}
+
+static int use_archive_manifest(struct oci_image *image, struct archive_manifest *m,
+				struct err *err)
+{
+	char clean[PATH_MAX], *json;
+	size_t len;
+	int r;
+
+	for (size_t i = 0; i < m->nlayers; i++) {
+		if (!source_clean_name(m->layer[i], clean))
+			return err_set(err, -EBADMSG, "the image is damaged: layer %.80s", m->layer[i]);
+		memcpy(image->layer[i].name, clean, strlen(clean) + 1);
+		image->layer[i].digest[0] = '\0';
+		image->nlayers = i + 1;
+	}
+	if (!source_clean_name(m->config, clean))
+		return err_set(err, -EBADMSG, "the image is damaged: configuration %.80s", m->config);
+	r = source_read(&image->source, clean, JSON_MAX, &json, &len, err);
+	if (r == -ENOENT)
+		return err_set(err, -EBADMSG, "the image is incomplete: %.80s is missing; get it again",
+			       clean);
+	if (r < 0)
+		return r;
+	r = check_name(clean, json, len, err);
+	if (r == 0)
+		r = use_config(image, json, len, err);
+	free(json);
+	return r;
+}
+
+static int use_archive(struct oci_image *image, const char *json, size_t len, struct err *err)
+{
+	struct archive_manifest *m = calloc(1, sizeof(*m));
+	int r = m ? manifest_parse_archive(json, len, image->name[0] ? image->name : NULL, m, err)
+		  : err_set(err, -ENOMEM, "out of memory for the image");
+
+	if (r == 0)
+		r = use_archive_manifest(image, m, err);
+	free(m);
+	return r;
+}
+
+/* ---- opening ---- */
+
+/* Splits "path:name" when there is no file of the whole name. */
+static int find_path(struct oci_image *image, const char *path, struct stat *ret_st,
+		     struct err *err)
+{
+	const char *colon = strrchr(path, ':'), *slash = strrchr(path, '/');
+	int r = file_path(image->source.path, err, path, NULL);
+
+	if (r < 0 || stat(path, ret_st) == 0)
+		return r;
+	if (errno != ENOENT && errno != ENOTDIR)
+		return err_set(err, -errno, "cannot open image %s: %s", path, strerror(errno));
+	/* The name may itself be "repository:tag". */
+	if (!slash || strchr(slash, ':'))
+		colon = strchr(slash ? slash : path, ':');
+	if (colon && strlen(colon + 1) < sizeof(image->name)) {
+		image->source.path[colon - path] = '\0';
+		memcpy(image->name, colon + 1, strlen(colon + 1) + 1);
+		if (stat(image->source.path, ret_st) == 0)
+			return 0;
+	}
+	return err_set(err, -ENOENT, "no image at %.120s: give the path of a folder or tar (images in "
+		       "registries must be saved to a file first)", path);
+}
+
+static int use_plain_folder(struct oci_image *image, struct err *err)
+{
+	if (!realpath(image->source.path, image->rootfs))
+		return err_set(err, -errno, "cannot open %s: %s", image->source.path, strerror(errno));
+	return manifest_empty_config(&image->config, err);
+}
+
+static int open_any(struct oci_image *image, const struct stat *st, struct err *err)
+{
+	char *json;
+	size_t len;
+	int r;
+
+	if (!S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode))
+		return err_set(err, -EINVAL, "%s is neither a folder nor a file", image->source.path);
+	image->source.is_tar = S_ISREG(st->st_mode);
+	r = source_read(&image->source, "oci-layout", JSON_MAX, &json, &len, err);
+	if (r == 0) {
+		free(json);
+		return use_index(image, err);
+	}
+	if (r != -ENOENT)
+		return r;
+	if (!image->source.is_tar)
+		return use_plain_folder(image, err);
+	r = source_read(&image->source, "manifest.json", JSON_MAX, &json, &len, err);
+	if (r == -ENOENT)
+		return err_set(err, -EBADMSG, "neither oci-layout nor manifest.json in it: not an image; a "
+			       "root file system must be unpacked to a folder");
+	if (r < 0)
+		return r;
+	r = use_archive(image, json, len, err);
+	free(json);
+	return r;
+}
+
+int oci_image_open(const char *path, struct oci_image **ret_image, struct err *err)
+{
+	struct oci_image *image = calloc(1, sizeof(*image));
+	struct stat st;
+	int r;
+
+	if (!image)
+		return err_set(err, -ENOMEM, "out of memory for image %s", path);
+	r = find_path(image, path, &st, err);
+	if (r == 0) {
+		r = open_any(image, &st, err);
+		if (r < 0)
+			r = err_prefix(err, r, "%.60s", image->source.path);
+	}
+	if (r < 0) {
+		oci_image_close(image);
+		return r;
+	}
+	*ret_image = image;
+	return 0;
+}
+
+void oci_image_close(struct oci_image *image)
+{
+	if (!image)
+		return;
+	manifest_free_config(&image->config);
+	free(image);
+}
+
+const struct oci_config *oci_image_config(const struct oci_image *image)
+{
+	return &image->config;
+}
+
+const char *oci_image_digest(const struct oci_image *image)
+{
+	return image->digest;
+}
+
+/* ---- unpacking ---- */
+
+static int open_layer(struct oci_image *image, size_t i, struct layer *layer, uint64_t max,
+		      struct err *err)
+{
+	int r = layer_open(layer, &image->source, image->layer[i].name, max, err);
+
+	if (r == -ENOENT)
+		return err_set(err, -EBADMSG, "the image is incomplete: %.100s is missing; get it again",
+			       image->layer[i].name);
+	return r;
+}
+
+static int unpack_layer(struct oci_image *image, size_t i, struct unpack *u, uint64_t max,
+			struct err *err)
+{
+	struct layer layer;
+	int r = 0;
+
+	if (i > 0) {
+		r = open_layer(image, i, &layer, max, err);
+		if (r < 0)
+			return r;
+		r = unpack_whiteouts(u, &layer, err);
+		layer_close(&layer);
+	}
+	if (r == 0)
+		r = open_layer(image, i, &layer, max, err);
+	if (r < 0)
+		return r;
+	r = unpack_files(u, &layer, err);
+	if (r == 0)
+		r = layer_finish(&layer, image->layer[i].digest, image->layer[i].diff_id, err);
+	layer_close(&layer);
+	return r;
+}
+
+static int unpack_all(struct oci_image *image, int root, const struct oci_limits *limits,
+		      struct err *err)
+{
+	struct unpack u;
+	int r = 0;
+
+	unpack_begin(&u, root, limits);
+	for (size_t i = 0; r == 0 && i < image->nlayers; i++)
+		r = unpack_layer(image, i, &u, limits->bytes, err);
+	unpack_end(&u, r == 0);
+	if (r == 0 && syncfs(root) < 0)
+		r = err_set(err, -errno, "cannot make the unpacked image durable: %s", strerror(errno));
+	return r;
+}
+
+/* Under the lock: unpacks into @temp and renames it to @final. */
+static int unpack_to(struct oci_image *image, const char *dir, const char *temp, const char *final,
+		     const struct oci_limits *limits, struct err *err)
+{
+	char root[PATH_MAX];
+	int fd, r = file_remove_tree(AT_FDCWD, temp);
+
+	if (r < 0)
+		return err_set(err, r, "cannot remove %s: %s", temp, strerror(-r));
+	r = file_path(root, err, temp, "/rootfs", NULL);
+	if (r == 0)
+		r = file_mkdirs(root, 0755, err);
+	if (r < 0)
+		return r;
+	fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	r = fd < 0 ? err_set(err, -errno, "cannot open %s: %s", root, strerror(errno))
+		   : unpack_all(image, fd, limits, err);
+	if (fd >= 0)
+		close(fd);
+	if (r == 0 && rename(temp, final) < 0)
+		r = err_set(err, -errno, "cannot rename %s: %s", temp, strerror(errno));
+	if (r < 0)
+		(void)file_remove_tree(AT_FDCWD, temp);
+	else
+		(void)file_sync_dir(dir);
+	return r;
+}
+
+static int unpack_cached(struct oci_image *image, const struct oci_limits *limits, struct err *err)
+{
+	const char *key = image->digest + strlen("sha256:");
+	char dir[PATH_MAX], final[PATH_MAX], temp[PATH_MAX], lock_path[PATH_MAX], path[PATH_MAX];
+	int lock, r = file_cache_dir("images/v1", dir, err);
+
+	if (r == 0)
+		r = file_path(final, err, dir, "/", key, NULL);
+	if (r == 0)
+		r = file_path(temp, err, dir, "/", key, ".new", NULL);
+	if (r == 0)
+		r = file_path(lock_path, err, dir, "/", key, ".lock", NULL);
+	if (r == 0)
+		r = file_path(path, err, final, "/rootfs", NULL);
+	if (r < 0)
+		return r;
+	if (access(path, F_OK) < 0) {
+		lock = file_lock(lock_path, false, err);
+		if (lock < 0)
+			return lock;
+		/* Another process may have unpacked it while we waited. */
+		if (access(path, F_OK) < 0)
+			r = unpack_to(image, dir, temp, final, limits, err);
+		close(lock);
+	}
+	return r < 0 ? r : file_path(image->rootfs, err, path, NULL);
+}
+
+int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
+		     const char **ret_path, struct err *err)
+{
+	int r = 0;
+
+	if (!image->rootfs[0])
+		r = unpack_cached(image, limits ? limits : &oci_limits_default, err);
+	if (r < 0)
+		return err_prefix(err, r, "%.60s", image->source.path);
+	*ret_path = image->rootfs;
+	return 0;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Local images: what a machine's root file system is made of and how its main
+ * program is started.  Told apart by content:
+ *
+ *   folder with oci-layout     OCI image layout (OCI image specification 1.1)
+ *   any other folder           a root file system as it is, without configuration
+ *   tar with oci-layout        OCI image layout in a tar, also from recent "docker save"
+ *   tar with manifest.json     docker-archive, as "docker save" wrote before
+ *
+ * Tars may be compressed; layers are tar, gzip or zstd.  An image comes from
+ * anywhere, so everything in it is checked: digests of all blobs, names, sizes
+ * and counts.
+ *
+ * Threads: an image belongs to one thread at a time.
+ */
+#ifndef OCI_IMAGE_H
+#define OCI_IMAGE_H
+
+#include <stdint.h>
+
+struct err;
+struct oci_image;
+
+/* What the image says about its program.  Lists end with NULL and are never NULL. */
+struct oci_config {
+	char **entrypoint, **cmd;
+	char **env;	/* "NAME=value" */
+	char **exposed_ports;	/* "80/tcp" */
+	char **volumes;	/* absolute paths */
+	char **labels;	/* "key=value" */
+	char *user;	/* "name|uid[:group|gid]"; strings are "" when not given */
+	char *working_dir;
+	char *stop_signal;	/* "SIGTERM" or a number */
+};
+
+/* What an image may cost at most.  See oci_limits_default. */
+struct oci_limits {
+	uint64_t bytes;	/* of all files, and of each layer's tar */
+	uint64_t entries;	/* files, folders and links in all layers */
+};
+
+extern const struct oci_limits oci_limits_default;
+
+/*
+ * Opens the image at @path.  A layout or archive with several images needs
+ * "@path:name" or "@path:tag" to say which.  Reads and checks all but the layers.
+ *
+ * Returns 0 and passes ownership in @ret_image, -ENOENT when there is none,
+ * -ENOEXEC when it is for another processor or system, -EBADMSG when it is
+ * damaged, -ENOTSUP for features roux does not have, or another negative errno.
+ */
+int oci_image_open(const char *path, struct oci_image **ret_image, struct err *err);
+void oci_image_close(struct oci_image *image);	/* NULL is fine */
+
+/* Borrowed, valid until oci_image_close(). */
+const struct oci_config *oci_image_config(const struct oci_image *image);
+
+/* Digest that identifies the image, "sha256:..."; "" for a plain folder.  Borrowed. */
+const char *oci_image_digest(const struct oci_image *image);
+
+/*
+ * Path of the folder with the image's files: the folder itself, or the merged
+ * layers, unpacked into the cache when they are not there yet:
+ *
+ *   <cache>/images/v1/<config digest>/rootfs
+ *
+ * Complete or absent at any time; safe against other processes.  As root, files
+ * have their owners and modes.  Otherwise, what the file system cannot hold is
+ * in attribute OCI_STAT_XATTR of files and folders, device nodes are empty files
+ * with that attribute, and symbolic links belong to root by definition.
+ *
+ * @limits NULL: oci_limits_default.  Returns 0 and the path in @ret_path
+ * (borrowed, until close), -EBADMSG for damaged or hostile layers, -EFBIG beyond
+ * the limits, -ENOSPC, or another negative errno.
+ */
+int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
+		     const char **ret_path, struct err *err);
+
+/* Text "uid:gid:mode:major:minor"; mode is octal and has the type bits of st_mode. */
+#define OCI_STAT_XATTR "user.roux.stat"
+
+#endif /* OCI_IMAGE_H */

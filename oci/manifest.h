@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The JSON documents of an image (OCI image specification: image index, image
+ * manifest, image configuration; docker-archive's manifest.json).  Text in,
+ * structs out: no I/O.  All text may be hostile.
+ */
+#ifndef OCI_MANIFEST_H
+#define OCI_MANIFEST_H
+
+#include "base/sha256.h"
+#include "oci/image.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define MANIFEST_LAYERS_MAX 256
+#define MANIFEST_ENTRIES_MAX 256 /* images in one index */
+#define MANIFEST_NAME_MAX 256 /* bytes of names and references, NUL included */
+#define DIGEST_MAX (7 + SHA256_HEX_SIZE) /* "sha256:" and the text */
+
+struct descriptor {
+	char digest[DIGEST_MAX];
+	uint64_t size;	/* bytes */
+};
+
+struct index_entry {
+	struct descriptor desc;
+	char name[MANIFEST_NAME_MAX];	/* reference, "" when unnamed */
+	char platform[64];	/* "os/architecture", "" when not given */
+	bool is_index;
+};
+
+struct index {
+	struct index_entry *entry;	/* owned; manifest_free_index() */
+	size_t count;
+};
+
+struct manifest {
+	struct descriptor config;
+	struct descriptor layer[MANIFEST_LAYERS_MAX];
+	size_t nlayers;
+};
+
+/* One image of a docker-archive: names of entries in the tar. */
+struct archive_manifest {
+	char config[MANIFEST_NAME_MAX];
+	char layer[MANIFEST_LAYERS_MAX][MANIFEST_NAME_MAX];
+	size_t nlayers;
+};
+
+/* What the configuration says beyond struct oci_config. */
+struct config_facts {
+	char platform[64];	/* "os/architecture" */
+	char diff_id[MANIFEST_LAYERS_MAX][DIGEST_MAX];	/* of the uncompressed layers */
+	size_t nlayers;
+};
+
+/* All return 0, or -EBADMSG (-ENOTSUP, -ENOENT, -ENOMEM where it fits better) with a sentence. */
+int manifest_parse_index(const char *json, size_t len, struct index *ret_index, struct err *err);
+void manifest_free_index(struct index *index);
+int manifest_parse(const char *json, size_t len, struct manifest *ret_manifest, struct err *err);
+/* @name: which image, NULL when there is only one. */
+int manifest_parse_archive(const char *json, size_t len, const char *name,
+			   struct archive_manifest *ret_manifest, struct err *err);
+int manifest_parse_config(const char *json, size_t len, struct oci_config *ret_config,
+			  struct config_facts *ret_facts, struct err *err);
+
+/* An empty configuration: all lists empty.  0 or -ENOMEM. */
+int manifest_empty_config(struct oci_config *ret_config, struct err *err);
+void manifest_free_config(struct oci_config *config);
+
+#endif /* OCI_MANIFEST_H */
