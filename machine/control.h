@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Between the process that runs a VM and whoever started it: messages on a
+ * SOCK_SEQPACKET socket, one descriptor at most with each.
+ *
+ *   owner                                 VM process
+ *   SPEC (text of machine/spec.h) ------>
+ *          <----------------------------- STARTED (text: engine) | FAILED
+ *          <----------------------------- CONSOLE*  bytes of the serial port
+ *          <----------------------------- READY     + stream to the guest's agent
+ *   CONNECT (value: id, port) ---------->
+ *          <----------------------------- CONNECTED (value: id, result) + stream
+ *          <----------------------------- ENDED     the guest stopped; the process exits
+ *
+ * Either side ends it by closing: a VM whose owner is gone stops.
+ */
+#ifndef MACHINE_CONTROL_H
+#define MACHINE_CONTROL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+#define CONTROL_TEXT_MAX 65536u	/* bytes of text in a message */
+
+enum control_type {
+	CONTROL_SPEC = 1,
+	CONTROL_CONNECT,	/* value: request id; value2: port */
+	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
+
+	CONTROL_STARTED = 64,	/* text: name of the engine */
+	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
+	CONTROL_CONSOLE,	/* text: bytes */
+	CONTROL_READY,	/* descriptor: stream to the agent */
+	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
+	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
+};
+
+enum control_end { CONTROL_END_POWEROFF, CONTROL_END_RESET, CONTROL_END_CRASH, CONTROL_END_ERROR };
+
+struct control_msg {
+	uint32_t type;	/* enum control_type */
+	int32_t value, value2;
+	uint32_t len;	/* bytes of text */
+	char text[CONTROL_TEXT_MAX + 1];	/* NUL added by control_recv() */
+};
+
+/*
+ * Sends one message, with descriptor @fd unless it is -1 (it stays the
+ * caller's).  Returns 0, -EAGAIN when the socket is full, -EPIPE when the other
+ * side is gone, or another negative errno.
+ */
+int control_send(int sock, enum control_type type, int32_t value, int32_t value2, const void *text,
+		 size_t len, int fd);
+
+/*
+ * Receives one message.  Returns 1 and fills @ret_msg and @ret_fd (-1 or a
+ * descriptor that passes to the caller), 0 at the end, -EAGAIN, -EPROTO for a
+ * malformed message, or another negative errno.
+ */
+int control_recv(int sock, struct control_msg *ret_msg, int *ret_fd);
+
+#endif /* MACHINE_CONTROL_H */

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/machine.h"
+
+#include "abi/agent.h"
+#include "abi/guest_conf.h"
+#include "base/cpio.h"
+#include "block/block.h"
+#include "machine/engines.h"
+#include "machine/spec.h"
+#include "os/err.h"
+#include "os/file.h"
+#include "os/loop.h"
+#include "virtio/blk.h"
+#include "virtio/fs/fs.h"
+#include "virtio/mmio.h"
+#include "virtio/rng.h"
+#include "virtio/vsock.h"
+#include "vmm/acpi.h"
+#include "vmm/boot.h"
+#include "vmm/load.h"
+#include "vmm/platform.h"
+#include "vmm/serial.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + 2)
+#define FIRST_GSI 5u
+#define GUEST_CID 3u
+#define CONF_ARCHIVE_MAX (GUEST_CONF_SIZE_MAX + 1024u)
+
+struct slot {
+	struct machine *machine;
+	struct virtio_device *dev;
+	struct virtio_mmio *mmio;
+	unsigned gsi;
+};
+
+struct machine {
+	struct loop *loop;	/* borrowed */
+	struct machine_events events;
+	const struct engine_ops *engine;
+	struct mem *mem;
+	struct vm *vm;
+	struct platform *platform;
+	struct serial *serial;
+	struct virtio_device *vsock;	/* borrowed from its slot */
+	struct slot slot[DEVICES_MAX];
+	unsigned nslots;
+	struct loop *io_loop;
+	pthread_t io_thread;
+	bool io_running;
+	struct vm_end end;
+};
+
+/* --------------------------------------------------------------- callbacks */
+
+static void run_ended(void *ctx)
+{
+	struct machine *m = ctx;
+
+	m->events.ended(m->events.ctx, &m->end);
+}
+
+/* On a vCPU thread. */
+static void vm_ended(void *ctx, const struct vm_end *end)
+{
+	struct machine *m = ctx;
+
+	m->end = *end;
+	(void)loop_post(m->loop, run_ended, m);
+}
+
+struct console_bytes {
+	struct machine *machine;
+	size_t len;
+	uint8_t data[];
+};
+
+static void run_console(void *ctx)
+{
+	struct console_bytes *c = ctx;
+
+	c->machine->events.console(c->machine->events.ctx, c->data, c->len);
+	free(c);
+}
+
+/* On a vCPU thread, under the port's lock. */
+static void serial_output(void *ctx, const uint8_t *data, size_t len)
+{
+	struct machine *m = ctx;
+	struct console_bytes *c = m->events.console ? malloc(sizeof(*c) + len) : NULL;
+
+	if (!c)
+		return;
+	c->machine = m;
+	c->len = len;
+	memcpy(c->data, data, len);
+	if (loop_post(m->loop, run_console, c) < 0)
+		free(c);
+}
+
+static void device_irq(void *ctx)
+{
+	struct slot *slot = ctx;
+
+	vm_irq_pulse(slot->machine->vm, slot->gsi);
+}
+
+/* The guest's agent calls: gives it one end of a new stream and the owner the other. */
+static int accept_ready(void *ctx, uint32_t guest_port)
+{
+	struct machine *m = ctx;
+	int pair[2];
+
+	(void)guest_port;
+	if (!m->events.ready)
+		return -ECONNREFUSED;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	m->events.ready(m->events.ctx, pair[1]);
+	return pair[0];
+}
+
+/* ----------------------------------------------------------------- devices */
+
+static int add_device(struct machine *m, struct virtio_device *dev, struct err *err)
+{
+	struct bus_doorbell bell[VIRTIO_QUEUES_MAX];
+	struct slot *slot = &m->slot[m->nslots];
+	uint64_t base = BOOT_DEVICES + (uint64_t)m->nslots * 0x1000;
+	struct bus_range range;
+	unsigned n;
+	int r;
+
+	slot->machine = m;
+	slot->dev = dev;	/* owned from here on */
+	slot->gsi = FIRST_GSI + m->nslots;
+	m->nslots++;
+	r = virtio_mmio_create(dev, m->mem, base, device_irq, slot, &slot->mmio, err);
+	if (r < 0)
+		return r;
+	range = virtio_mmio_range(slot->mmio);
+	r = bus_add(&m->vm->mmio, &range, err);
+	if (r < 0)
+		return r;
+	n = virtio_mmio_doorbells(slot->mmio, bell);
+	for (unsigned i = 0; i < n; i++) {
+		r = bus_add_doorbell(&m->vm->mmio, &bell[i], err);
+		if (r == 0 && m->engine->doorbell_add)
+			r = m->engine->doorbell_add(m->vm, true, m->vm->mmio.ndoorbells - 1, err);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int add_share(struct machine *m, const struct spec_share *share, struct err *err)
+{
+	static const enum virtio_fs_cache caches[] = {
+		[SPEC_CACHE_AUTO] = VIRTIO_FS_CACHE_AUTO,
+		[SPEC_CACHE_ALWAYS] = VIRTIO_FS_CACHE_ALWAYS,
+		[SPEC_CACHE_NONE] = VIRTIO_FS_CACHE_NONE,
+	};
+	struct virtio_fs_options opt = { .tag = share->tag, .path = share->path, .read_only = share->read_only,
+					 .cache = caches[share->cache] };
+	struct virtio_device *dev;
+	int r = virtio_fs_create(m->io_loop, &opt, &dev, err);
+
+	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
+}
+
+static int open_disk(const struct spec_disk *disk, struct block **ret_blk, struct err *err)
+{
+	struct block_file_options opt = { .read_only = disk->read_only || disk->overlay };
+	struct block *base;
+	int r = block_file_open(disk->path, &opt, &base, err);
+
+	if (r < 0 || !disk->overlay) {
+		*ret_blk = base;
+		return r;
+	}
+	r = block_overlay_create(base, NULL, 0, ret_blk, err);
+	if (r < 0)
+		block_destroy(base);
+	return r;
+}
+
+static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned index, struct err *err)
+{
+	struct virtio_device *dev;
+	struct block *blk = NULL;
+	char serial[24];
+	int r = open_disk(disk, &blk, err);
+
+	if (r < 0)
+		return err_prefix(err, r, "disk %s", disk->path);
+	(void)snprintf(serial, sizeof(serial), "roux-disk%u", index);
+	r = virtio_blk_create(m->io_loop, blk, serial, &dev, err);
+	if (r < 0) {
+		block_destroy(blk);
+		return r;
+	}
+	return add_device(m, dev, err);
+}
+
+static int add_devices(struct machine *m, const struct machine_spec *spec, struct err *err)
+{
+	struct virtio_device *dev;
+	int r = virtio_rng_create(m->loop, &dev, err);
+
+	if (r == 0)
+		r = add_device(m, dev, err);
+	if (r == 0 && spec->vsock) {
+		r = virtio_vsock_create(m->loop, GUEST_CID, &m->vsock, err);
+		if (r == 0)
+			r = add_device(m, m->vsock, err);
+		if (r == 0)
+			r = virtio_vsock_listen(m->vsock, AGENT_READY_PORT, accept_ready, m);
+	}
+	for (unsigned i = 0; i < spec->nshares && r == 0; i++)
+		r = add_share(m, &spec->share[i], err);
+	for (unsigned i = 0; i < spec->ndisks && r == 0; i++)
+		r = add_disk(m, &spec->disk[i], i, err);
+	return r;
+}
+
+/* ------------------------------------------------------------------- guest */
+
+struct initrds {
+	struct boot_blob blob[SPEC_INITRDS_MAX + 1];
+	unsigned n, nmapped;
+	uint8_t *conf;	/* the archive with /roux.conf, owned */
+};
+
+static int map_file(const char *path, struct boot_blob *ret, struct err *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC), r;
+	struct stat st;
+	void *p;
+
+	if (fd < 0)
+		return err_set(err, -errno, "cannot open initramfs %s: %s", path, strerror(errno));
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0) {
+		(void)close(fd);
+		return err_set(err, -EINVAL, "initramfs %s is not a file with contents", path);
+	}
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	r = p == MAP_FAILED ? -errno : 0;
+	(void)close(fd);
+	if (r < 0)
+		return err_set(err, r, "cannot read initramfs %s: %s", path, strerror(-r));
+	*ret = (struct boot_blob){ .data = p, .size = (size_t)st.st_size };
+	return 0;
+}
+
+static int make_conf(const char *text, struct initrds *in, struct err *err)
+{
+	struct cpio c;
+	size_t size;
+
+	in->conf = malloc(CONF_ARCHIVE_MAX);
+	if (!in->conf)
+		return err_set(err, -ENOMEM, "out of host memory");
+	cpio_begin(&c, in->conf, CONF_ARCHIVE_MAX);
+	cpio_file(&c, GUEST_CONF_PATH + 1, 0600, text, (uint32_t)strlen(text));
+	size = cpio_end(&c);
+	if (size == 0)
+		return err_set(err, -E2BIG, "the guest's configuration is too long; share fewer folders");
+	in->blob[in->n++] = (struct boot_blob){ .data = in->conf, .size = size };
+	return 0;
+}
+
+static void initrds_finish(struct initrds *in)
+{
+	for (unsigned i = 0; i < in->nmapped; i++)
+		(void)munmap((void *)(uintptr_t)in->blob[i].data, in->blob[i].size);
+	free(in->conf);
+}
+
+static int build_tables(struct machine *m, gpa_t *ret_rsdp, struct err *err)
+{
+	struct acpi_device dev[DEVICES_MAX];
+
+	for (unsigned i = 0; i < m->nslots; i++)
+		dev[i] = (struct acpi_device){ .base = (uint32_t)(BOOT_DEVICES + i * 0x1000ull),
+					       .size = VIRTIO_MMIO_WINDOW, .gsi = m->slot[i].gsi, .edge = true };
+	return acpi_build(m->mem, &(struct acpi_spec){ .nvcpus = m->vm->nvcpus, .com1 = true, .device = dev,
+						       .ndevices = m->nslots }, ret_rsdp, err);
+}
+
+static int load_guest(struct machine *m, const struct machine_spec *spec, const char *cache_dir, struct err *err)
+{
+	struct boot_spec boot = { .cmdline = spec->cmdline };
+	struct initrds in = { .n = 0 };
+	struct vcpu_state state;
+	struct kernel kernel;
+	int r = kernel_open(spec->kernel, cache_dir, &kernel, err);
+
+	if (r < 0)
+		return r;
+	for (unsigned i = 0; i < spec->ninitrds && r == 0; i++) {
+		r = map_file(spec->initrd[i], &in.blob[in.n], err);
+		if (r == 0)
+			in.nmapped = ++in.n;
+	}
+	if (r == 0 && spec->guest_conf)
+		r = make_conf(spec->guest_conf, &in, err);
+	boot.kernel = &kernel;
+	boot.initrd = in.blob;
+	boot.ninitrd = in.n;
+	if (r == 0)
+		r = build_tables(m, &boot.rsdp, err);
+	if (r == 0)
+		r = boot_load(m->mem, &boot, &state, err);
+	if (r == 0)
+		r = m->engine->set_state(&m->vm->vcpu[0], &state, err);
+	initrds_finish(&in);
+	kernel_close(&kernel);
+	return r;
+}
+
+/* ---------------------------------------------------------------- life time */
+
+static void *io_main(void *arg)
+{
+	struct machine *m = arg;
+
+	(void)pthread_setname_np(pthread_self(), "io");
+	(void)loop_run(m->io_loop, NULL);
+	return NULL;
+}
+
+static int start_io(struct machine *m, struct err *err)
+{
+	int r = pthread_create(&m->io_thread, NULL, io_main, m);
+
+	if (r)
+		return err_set(err, -r, "cannot start the I/O thread: %s", strerror(r));
+	m->io_running = true;
+	return 0;
+}
+
+int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
+		   const struct machine_events *events, struct machine **ret_machine, struct err *err)
+{
+	struct machine *m;
+	int r = machine_spec_check(spec, err);
+
+	if (r < 0)
+		return r;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return err_set(err, -ENOMEM, "out of host memory");
+	m->loop = loop;
+	m->events = *events;
+	r = engine_choose(spec->engine, &m->engine, err);
+	if (r == 0)
+		r = mem_create(spec->memory, &m->mem, err);
+	if (r == 0)
+		r = vm_create(m->engine, m->mem, spec->cpus, &m->vm, err);
+	if (r == 0) {
+		m->vm->ended = vm_ended;
+		m->vm->ended_ctx = m;
+		r = loop_create(&m->io_loop, err);
+	}
+	if (r == 0)
+		r = platform_create(m->vm, NULL, &m->platform, err);
+	if (r == 0)
+		r = serial_create(m->vm, SERIAL_COM1_BASE, SERIAL_COM1_IRQ, serial_output, m, &m->serial, err);
+	if (r == 0)
+		r = add_devices(m, spec, err);
+	if (r == 0)
+		r = load_guest(m, spec, cache_dir, err);
+	if (r < 0) {
+		machine_destroy(m);
+		return r;
+	}
+	*ret_machine = m;
+	return 0;
+}
+
+void machine_destroy(struct machine *m)
+{
+	if (!m)
+		return;
+	if (m->vm)
+		vm_stop(m->vm);
+	if (m->io_running) {
+		loop_quit(m->io_loop);
+		(void)pthread_join(m->io_thread, NULL);
+	}
+	for (unsigned i = m->nslots; i-- > 0;) {
+		virtio_mmio_destroy(m->slot[i].mmio);
+		virtio_device_destroy(m->slot[i].dev);
+	}
+	loop_destroy(m->io_loop);
+	serial_destroy(m->serial);
+	platform_destroy(m->platform);
+	vm_destroy(m->vm);
+	mem_destroy(m->mem);
+	free(m);
+}
+
+int machine_start(struct machine *m, struct err *err)
+{
+	int r = start_io(m, err);
+
+	return r < 0 ? r : vm_start(m->vm, err);
+}
+
+const char *machine_engine(const struct machine *m)
+{
+	return m->engine->name;
+}
+
+size_t machine_console_input(struct machine *m, const uint8_t *data, size_t len)
+{
+	return serial_input(m->serial, data, len);
+}
+
+struct connecting {
+	void (*done)(void *ctx, int result, int fd);
+	void *ctx;
+	int fd;
+};
+
+static void connected(void *ctx, int result)
+{
+	struct connecting *c = ctx;
+
+	if (result < 0)
+		(void)close(c->fd);
+	c->done(c->ctx, result, result < 0 ? -1 : c->fd);
+	free(c);
+}
+
+void machine_connect(struct machine *m, uint32_t port, void (*done)(void *ctx, int result, int fd), void *ctx)
+{
+	struct connecting *c = malloc(sizeof(*c));
+	int pair[2], r = -ENOMEM;
+
+	if (!c || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
+		free(c);
+		done(ctx, r, -1);
+		return;
+	}
+	*c = (struct connecting){ .done = done, .ctx = ctx, .fd = pair[1] };
+	r = m->vsock ? virtio_vsock_connect(m->vsock, port, pair[0], connected, c) : -ENODEV;
+	if (r < 0) {
+		(void)close(pair[0]);
+		connected(c, r);
+	}
+}
+
+void machine_pause(struct machine *m)
+{
+	vm_pause(m->vm);
+}
+
+void machine_resume(struct machine *m)
+{
+	vm_resume(m->vm);
+}

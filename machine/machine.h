@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A running machine: the composition root.  Only this module names every
+ * engine, device and back end.
+ *
+ *   caller's loop:  console, entropy, vsock, serial
+ *   own I/O thread: file systems and disks, which may wait for the host
+ *
+ * Interrupt lines: COM1 has 4, virtio devices 5 and up in order of their
+ * windows at BOOT_DEVICES.
+ *
+ * Threads: all functions on the caller's loop thread, or before it runs.
+ * Callbacks of struct machine_events arrive there too.
+ */
+#ifndef MACHINE_MACHINE_H
+#define MACHINE_MACHINE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+struct loop;
+struct machine;
+struct machine_spec;
+struct vm_end;
+
+struct machine_events {
+	/* Required.  The guest stopped by itself. */
+	void (*ended)(void *ctx, const struct vm_end *end);
+	/* Optional.  Bytes of the serial console. */
+	void (*console)(void *ctx, const uint8_t *data, size_t len);
+	/*
+	 * Optional.  The guest's agent connected to AGENT_READY_PORT: @fd is our end
+	 * of the stream, which passes to the callee.
+	 */
+	void (*ready)(void *ctx, int fd);
+	void *ctx;
+};
+
+/*
+ * Builds the machine and loads the guest; no vCPU runs yet.  @spec is borrowed
+ * during the call, @loop for the machine's life.  @cache_dir: existing folder for
+ * unpacked kernels, or NULL.  0, or a negative errno with a sentence.
+ */
+int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
+		   const struct machine_events *events, struct machine **ret_machine, struct err *err);
+
+/* Stops and frees.  NULL is fine. */
+void machine_destroy(struct machine *machine);
+
+int machine_start(struct machine *machine, struct err *err);
+
+/* Name of the engine in use.  Borrowed. */
+const char *machine_engine(const struct machine *machine);
+
+/* Queues bytes of serial input.  Returns how many fitted. */
+size_t machine_console_input(struct machine *machine, const uint8_t *data, size_t len);
+
+/*
+ * Connects a stream to @port of the guest; @done gets 0 and our end of it (which
+ * passes to the callee), or a negative errno and -1.  May call @done at once.
+ */
+void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *ctx, int result, int fd),
+		     void *ctx);
+
+/* Parks and releases all vCPUs. */
+void machine_pause(struct machine *machine);
+void machine_resume(struct machine *machine);
+
+#endif /* MACHINE_MACHINE_H */

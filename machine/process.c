@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/process.h"
+
+#include "machine/control.h"
+#include "machine/machine.h"
+#include "machine/spec.h"
+#include "os/err.h"
+#include "os/loop.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct process {
+	int sock;
+	const char *cache_dir;
+	struct loop *loop;
+	struct loop_source *source;
+	struct machine *machine;
+	struct control_msg *msg;
+	bool failed;
+};
+
+static void fail(struct process *p, const struct err *err)
+{
+	(void)control_send(p->sock, CONTROL_FAILED, err->code, 0, err->msg, strlen(err->msg), -1);
+	p->failed = true;
+	loop_quit(p->loop);
+}
+
+static void on_ended(void *ctx, const struct vm_end *end)
+{
+	struct process *p = ctx;
+	enum control_end kind = end->exit == VCPU_EXIT_POWEROFF ? CONTROL_END_POWEROFF :
+		end->exit == VCPU_EXIT_RESET ? CONTROL_END_RESET :
+		end->exit == VCPU_EXIT_SHUTDOWN ? CONTROL_END_CRASH : CONTROL_END_ERROR;
+
+	(void)control_send(p->sock, CONTROL_ENDED, (int32_t)kind, 0, end->reason, strlen(end->reason), -1);
+	loop_quit(p->loop);
+}
+
+/* An owner that does not read loses console bytes rather than stopping the guest. */
+static void on_console(void *ctx, const uint8_t *data, size_t len)
+{
+	struct process *p = ctx;
+
+	(void)control_send(p->sock, CONTROL_CONSOLE, 0, 0, data, len, -1);
+}
+
+static void on_ready(void *ctx, int fd)
+{
+	struct process *p = ctx;
+
+	(void)control_send(p->sock, CONTROL_READY, 0, 0, NULL, 0, fd);
+	(void)close(fd);
+}
+
+static void start(struct process *p, const struct control_msg *msg)
+{
+	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready, .ctx = p };
+	struct machine_spec spec;
+	struct err err = { 0 };
+	int r;
+
+	machine_spec_init(&spec);
+	r = p->machine ? err_set(&err, -EALREADY, "the machine exists already") :
+		machine_spec_read(&spec, msg->text, msg->len, &err);
+	if (r == 0)
+		r = machine_create(p->loop, &spec, p->cache_dir, &events, &p->machine, &err);
+	if (r == 0)
+		r = machine_start(p->machine, &err);
+	machine_spec_finish(&spec);
+	if (r < 0) {
+		fail(p, &err);
+		return;
+	}
+	(void)control_send(p->sock, CONTROL_STARTED, 0, 0, machine_engine(p->machine),
+			   strlen(machine_engine(p->machine)), -1);
+}
+
+struct request {
+	struct process *process;
+	int32_t id;
+};
+
+static void on_connected(void *ctx, int result, int fd)
+{
+	struct request *rq = ctx;
+
+	(void)control_send(rq->process->sock, CONTROL_CONNECTED, rq->id, result, NULL, 0, fd);
+	if (fd >= 0)
+		(void)close(fd);
+	free(rq);
+}
+
+static void connect_guest(struct process *p, const struct control_msg *msg)
+{
+	struct request *rq = p->machine ? malloc(sizeof(*rq)) : NULL;
+
+	if (!rq) {
+		(void)control_send(p->sock, CONTROL_CONNECTED, msg->value, -ENOTCONN, NULL, 0, -1);
+		return;
+	}
+	*rq = (struct request){ .process = p, .id = msg->value };
+	machine_connect(p->machine, (uint32_t)msg->value2, on_connected, rq);
+}
+
+static void on_message(void *ctx, uint32_t events)
+{
+	struct process *p = ctx;
+	int fd, r = control_recv(p->sock, p->msg, &fd);
+
+	(void)events;
+	if (r == -EAGAIN)
+		return;
+	if (r <= 0) {	/* the owner is gone */
+		loop_quit(p->loop);
+		return;
+	}
+	if (fd >= 0)
+		(void)close(fd);	/* no message of ours carries one */
+	switch (p->msg->type) {
+	case CONTROL_SPEC:
+		start(p, p->msg);
+		break;
+	case CONTROL_CONNECT:
+		connect_guest(p, p->msg);
+		break;
+	case CONTROL_CONSOLE_INPUT:
+		if (p->machine)
+			(void)machine_console_input(p->machine, (const uint8_t *)p->msg->text, p->msg->len);
+		break;
+	default:
+		break;
+	}
+}
+
+int machine_process(int sock, const char *cache_dir)
+{
+	struct process p = { .sock = sock, .cache_dir = cache_dir };
+	struct err err = { 0 };
+	int r;
+
+	p.msg = malloc(sizeof(*p.msg));
+	if (!p.msg || loop_create(&p.loop, &err) < 0) {
+		free(p.msg);
+		return 1;
+	}
+	(void)fcntl(sock, F_SETFL, fcntl(sock, F_GETFL) | O_NONBLOCK);
+	r = loop_add_fd(p.loop, sock, EPOLLIN, on_message, &p, &p.source, &err);
+	if (r == 0)
+		r = loop_run(p.loop, &err);
+	if (r < 0)
+		fail(&p, &err);
+	machine_destroy(p.machine);
+	loop_remove(p.source);
+	loop_destroy(p.loop);
+	free(p.msg);
+	return p.failed || r < 0 ? 1 : 0;
+}

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/spec.h"
+
+#include "machine/toml.h"
+#include "os/err.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const cache_names[] = {
+	[SPEC_CACHE_AUTO] = "auto", [SPEC_CACHE_ALWAYS] = "always", [SPEC_CACHE_NONE] = "none" };
+
+void machine_spec_init(struct machine_spec *spec)
+{
+	*spec = (struct machine_spec){ .cpus = 1, .memory = 512ull << 20, .vsock = true };
+}
+
+void machine_spec_finish(struct machine_spec *spec)
+{
+	free(spec->engine);
+	free(spec->kernel);
+	free(spec->cmdline);
+	free(spec->guest_conf);
+	for (unsigned i = 0; i < spec->ninitrds; i++)
+		free(spec->initrd[i]);
+	for (unsigned i = 0; i < spec->nshares; i++) {
+		free(spec->share[i].tag);
+		free(spec->share[i].path);
+	}
+	for (unsigned i = 0; i < spec->ndisks; i++)
+		free(spec->disk[i].path);
+	*spec = (struct machine_spec){ 0 };
+}
+
+int machine_spec_check(const struct machine_spec *spec, struct err *err)
+{
+	if (spec->cpus < 1 || spec->cpus > VCPUS_MAX)
+		return err_set(err, -EINVAL, "a machine has 1 to %d CPUs, not %u", VCPUS_MAX, spec->cpus);
+	if (spec->memory < 32ull << 20 || spec->memory % (2ull << 20))
+		return err_set(err, -EINVAL, "memory must be at least 32 MiB and a multiple of 2 MiB");
+	if (!spec->kernel)
+		return err_set(err, -EINVAL, "no kernel given");
+	for (unsigned i = 0; i < spec->nshares; i++)
+		if (!spec->share[i].tag || !spec->share[i].path)
+			return err_set(err, -EINVAL, "shared folder %u needs a tag and a path", i + 1);
+	for (unsigned i = 0; i < spec->ndisks; i++)
+		if (!spec->disk[i].path)
+			return err_set(err, -EINVAL, "disk %u needs a path", i + 1);
+	return 0;
+}
+
+char *machine_spec_text(const struct machine_spec *spec)
+{
+	struct toml_writer w = { 0 };
+
+	if (spec->engine)
+		toml_put_string(&w, "engine", spec->engine);
+	toml_put_int(&w, "cpus", spec->cpus);
+	toml_put_int(&w, "memory", (int64_t)spec->memory);
+	if (spec->kernel)
+		toml_put_string(&w, "kernel", spec->kernel);
+	if (spec->cmdline)
+		toml_put_string(&w, "cmdline", spec->cmdline);
+	toml_put_strings(&w, "initrd", spec->initrd, spec->ninitrds);
+	if (spec->guest_conf)
+		toml_put_string(&w, "guest_conf", spec->guest_conf);
+	toml_put_bool(&w, "vsock", spec->vsock);
+	for (unsigned i = 0; i < spec->nshares; i++) {
+		toml_put_table(&w, "share");
+		toml_put_string(&w, "tag", spec->share[i].tag);
+		toml_put_string(&w, "path", spec->share[i].path);
+		toml_put_bool(&w, "read_only", spec->share[i].read_only);
+		toml_put_string(&w, "cache", cache_names[spec->share[i].cache]);
+	}
+	for (unsigned i = 0; i < spec->ndisks; i++) {
+		toml_put_table(&w, "disk");
+		toml_put_string(&w, "path", spec->disk[i].path);
+		toml_put_bool(&w, "read_only", spec->disk[i].read_only);
+		toml_put_bool(&w, "overlay", spec->disk[i].overlay);
+	}
+	if (w.failed) {
+		free(w.text);
+		return NULL;
+	}
+	return w.text;
+}
+
+/* ------------------------------------------------------------------ reading */
+
+struct key {
+	const char *table, *name;
+	enum toml_kind kind;
+	/* Stores a value that has the right kind.  0 or -EINVAL, -ENOMEM. */
+	int (*set)(struct machine_spec *spec, const struct toml_value *v);
+};
+
+static int set_text(char **field, const char *text)
+{
+	char *copy = strdup(text);
+
+	if (!copy)
+		return -ENOMEM;
+	free(*field);
+	*field = copy;
+	return 0;
+}
+
+static int set_engine(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->engine, v->string);
+}
+
+static int set_kernel(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->kernel, v->string);
+}
+
+static int set_cmdline(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->cmdline, v->string);
+}
+
+static int set_guest_conf(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->guest_conf, v->string);
+}
+
+static int set_initrd(struct machine_spec *s, const struct toml_value *v)
+{
+	if (!v->element || s->ninitrds == SPEC_INITRDS_MAX)
+		return -EINVAL;
+	s->initrd[s->ninitrds++] = NULL;
+	return set_text(&s->initrd[s->ninitrds - 1], v->string);
+}
+
+static int set_cpus(struct machine_spec *s, const struct toml_value *v)
+{
+	s->cpus = v->integer < 0 || v->integer > VCPUS_MAX ? 0 : (unsigned)v->integer;
+	return 0;
+}
+
+static int set_memory(struct machine_spec *s, const struct toml_value *v)
+{
+	s->memory = v->integer < 0 ? 0 : (uint64_t)v->integer;
+	return 0;
+}
+
+static int set_vsock(struct machine_spec *s, const struct toml_value *v)
+{
+	s->vsock = v->integer;
+	return 0;
+}
+
+static int set_share_tag(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->share[s->nshares - 1].tag, v->string);
+}
+
+static int set_share_path(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->share[s->nshares - 1].path, v->string);
+}
+
+static int set_share_ro(struct machine_spec *s, const struct toml_value *v)
+{
+	s->share[s->nshares - 1].read_only = v->integer;
+	return 0;
+}
+
+static int set_share_cache(struct machine_spec *s, const struct toml_value *v)
+{
+	for (unsigned i = 0; i < sizeof(cache_names) / sizeof(cache_names[0]); i++)
+		if (strcmp(cache_names[i], v->string) == 0) {
+			s->share[s->nshares - 1].cache = (enum spec_cache)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int set_disk_path(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&s->disk[s->ndisks - 1].path, v->string);
+}
+
+static int set_disk_ro(struct machine_spec *s, const struct toml_value *v)
+{
+	s->disk[s->ndisks - 1].read_only = v->integer;
+	return 0;
+}
+
+static int set_disk_overlay(struct machine_spec *s, const struct toml_value *v)
+{
+	s->disk[s->ndisks - 1].overlay = v->integer;
+	return 0;
+}
+
+static const struct key keys[] = {
+	{ "", "engine", TOML_STRING, set_engine },
+	{ "", "cpus", TOML_INT, set_cpus },
+	{ "", "memory", TOML_INT, set_memory },
+	{ "", "kernel", TOML_STRING, set_kernel },
+	{ "", "cmdline", TOML_STRING, set_cmdline },
+	{ "", "guest_conf", TOML_STRING, set_guest_conf },
+	{ "", "initrd", TOML_STRING, set_initrd },
+	{ "", "vsock", TOML_BOOL, set_vsock },
+	{ "share", "tag", TOML_STRING, set_share_tag },
+	{ "share", "path", TOML_STRING, set_share_path },
+	{ "share", "read_only", TOML_BOOL, set_share_ro },
+	{ "share", "cache", TOML_STRING, set_share_cache },
+	{ "disk", "path", TOML_STRING, set_disk_path },
+	{ "disk", "read_only", TOML_BOOL, set_disk_ro },
+	{ "disk", "overlay", TOML_BOOL, set_disk_overlay },
+};
+
+static int open_table(struct machine_spec *s, const struct toml_value *v, struct err *err)
+{
+	if (strcmp(v->table, "share") == 0 && s->nshares < SPEC_SHARES_MAX) {
+		s->share[s->nshares++] = (struct spec_share){ 0 };
+		return 0;
+	}
+	if (strcmp(v->table, "disk") == 0 && s->ndisks < SPEC_DISKS_MAX) {
+		s->disk[s->ndisks++] = (struct spec_disk){ 0 };
+		return 0;
+	}
+	return err_set(err, -EINVAL, "line %u: no table [%s] here, or too many of them", v->line, v->table);
+}
+
+static int take(void *ctx, const struct toml_value *v, struct err *err)
+{
+	struct machine_spec *s = ctx;
+	int r;
+
+	if (v->kind == TOML_TABLE)
+		return open_table(s, v, err);
+	for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		if (strcmp(keys[i].table, v->table) != 0 || strcmp(keys[i].name, v->key) != 0)
+			continue;
+		if (keys[i].kind != v->kind)
+			return err_set(err, -EINVAL, "line %u: %s has the wrong kind of value", v->line, v->key);
+		r = keys[i].set(s, v);
+		return r < 0 ? err_set(err, r, "line %u: bad value for %s", v->line, v->key) : 0;
+	}
+	return err_set(err, -EINVAL, "line %u: unknown key %s", v->line, v->key);
+}
+
+int machine_spec_read(struct machine_spec *spec, const char *text, size_t len, struct err *err)
+{
+	return toml_read(text, len, take, spec, err);
+}

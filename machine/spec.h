@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a VM is made of: one struct, one text form (TOML), for the command, the
+ * library and the process that runs the VM.
+ *
+ *   engine = "auto"            # kvm, dbt, or whichever works
+ *   cpus = 1
+ *   memory = 536870912         # bytes, a multiple of 2 MiB
+ *   kernel = "/path/vmlinuz"   # bzImage or vmlinux
+ *   cmdline = "quiet"
+ *   initrd = ["/path/a"]       # put together in this order
+ *   guest_conf = "root=..."    # /roux.conf of the guest (abi/guest_conf.h), optional
+ *   vsock = true
+ *
+ *   [[share]]                  # virtio-fs
+ *   tag = "root"
+ *   path = "/some/folder"
+ *   read_only = true
+ *   cache = "always"           # always, auto, none
+ *
+ *   [[disk]]                   # virtio-blk: vda, vdb, ...
+ *   path = "/some/image"
+ *   read_only = false
+ *   overlay = true             # writes go to memory and are thrown away
+ */
+#ifndef MACHINE_SPEC_H
+#define MACHINE_SPEC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+#define SPEC_SHARES_MAX 16
+#define SPEC_DISKS_MAX 8
+#define SPEC_INITRDS_MAX 4
+#define SPEC_TEXT_MAX 65536	/* bytes of the text form */
+
+enum spec_cache { SPEC_CACHE_AUTO, SPEC_CACHE_ALWAYS, SPEC_CACHE_NONE };
+
+/* All strings are owned by the spec; NULL means not given. */
+struct spec_share {
+	char *tag, *path;
+	bool read_only;
+	enum spec_cache cache;
+};
+
+struct spec_disk {
+	char *path;
+	bool read_only, overlay;
+};
+
+struct machine_spec {
+	char *engine;	/* NULL: auto */
+	unsigned cpus;
+	uint64_t memory;	/* bytes */
+	char *kernel, *cmdline, *guest_conf;
+	char *initrd[SPEC_INITRDS_MAX];
+	unsigned ninitrds;
+	struct spec_share share[SPEC_SHARES_MAX];
+	unsigned nshares;
+	struct spec_disk disk[SPEC_DISKS_MAX];
+	unsigned ndisks;
+	bool vsock;
+};
+
+/* Defaults: auto, 1 vCPU, 512 MiB. */
+void machine_spec_init(struct machine_spec *spec);
+void machine_spec_finish(struct machine_spec *spec);	/* frees the strings */
+
+/* Checks ranges and required parts.  0 or -EINVAL with a sentence. */
+int machine_spec_check(const struct machine_spec *spec, struct err *err);
+
+/* The text form: malloc()ed, NUL-terminated; NULL when out of memory. */
+char *machine_spec_text(const struct machine_spec *spec);
+
+/* Reads the text form into an initialised spec.  0, -EINVAL with the line, -ENOMEM. */
+int machine_spec_read(struct machine_spec *spec, const char *text, size_t len, struct err *err);
+
+#endif /* MACHINE_SPEC_H */
