@@ -48,7 +48,7 @@ int boot_tables(struct mem *mem, struct err *err)
 	t[PML4] = (BOOT_PAGE_TABLES + PAGE) | PTE_PRESENT_WRITE;
 	for (uint64_t i = 0; i < DIRECTORIES; i++)
 		t[PDPT + i] = (BOOT_PAGE_TABLES + PAGE * (2 + i)) | PTE_PRESENT_WRITE;
-	for (uint64_t i = 0; i < DIRECTORIES * 512; i++)
+	for (uint64_t i = 0; i < DIRECTORIES * 512ull; i++)
 		t[PD + i] = i << 21 | PTE_LARGE | PTE_PRESENT_WRITE;
 	memset(gdt, 0, PAGE);
 	gdt[SEL_CODE / 8] = GDT_CODE64;

@@ -45,7 +45,7 @@ int kvm_dirty_log_set(struct vm *vm, bool on, struct err *err)
 	_Atomic uint64_t *old = kvm->host_dirty;
 
 	if (on && !old) {
-		kvm->host_dirty = calloc(bitmap_words(vm->mem->size), sizeof(uint64_t));
+		kvm->host_dirty = calloc(bitmap_words(vm->mem->size), sizeof(*old));
 		if (!kvm->host_dirty)
 			return err_set(err, -ENOMEM, "out of host memory");
 	}

@@ -445,7 +445,7 @@ static enum vcpu_exit run_until_exit(struct vcpu *vcpu, struct kvm_vcpu *kv, str
 			return VCPU_EXIT_ERROR;
 		}
 		if (atomic_exchange(&kv->kicked, false)) {
-			kv->run->immediate_exit = 0;
+			__atomic_store_n(&kv->run->immediate_exit, 0, __ATOMIC_RELEASE);
 			return VCPU_EXIT_KICKED;
 		}
 		drain_kicks();
@@ -487,7 +487,7 @@ static void vcpu_kick_kvm(struct vcpu *vcpu)
 	struct kvm_vcpu *kv = vcpu->engine_data;
 
 	atomic_store(&kv->kicked, true);
-	kv->run->immediate_exit = 1;
+	__atomic_store_n(&kv->run->immediate_exit, 1, __ATOMIC_RELEASE);
 	pthread_mutex_lock(&kv->lock);
 	if (kv->tid)
 		(void)syscall(SYS_tgkill, getpid(), kv->tid, KICK_SIGNAL);
