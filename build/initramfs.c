@@ -28,7 +28,7 @@ const char *const initramfs_modules_all[] = {
 };
 
 /* Names the result by all that it depends on. */
-static void hash_inputs(const struct kernel *kernel, const char *const modules[],
+static void hash_inputs(const struct kernel_package *kernel, const char *const modules[],
 			char ret_hex[SHA256_HEX_SIZE])
 {
 	struct sha256 hash;
@@ -108,7 +108,7 @@ finish:
 	return r == -ENOMEM ? err_set(err, r, "out of memory for the initramfs") : r;
 }
 
-int initramfs_get(const struct kernel *kernel, const char *const modules[],
+int initramfs_get(const struct kernel_package *kernel, const char *const modules[],
 		  char ret_path[PATH_MAX], struct err *err)
 {
 	struct module_list list = { .count = 0 };

@@ -17,7 +17,7 @@
 #include <limits.h>
 
 struct err;
-struct kernel;
+struct kernel_package;
 
 /*
  * NULL-ended lists of module names.  The first is enough for a virtio-fs root
@@ -34,7 +34,7 @@ extern const char *const initramfs_modules_all[];
  *
  * Returns 0 and fills @ret_path, or a negative errno.
  */
-int initramfs_get(const struct kernel *kernel, const char *const modules[],
+int initramfs_get(const struct kernel_package *kernel, const char *const modules[],
 		  char ret_path[PATH_MAX], struct err *err);
 
 #endif /* BUILD_INITRAMFS_H */

@@ -353,7 +353,7 @@ static int fetch_deb(bool refresh, const char *dir, struct err *err)
 
 /* ---- the cache ---- */
 
-static int use_folder(const char *base, const char *id, struct kernel *ret_kernel, struct err *err)
+static int use_folder(const char *base, const char *id, struct kernel_package *ret_kernel, struct err *err)
 {
 	char path[PATH_MAX], *text;
 	size_t len;
@@ -376,7 +376,7 @@ static int use_folder(const char *base, const char *id, struct kernel *ret_kerne
 }
 
 /* -ENOENT: nothing usable there. */
-static int use_current(const char *base, struct kernel *ret_kernel, struct err *err)
+static int use_current(const char *base, struct kernel_package *ret_kernel, struct err *err)
 {
 	char path[PATH_MAX], *id;
 	size_t len;
@@ -434,7 +434,7 @@ static int fetch(bool refresh, const char *base, const char *temp, struct err *e
 	return r < 0 ? r : file_write_atomic(path, id, strlen(id), 0644, err);
 }
 
-static int fetch_locked(bool refresh, const char *base, struct kernel *ret_kernel, struct err *err)
+static int fetch_locked(bool refresh, const char *base, struct kernel_package *ret_kernel, struct err *err)
 {
 	char temp[PATH_MAX], lock_path[PATH_MAX];
 	int lock, r = file_path(lock_path, err, base, "/lock", NULL);
@@ -463,7 +463,7 @@ static int fetch_locked(bool refresh, const char *base, struct kernel *ret_kerne
 	return r;
 }
 
-int kernel_get(bool refresh, struct kernel *ret_kernel, struct err *err)
+int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct err *err)
 {
 	char base[PATH_MAX];
 	int r = file_cache_dir("kernels/debian-cloud-amd64", base, err);

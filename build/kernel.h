@@ -18,7 +18,7 @@
 
 struct err;
 
-struct kernel {
+struct kernel_package {
 	char id[256];	/* package and version: changes whenever the files do */
 	char release[128];	/* as uname -r in the guest */
 	char vmlinuz[PATH_MAX];	/* the compressed bzImage */
@@ -33,7 +33,7 @@ struct kernel {
  * when it cannot download, -EBADMSG when the package is not as expected, or
  * another negative errno.
  */
-int kernel_get(bool refresh, struct kernel *ret_kernel, struct err *err);
+int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct err *err);
 
 /*
  * Unpacks kernel and modules of a Debian package file (.deb) into folder @into,

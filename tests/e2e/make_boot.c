@@ -16,10 +16,10 @@
 static int write_boot(const char *conf_path, const char *out, struct err *err)
 {
 	char initramfs[PATH_MAX], *conf, *base, *both;
-	static struct kernel kernel;
+	static struct kernel_package kernel;
 	size_t conf_len, base_len, size;
 	struct cpio c;
-	int r = kernel_get(false, &kernel, err);
+	int r = kernel_package_get(false, &kernel, err);
 
 	if (r == 0)
 		r = initramfs_get(&kernel, initramfs_modules_all, initramfs, err);

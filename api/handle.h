@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the public handles hold, shared by the files of this folder. */
+#ifndef API_HANDLE_H
+#define API_HANDLE_H
+
+#include "api/session.h"
+#include "machine/control.h"
+#include "machine/spec.h"
+#include "os/err.h"
+#include "roux/roux.h"
+
+#include <sys/types.h>
+
+struct oci_config;
+struct oci_image;
+
+#define CONSOLE_TAIL 8192u	/* bytes of console output kept */
+
+struct roux_machine {
+	struct machine_spec spec;
+	struct oci_image *image;	/* owned, NULL without one */
+	const struct oci_config *config;	/* of the image, NULL without one */
+	char *vmm;	/* path of the roux command */
+	unsigned start_timeout_ms;
+	pid_t pid;	/* of the VM's process, 0 before and after */
+	int sock;	/* control socket, -1 */
+	enum roux_state state;
+	char reason[256];
+	char engine[16];
+	struct control_msg *msg;	/* receive buffer */
+	int ready_fd;	/* the agent's first connection until somebody uses it, -1 */
+	struct {
+		int32_t id, result;
+		int fd;
+		bool done;
+	} connect;	/* the connection being made */
+	uint64_t phase[ROUX_PHASES];
+	roux_console_fn console;
+	void *console_ctx;
+	char tail[CONSOLE_TAIL + 1];
+	size_t tail_len;
+};
+
+/* Copies an internal report to the caller's; returns @code. */
+int give_error(struct roux_error *error, const struct err *err, int code);
+
+/* Image, kernel and initramfs into machine->spec.  0 or a negative errno. */
+int prepare(struct roux_machine *machine, const struct roux_options *options, struct err *err);
+
+/* A stream to the guest's agent with HELLO exchanged.  0 or a negative errno. */
+int machine_session(struct roux_machine *machine, struct session *ret_session, struct err *err);
+
+/* Handles control messages that are there; blocks up to @timeout_ms for the first. */
+int machine_events(struct roux_machine *machine, int timeout_ms);
+
+#endif /* API_HANDLE_H */

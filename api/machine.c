@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A machine as its owner sees it: the VM's process and the control socket to it. */
+#include "api/handle.h"
+
+#include "abi/agent.h"
+#include "oci/image.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define START_TIMEOUT_MS 60000u
+#define CONNECT_TIMEOUT_MS 10000u
+#define CONTROL_FD 3	/* where the VM's process finds its socket */
+
+extern char **environ;
+
+int give_error(struct roux_error *error, const struct err *err, int code)
+{
+	if (error) {
+		error->code = code;
+		(void)snprintf(error->message, sizeof(error->message), "%s", err->msg[0] ? err->msg : strerror(-code));
+	}
+	return code;
+}
+
+const char *roux_version(void)
+{
+	return ROUX_VERSION;
+}
+
+/* Options of an older program are shorter: what is missing is zero. */
+static void take_options(struct roux_options *o, const struct roux_options *given)
+{
+	*o = (struct roux_options){ .size = 0 };
+	memcpy(o, given, given->size < sizeof(*o) ? given->size : sizeof(*o));
+}
+
+static const char *vmm_path(const struct roux_options *o)
+{
+	const char *env = getenv("ROUX_VMM");
+
+	return o->vmm ? o->vmm : env && *env ? env : ROUX_VMM_PATH;
+}
+
+int roux_machine_create(const struct roux_options *options, struct roux_machine **ret_machine,
+			struct roux_error *error)
+{
+	struct roux_machine *m = calloc(1, sizeof(*m));
+	struct roux_options o;
+	struct err err = { 0 };
+	int r;
+
+	if (!m)
+		return give_error(error, &err, -ENOMEM);
+	take_options(&o, options);
+	m->sock = m->ready_fd = m->connect.fd = -1;
+	m->phase[ROUX_PHASE_BEGIN] = monotonic_ns();
+	m->start_timeout_ms = o.start_timeout_ms ? o.start_timeout_ms : START_TIMEOUT_MS;
+	m->msg = malloc(sizeof(*m->msg));
+	m->vmm = strdup(vmm_path(&o));
+	r = m->msg && m->vmm ? prepare(m, &o, &err) : -ENOMEM;
+	if (r < 0) {
+		roux_machine_destroy(m);
+		return give_error(error, &err, r);
+	}
+	*ret_machine = m;
+	return 0;
+}
+
+/* ------------------------------------------------------------------ process */
+
+static int spawn(struct roux_machine *m, struct err *err)
+{
+	char *const argv[] = { m->vmm, (char *)(uintptr_t)"vmm", NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
+	(void)setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int));
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	/* dup2 onto itself would keep close-on-exec: go through a free number. */
+	if (pair[1] == CONTROL_FD) {
+		int moved = fcntl(pair[1], F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+
+		(void)close(pair[1]);
+		pair[1] = moved;
+	}
+	(void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&actions, pair[1], CONTROL_FD);
+	/* A group of its own: Ctrl-C on the terminal is the owner's business. */
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setpgroup(&attr, 0);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+	r = posix_spawn(&m->pid, m->vmm, &actions, &attr, argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attr);
+	(void)close(pair[1]);
+	if (r) {
+		m->pid = 0;
+		(void)close(pair[0]);
+		return err_set(err, -r, "cannot run %s: %s", m->vmm, strerror(r));
+	}
+	m->sock = pair[0];
+	m->phase[ROUX_PHASE_SPAWNED] = monotonic_ns();
+	return 0;
+}
+
+static void set_reason(struct roux_machine *m, enum roux_state state, const char *why)
+{
+	m->state = state;
+	(void)snprintf(m->reason, sizeof(m->reason), "%.*s", (int)sizeof(m->reason) - 1, why);
+}
+
+/* Its socket closed without a word: say how it died. */
+static void process_gone(struct roux_machine *m)
+{
+	int status;
+
+	if (m->state == ROUX_STOPPED || m->state == ROUX_FAILED)
+		return;
+	set_reason(m, ROUX_FAILED, "the VM's process ended unexpectedly");
+	if (m->pid > 0 && waitpid(m->pid, &status, 0) == m->pid) {
+		m->pid = 0;
+		if (WIFSIGNALED(status))
+			(void)snprintf(m->reason, sizeof(m->reason), "the VM's process was killed by signal %d (%s)",
+				       WTERMSIG(status), strsignal(WTERMSIG(status)));
+	}
+}
+
+/* ------------------------------------------------------------------- events */
+
+static void keep_console(struct roux_machine *m, const char *data, size_t len)
+{
+	if (len > CONSOLE_TAIL) {
+		data += len - CONSOLE_TAIL;
+		len = CONSOLE_TAIL;
+	}
+	if (m->tail_len + len > CONSOLE_TAIL) {
+		size_t drop = m->tail_len + len - CONSOLE_TAIL;
+
+		memmove(m->tail, m->tail + drop, m->tail_len - drop);
+		m->tail_len -= drop;
+	}
+	memcpy(m->tail + m->tail_len, data, len);
+	m->tail_len += len;
+	m->tail[m->tail_len] = '\0';
+}
+
+static void on_ended(struct roux_machine *m, const struct control_msg *msg)
+{
+	switch ((enum control_end)msg->value) {
+	case CONTROL_END_POWEROFF:
+		set_reason(m, ROUX_STOPPED, msg->text);
+		break;
+	case CONTROL_END_RESET:	/* panic=-1 turns a panic into a reset */
+		set_reason(m, ROUX_FAILED, strstr(m->tail, "Kernel panic") ? "the guest kernel panicked" :
+			   "the guest reset itself");
+		break;
+	case CONTROL_END_CRASH:
+	case CONTROL_END_ERROR:
+		set_reason(m, ROUX_FAILED, msg->text);
+		break;
+	}
+}
+
+static void on_message(struct roux_machine *m, int fd)
+{
+	const struct control_msg *msg = m->msg;
+
+	switch ((enum control_type)msg->type) {
+	case CONTROL_STARTED:
+		(void)snprintf(m->engine, sizeof(m->engine), "%.15s", msg->text);
+		m->phase[ROUX_PHASE_LOADED] = monotonic_ns();
+		break;
+	case CONTROL_FAILED:
+		set_reason(m, ROUX_FAILED, msg->text);
+		break;
+	case CONTROL_CONSOLE:
+		keep_console(m, msg->text, msg->len);
+		if (m->console)
+			m->console(m->console_ctx, msg->text, msg->len);
+		break;
+	case CONTROL_READY:
+		if (m->ready_fd < 0) {
+			m->ready_fd = fd;
+			fd = -1;
+		}
+		break;
+	case CONTROL_CONNECTED:
+		if (msg->value == m->connect.id && !m->connect.done) {
+			m->connect.result = msg->value2;
+			m->connect.fd = fd;
+			m->connect.done = true;
+			fd = -1;
+		}
+		break;
+	case CONTROL_ENDED:
+		on_ended(m, msg);
+		break;
+	case CONTROL_SPEC:
+	case CONTROL_CONNECT:
+	case CONTROL_CONSOLE_INPUT:
+		break;
+	}
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+int machine_events(struct roux_machine *m, int timeout_ms)
+{
+	while (m->sock >= 0) {
+		int fd, r = poll(&(struct pollfd){ .fd = m->sock, .events = POLLIN }, 1, timeout_ms);
+
+		if (r <= 0)
+			return r < 0 ? -errno : 0;
+		r = control_recv(m->sock, m->msg, &fd);
+		if (r == -EAGAIN)
+			return 0;
+		if (r <= 0) {
+			(void)close(m->sock);
+			m->sock = -1;
+			process_gone(m);
+			return 0;
+		}
+		on_message(m, fd);
+		timeout_ms = 0;
+	}
+	return 0;
+}
+
+enum roux_state roux_machine_dispatch(struct roux_machine *m)
+{
+	(void)machine_events(m, 0);
+	return m->state;
+}
+
+/* -------------------------------------------------------------------- start */
+
+static bool ended(const struct roux_machine *m)
+{
+	return m->state == ROUX_STOPPED || m->state == ROUX_FAILED;
+}
+
+/* The agent's first connection begins with HELLO; after a failed boot an ERROR follows. */
+static int check_ready(struct roux_machine *m, uint64_t deadline, struct session *s, struct err *err)
+{
+	struct frame f;
+	int r = session_open(s, m->ready_fd, err);
+
+	m->ready_fd = -1;
+	if (r < 0)
+		return r;
+	r = session_wait(s, deadline, &f);
+	if (r == 0 && f.type != AGENT_HELLO)
+		r = -EPROTO;
+	if (r < 0)
+		return err_set(err, r, "the guest's agent does not answer: %s", strerror(-r));
+	if (session_next(s, &f) == 1 && f.type == AGENT_ERROR)
+		return session_error(&f, err);
+	return 0;
+}
+
+int roux_machine_start(struct roux_machine *m, struct roux_error *error)
+{
+	uint64_t deadline = monotonic_ns() + m->start_timeout_ms * 1000000ull;
+	struct err err = { 0 };
+	char *text;
+	int r;
+
+	if (m->pid || ended(m))
+		return give_error(error, &err, -EALREADY);
+	text = machine_spec_text(&m->spec);
+	r = text ? spawn(m, &err) : -ENOMEM;
+	if (r == 0)
+		r = control_send(m->sock, CONTROL_SPEC, 0, 0, text, strlen(text), -1);
+	free(text);
+	while (r == 0 && m->ready_fd < 0 && !ended(m)) {
+		uint64_t now = monotonic_ns();
+
+		if (now >= deadline)
+			r = err_set(&err, -ETIMEDOUT, "the guest did not become ready within %u s",
+				    m->start_timeout_ms / 1000);
+		else
+			r = machine_events(m, (int)((deadline - now) / 1000000 + 1));
+		if (r == -EINTR)
+			r = err_set(&err, -EINTR, "interrupted");
+	}
+	if (r == 0 && ended(m))
+		r = err_set(&err, -EIO, "%s", m->reason[0] ? m->reason : "the guest powered off before it was ready");
+	if (r < 0)
+		return give_error(error, &err, r);
+	m->state = ROUX_RUNNING;
+	m->phase[ROUX_PHASE_READY] = monotonic_ns();
+	return 0;
+}
+
+/* ----------------------------------------------------------------- sessions */
+
+static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	int r;
+
+	m->connect.id++;
+	m->connect.done = false;
+	r = m->sock < 0 ? -ENOTCONN :
+		control_send(m->sock, CONTROL_CONNECT, m->connect.id, (int32_t)AGENT_PORT, NULL, 0, -1);
+	while (r == 0 && !m->connect.done && !ended(m)) {
+		uint64_t now = monotonic_ns();
+
+		r = now >= deadline ? -ETIMEDOUT : machine_events(m, (int)((deadline - now) / 1000000 + 1));
+		if (r == -EINTR)
+			r = 0;
+	}
+	if (r == 0)
+		r = m->connect.done ? m->connect.result : -ENOTCONN;
+	if (r < 0)
+		return err_set(err, r, "cannot reach the guest: %s", ended(m) && m->reason[0] ? m->reason : strerror(-r));
+	return m->connect.fd;
+}
+
+int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
+{
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	struct frame f;
+	int r;
+
+	if (m->ready_fd >= 0) {
+		r = check_ready(m, deadline, ret_session, err);
+	} else {
+		int fd = connect_agent(m, deadline, err);
+
+		if (fd < 0)
+			return fd;
+		r = session_open(ret_session, fd, err);
+		if (r < 0)
+			return r;
+		r = session_wait(ret_session, deadline, &f);
+		if (r == 0 && f.type != AGENT_HELLO)
+			r = -EPROTO;
+		if (r < 0)
+			(void)err_set(err, r, "the guest's agent does not answer: %s", strerror(-r));
+	}
+	if (r < 0)
+		session_close(ret_session);
+	return r;
+}
+
+/* ------------------------------------------------------------------- others */
+
+void roux_machine_destroy(struct roux_machine *m)
+{
+	if (!m)
+		return;
+	if (m->sock >= 0)
+		(void)close(m->sock);
+	if (m->ready_fd >= 0)
+		(void)close(m->ready_fd);
+	if (m->pid > 0) {
+		/* It stops by itself when its socket closes; do not depend on that. */
+		(void)kill(m->pid, SIGKILL);
+		while (waitpid(m->pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	oci_image_close(m->image);
+	machine_spec_finish(&m->spec);
+	free(m->msg);
+	free(m->vmm);
+	free(m);
+}
+
+void roux_machine_on_console(struct roux_machine *m, roux_console_fn fn, void *ctx)
+{
+	m->console = fn;
+	m->console_ctx = ctx;
+}
+
+const char *roux_machine_console_tail(const struct roux_machine *m)
+{
+	return m->tail;
+}
+
+int roux_machine_fd(const struct roux_machine *m)
+{
+	return m->sock;
+}
+
+const char *roux_machine_reason(const struct roux_machine *m)
+{
+	return m->reason;
+}
+
+const char *roux_machine_engine(const struct roux_machine *m)
+{
+	return m->engine;
+}
+
+int roux_machine_pid(const struct roux_machine *m)
+{
+	return (int)m->pid;
+}
+
+uint64_t roux_machine_phase_ns(const struct roux_machine *m, enum roux_phase phase)
+{
+	return phase < ROUX_PHASES ? m->phase[phase] : 0;
+}
+
+/* "SIGTERM", "TERM" or a number. */
+static int signal_number(const char *name)
+{
+	if (strncmp(name, "SIG", 3) == 0)
+		name += 3;
+	for (int s = 1; s < NSIG; s++) {
+		const char *abbrev = sigabbrev_np(s);
+
+		if (abbrev && strcmp(abbrev, name) == 0)
+			return s;
+	}
+	return atoi(name) > 0 && atoi(name) < NSIG ? atoi(name) : SIGTERM;
+}
+
+int roux_machine_stop_signal(const struct roux_machine *m)
+{
+	return m->config && m->config->stop_signal[0] ? signal_number(m->config->stop_signal) : SIGTERM;
+}

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From what a caller wants to a machine spec: image, kernel, initramfs, guest configuration. */
+#include "api/handle.h"
+
+#include "abi/guest_conf.h"
+#include "build/initramfs.h"
+#include "build/kernel.h"
+#include "oci/image.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/*
+ * What every guest gets: no search for hardware that is not there, no waiting
+ * for calibration, reset (seen by roux) instead of a hang after a panic.
+ */
+#define CMDLINE "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable no_timer_check " \
+	"random.trust_cpu=on mitigations=off cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
+
+struct text {
+	char buf[GUEST_CONF_SIZE_MAX];
+	size_t len;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(t->buf + t->len, sizeof(t->buf) - t->len, fmt, ap);
+	va_end(ap);
+	t->len += (size_t)n;
+	if (t->len >= sizeof(t->buf))
+		t->len = sizeof(t->buf) - 1;
+}
+
+static int add_share(struct machine_spec *spec, const char *tag, const char *path, bool read_only,
+		     enum spec_cache cache, struct err *err)
+{
+	struct spec_share *s = &spec->share[spec->nshares];
+
+	if (spec->nshares == SPEC_SHARES_MAX)
+		return err_set(err, -EINVAL, "a machine can share at most %d folders", SPEC_SHARES_MAX);
+	s->path = realpath(path, NULL);
+	if (!s->path)
+		return err_set(err, -errno, "cannot share %s: %s", path, strerror(errno));
+	s->tag = strdup(tag);
+	s->read_only = read_only;
+	s->cache = cache;
+	spec->nshares++;
+	return s->tag ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+static int add_root(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+{
+	const char *rootfs;
+	bool unpacked;
+	int r;
+
+	if (!o->image)
+		return 0;
+	r = oci_image_open(o->image, &m->image, err);
+	if (r == 0)
+		r = oci_image_rootfs(m->image, NULL, &rootfs, err);
+	if (r < 0)
+		return r;
+	m->config = oci_image_config(m->image);
+	/* Unpacked images never change; a plain folder may be edited while the VM runs. */
+	unpacked = oci_image_digest(m->image)[0] != '\0';
+	r = add_share(&m->spec, "root", rootfs, true, unpacked ? SPEC_CACHE_ALWAYS : SPEC_CACHE_AUTO, err);
+	add(conf, "root=virtiofs:root\n");
+	add(conf, o->read_only ? "readonly=yes\n" : "overlay=tmpfs\n");
+	return r;
+}
+
+static int add_shares(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < o->nshares && r == 0; i++) {
+		const struct roux_share *s = &o->shares[i];
+		struct stat st;
+		char tag[16];
+
+		if (!s->host || !s->guest || s->guest[0] != '/' || strchr(s->guest, '\n'))
+			return err_set(err, -EINVAL, "a shared folder needs an absolute path in the guest, not '%s'",
+				       s->guest ? s->guest : "");
+		if (stat(s->host, &st) < 0)
+			return err_set(err, -errno, "cannot share %s: %s", s->host, strerror(errno));
+		if (!S_ISDIR(st.st_mode))
+			return err_set(err, -ENOTDIR, "cannot share %s: only folders can be shared", s->host);
+		(void)snprintf(tag, sizeof(tag), "share%u", i);
+		r = add_share(&m->spec, tag, s->host, s->read_only, SPEC_CACHE_AUTO, err);
+		add(conf, "mount=virtiofs:%s:%s:%s\n", s->read_only ? "ro" : "rw", tag, s->guest);
+	}
+	return r;
+}
+
+static int add_disks(struct roux_machine *m, const struct roux_options *o, struct err *err)
+{
+	if (o->ndisks > SPEC_DISKS_MAX)
+		return err_set(err, -EINVAL, "a machine can have at most %d disks", SPEC_DISKS_MAX);
+	for (unsigned i = 0; i < o->ndisks; i++) {
+		struct spec_disk *d = &m->spec.disk[m->spec.ndisks++];
+
+		d->path = realpath(o->disks[i].path, NULL);
+		d->read_only = o->disks[i].read_only;
+		d->overlay = o->disks[i].overlay;
+		if (!d->path)
+			return err_set(err, -errno, "disk %s: %s", o->disks[i].path, strerror(errno));
+	}
+	return 0;
+}
+
+static int add_kernel(struct roux_machine *m, const struct roux_options *o, struct err *err)
+{
+	const char *const *modules = m->spec.ndisks ? initramfs_modules_all : initramfs_modules_minimal;
+	struct kernel_package package;
+	char initrd[PATH_MAX];
+	int r;
+
+	if (o->kernel) {
+		m->spec.kernel = realpath(o->kernel, NULL);
+		if (!m->spec.kernel)
+			return err_set(err, -errno, "kernel %s: %s", o->kernel, strerror(errno));
+		r = initramfs_get(NULL, modules, initrd, err);
+	} else {
+		r = kernel_package_get(false, &package, err);
+		if (r == 0)
+			r = initramfs_get(&package, modules, initrd, err);
+		if (r == 0)
+			m->spec.kernel = strdup(package.vmlinuz);
+	}
+	if (r < 0)
+		return r;
+	m->spec.initrd[0] = strdup(initrd);
+	m->spec.ninitrds = 1;
+	return m->spec.kernel && m->spec.initrd[0] ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+static int finish_spec(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+{
+	char cmdline[2048];
+	int n;
+
+	if (o->engine) {
+		m->spec.engine = strdup(o->engine);
+		if (!m->spec.engine)
+			return err_set(err, -ENOMEM, "out of memory");
+	}
+	if (o->cpus)
+		m->spec.cpus = o->cpus;
+	if (o->memory)
+		m->spec.memory = (o->memory + (2u << 20) - 1) & ~(uint64_t)((2u << 20) - 1);
+	n = snprintf(cmdline, sizeof(cmdline), "%s%s%s", CMDLINE, o->append ? " " : "", o->append ? o->append : "");
+	if (n < 0 || (size_t)n >= sizeof(cmdline))
+		return err_set(err, -E2BIG, "the kernel command line is too long");
+	m->spec.cmdline = strdup(cmdline);
+	m->spec.guest_conf = strdup(conf->buf);
+	return m->spec.cmdline && m->spec.guest_conf ? 0 : err_set(err, -ENOMEM, "out of memory");
+}
+
+int prepare(struct roux_machine *m, const struct roux_options *o, struct err *err)
+{
+	struct text *conf = calloc(1, sizeof(*conf));
+	struct timespec now;
+	int r;
+
+	if (!conf)
+		return err_set(err, -ENOMEM, "out of memory");
+	machine_spec_init(&m->spec);
+	r = add_root(m, o, conf, err);
+	m->phase[ROUX_PHASE_IMAGE] = monotonic_ns();
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	add(conf, "hostname=%s\n", o->hostname ? o->hostname : "roux");
+	add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
+	if (r == 0)
+		r = add_shares(m, o, conf, err);
+	if (r == 0)
+		r = add_disks(m, o, err);
+	if (r == 0)
+		r = add_kernel(m, o, err);
+	m->phase[ROUX_PHASE_KERNEL] = monotonic_ns();
+	if (r == 0)
+		r = finish_spec(m, o, conf, err);
+	if (r == 0)
+		r = machine_spec_check(&m->spec, err);
+	free(conf);
+	return r;
+}

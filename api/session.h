@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Host side of one agent session (abi/agent.h): frames in and out of a stream. */
+#ifndef API_SESSION_H
+#define API_SESSION_H
+
+#include "base/frame.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+struct session {
+	int fd;	/* stream to the agent, owned; -1 when closed */
+	uint8_t *in;	/* received bytes, owned */
+	size_t in_len, in_cap;
+	size_t taken;	/* bytes of the frame handed out last */
+};
+
+/* Takes over @fd and says HELLO.  0 or a negative errno. */
+int session_open(struct session *s, int fd, struct err *err);
+void session_close(struct session *s);
+
+/* Sends one frame with raw payload.  Blocks; 0 or a negative errno. */
+int session_send(struct session *s, uint8_t type, const void *data, size_t len);
+
+/* Sends a frame built with base/frame.h. */
+int session_send_frame(struct session *s, const void *frame, size_t len);
+
+/*
+ * Reads what is there (one read(2)) or takes a frame already received.  Returns 1
+ * and fills @ret_frame, valid until the next call; 0 when more must be read,
+ * -EPIPE at the end of the stream, -EPROTO for a broken frame.
+ */
+int session_next(struct session *s, struct frame *ret_frame);
+int session_fill(struct session *s);
+
+/* Waits for one frame until CLOCK_MONOTONIC @deadline_ns.  0, -ETIMEDOUT, or as above. */
+int session_wait(struct session *s, uint64_t deadline_ns, struct frame *ret_frame);
+
+/* Turns an ERROR frame into a negative errno and a sentence. */
+int session_error(const struct frame *frame, struct err *err);
+
+uint64_t monotonic_ns(void);
+
+#endif /* API_SESSION_H */
