@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "os/blob.h"
 #include "os/err.h"
 #include "tests/unit/fuse_client.h"
 #include "virtio/fs/fs.h"
@@ -724,6 +725,49 @@ static void test_access_follows_the_mode(void **state)
 	assert_int_equal(fc_call(&fc, FUSE_ACCESS, node), 0);
 }
 
+static void test_saved_share_goes_on_in_another_process(void **state)
+{
+	uint64_t dir, sub, node, fh, gone, gone_fh, again;
+	struct virtio_fs_options opt = { .tag = "share", .path = root };
+	struct virtio_device *dev;
+	struct blob_reader in;
+	struct blob blob = { 0 };
+	struct fuse_attr attr;
+
+	assert_true(make_dir(ROOT, "dir", 0755, &dir) > 0);
+	assert_true(make_dir(dir, "sub", 0755, &sub) > 0);
+	assert_true(fc_create(&fc, sub, "f", O_RDWR, 0644, &node, &fh) > 0);
+	assert_true(fc_write(&fc, node, fh, 0, "before", 6) > 0);
+	assert_true(fc_create(&fc, sub, "gone", O_RDWR, 0644, &gone, &gone_fh) > 0);
+	assert_int_equal(rename_to(dir, "sub", ROOT, "moved", 0), 0);
+	assert_int_equal(remove_entry(FUSE_UNLINK, sub, "gone"), 0);
+	virtio_mmio_save(drv.mmio, &blob);
+	assert_false(blob.failed);
+	virtio_mmio_destroy(drv.mmio);
+	virtio_device_destroy(drv.dev);
+	assert_int_equal(virtio_fs_create(drv.loop, &opt, &dev, NULL), 0);
+	drv_attach(&drv, dev);
+
+	for (size_t n = 0; n < blob.len; n++) {	/* every truncation is noticed */
+		in = (struct blob_reader){ .at = blob.bytes, .left = n };
+		assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), -EINVAL);
+	}
+	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
+	assert_int_equal(in.left, 0);
+	assert_true(fc_write(&fc, node, fh, 6, " after", 6) > 0);
+	assert_int_equal(fc_read(&fc, node, fh, 0, 100), 12);
+	assert_memory_equal(fc_out(&fc), "before after", 12);
+	assert_true(fc_lookup(&fc, sub, "f", &again) > 0);
+	assert_int_equal(again, node);
+	assert_int_equal(getattr(gone, &attr), -ESTALE);
+	assert_int_equal(fc_read(&fc, node, gone_fh, 0, 1), -EBADF);
+	assert_true(fc_create(&fc, ROOT, "new", O_RDWR, 0644, &again, &fh) > 0);
+	assert_int_not_equal(again, gone);
+	fc_forget(&fc, node, 2);
+	blob_finish(&blob);
+}
+
 static int setup_read_only(void **state)
 {
 	(void)make_dirs(state);
@@ -869,6 +913,7 @@ int main(void)
 		T(test_space_seek_copy_and_sync),
 		T(test_nameless_files_can_get_a_name),
 		T(test_access_follows_the_mode),
+		T(test_saved_share_goes_on_in_another_process),
 		cmocka_unit_test_setup_teardown(test_read_only_share_refuses_every_change,
 						setup_read_only, teardown),
 		cmocka_unit_test_setup_teardown(test_image_share_needs_no_opens_and_keeps_absent_names,

@@ -251,6 +251,24 @@ static void fs_reset(struct virtio_device *dev)
 	share_reset(fs->share);
 }
 
+/* Requests that wait for a lock cannot travel: their callers may ask again. */
+static void fs_save(struct virtio_device *dev, struct blob *out)
+{
+	struct fs *fs = fs_of(dev);
+	struct fs_request *r;
+
+	while ((r = fs->parked)) {
+		fs->parked = r->next;
+		finish(fs, r, request_fail(&r->fuse, -EINTR));
+	}
+	share_save(fs->share, out);
+}
+
+static int fs_restore(struct virtio_device *dev, struct blob_reader *in)
+{
+	return share_restore(fs_of(dev)->share, in);
+}
+
 static void free_list(struct fs_request *r)
 {
 	struct fs_request *next;
@@ -283,6 +301,8 @@ static const struct virtio_device_ops fs_ops = {
 	.notified = fs_notified,
 	.drain = fs_drain,
 	.reset = fs_reset,
+	.save = fs_save,
+	.restore = fs_restore,
 	.destroy = fs_destroy,
 };
 
