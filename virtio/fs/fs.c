@@ -80,6 +80,9 @@ static void give_spare(struct fs *fs, struct fs_request *r)
 
 static void finish(struct fs *fs, struct fs_request *r, int64_t written)
 {
+	/* A read may have filled pages before it failed. */
+	if (r->fuse.in.opcode == FUSE_READ && written == (int64_t)sizeof(struct fuse_out_header))
+		queue_wrote(&fs->dev.queue[r->queue], &r->chain, r->chain.write_len);
 	virtio_push(&fs->dev, r->queue, &r->chain, (uint32_t)written);
 	give_spare(fs, r);
 }
@@ -194,7 +197,8 @@ static void serve(struct fs *fs, struct fs_request *r)
 	bool unlocks;
 
 	if (request_read(&r->fuse, fs->share, &r->chain) < 0) {
-		finish(fs, r, 0);
+		virtio_push(&fs->dev, r->queue, &r->chain, 0);	/* no header: nobody to answer */
+		give_spare(fs, r);
 		return;
 	}
 	if (r->fuse.in.opcode == FUSE_INTERRUPT) {

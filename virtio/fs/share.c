@@ -577,29 +577,42 @@ void handle_put(struct share *s, struct handle *h)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-void handle_close(struct share *s, uint64_t id)
+static void close_locked(struct share *s, uint64_t id)
 {
-	struct handle *h;
+	struct handle *h = table_find(&s->handles, id);
 
-	(void)pthread_mutex_lock(&s->lock);
-	h = table_find(&s->handles, id);
 	if (h) {
 		table_remove(&s->handles, id);
 		unref_handle(s, h);
 	}
+}
+
+void handle_close(struct share *s, uint64_t id)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	close_locked(s, id);
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
 void share_reset(struct share *s)
 {
+	(void)pthread_mutex_lock(&s->lock);
 	for (uint32_t id = 1; id <= s->handles.used; id++)
-		handle_close(s, id);
+		close_locked(s, id);
 	/* In any order: a node held by its children goes with the last of them. */
-	for (uint32_t id = 1; id <= s->nodes.used; id++)
-		node_forget(s, id, UINT64_MAX);
+	for (uint32_t id = 1; id <= s->nodes.used; id++) {
+		struct node *n = table_find(&s->nodes, id);
+
+		if (n && n != s->root) {
+			n->nlookup = 0;
+			free_unused(s, n);
+		}
+	}
 	lock_forget_node(s->root);
-	drop_implicit(s, s->root);
+	if (!s->root->uses)
+		drop_implicit(s, s->root);
 	s->minor = 0;
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 static unsigned default_budget(void)

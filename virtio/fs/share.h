@@ -107,7 +107,10 @@ struct share {
 int share_create(const struct virtio_fs_options *opt, struct share **ret_share, struct err *err);
 void share_destroy(struct share *share);
 
-/* Forgets all the guest knew, but the root.  No request may be under way. */
+/*
+ * Forgets all the guest knew, but the root.  Objects in use by requests under
+ * way go when those are done.
+ */
 void share_reset(struct share *share);
 
 /* Finds a node the guest names and pins its descriptor.  0, -ESTALE or another errno. */
