@@ -8,6 +8,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <linux/virtio_console.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -232,13 +233,33 @@ void virtio_console_resize(struct virtio_device *dev, uint16_t cols, uint16_t ro
 
 /* Descriptor mode: the callbacks of struct virtio_console_host on two fds. */
 
+/* write(2) that leaves the program's SIGPIPE alone: the error tells enough. */
+static ssize_t write_quietly(int fd, const void *bytes, size_t len)
+{
+	const struct timespec now = { 0 };
+	sigset_t pipe_only, old;
+	ssize_t n;
+	int saved;
+
+	(void)sigemptyset(&pipe_only);
+	(void)sigaddset(&pipe_only, SIGPIPE);
+	(void)pthread_sigmask(SIG_BLOCK, &pipe_only, &old);
+	n = write(fd, bytes, len);
+	saved = errno;
+	if (n < 0 && saved == EPIPE && !sigismember(&old, SIGPIPE))
+		(void)sigtimedwait(&pipe_only, NULL, &now);	/* the signal was for this thread */
+	(void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+	errno = saved;
+	return n;
+}
+
 static size_t fd_output(void *ctx, const void *bytes, size_t len)
 {
 	struct console *c = ctx;
 	size_t done = 0;
 
 	while (done < len) {
-		ssize_t n = write(c->out_fd, (const uint8_t *)bytes + done, len - done);
+		ssize_t n = write_quietly(c->out_fd, (const uint8_t *)bytes + done, len - done);
 
 		if (n < 0 && errno == EINTR)
 			continue;

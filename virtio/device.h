@@ -64,7 +64,10 @@ struct virtio_device_ops {
 	void (*drain)(struct virtio_device *dev);
 	/* Required, any thread; after drain.  Forgets all the driver told the device. */
 	void (*reset)(struct virtio_device *dev);
-	/* Optional; after drain.  Appends what restore() needs to go on. */
+	/*
+	 * Optional; after drain.  Appends what restore() needs to go on; may push
+	 * requests first that cannot be saved.
+	 */
 	void (*save)(struct virtio_device *dev, struct blob *out);
 	/* Optional; features and queues are restored already.  0, or -EINVAL for bad bytes. */
 	int (*restore)(struct virtio_device *dev, struct blob_reader *in);

@@ -484,10 +484,14 @@ static void save_queue(const struct queue *q, struct blob *out)
 void virtio_mmio_save(struct virtio_mmio *m, struct blob *out)
 {
 	struct virtio_device *dev = m->dev;
+	struct blob own = { 0 };
 
 	virtio_lock(dev);
 	dev->paused = true;
 	drain(dev);
+	/* First, as the device may answer requests it cannot save. */
+	if (dev->ops->save)
+		dev->ops->save(dev, &own);
 	blob_put_u32(out, STATE_VERSION);
 	blob_put_u32(out, dev->ops->id);
 	blob_put_u64(out, dev->acked);
@@ -501,8 +505,9 @@ void virtio_mmio_save(struct virtio_mmio *m, struct blob *out)
 	blob_put_u32(out, dev->ops->nqueues);
 	for (unsigned i = 0; i < dev->ops->nqueues; i++)
 		save_queue(&dev->queue[i], out);
-	if (dev->ops->save)
-		dev->ops->save(dev, out);
+	blob_put(out, own.bytes, own.len);
+	out->failed |= own.failed;
+	blob_finish(&own);
 	dev->paused = false;
 	ring_all(m);	/* a doorbell may have been answered with nothing meanwhile */
 	virtio_unlock(dev);

@@ -25,7 +25,10 @@
 
 struct virtio_mmio;
 
-/* Pulses the device's interrupt line.  Any thread, possibly with dev->lock held. */
+/*
+ * Pulses the device's interrupt line.  Any thread, possibly with dev->lock held:
+ * must not wait for a vCPU, nor take a lock that is held around bus accesses.
+ */
 typedef void (*virtio_irq_fn)(void *ctx);
 
 /*

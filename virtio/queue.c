@@ -202,15 +202,15 @@ void queue_unpop(struct queue *q)
 	q->next_avail--;
 }
 
-static void report_written(const struct queue *q, const struct chain *c, uint32_t written)
+void queue_wrote(const struct queue *q, const struct chain *c, uint32_t len)
 {
-	for (unsigned i = c->nread; written && i < c->nread + c->nwrite; i++) {
+	for (unsigned i = c->nread; len && i < c->nread + c->nwrite; i++) {
 		uint32_t part = (uint32_t)c->iov[i].iov_len;
 
-		if (part > written)
-			part = written;
+		if (part > len)
+			part = len;
 		mem_wrote(q->mem, c->gpa[i], part);
-		written -= part;
+		len -= part;
 	}
 }
 
@@ -219,9 +219,9 @@ void queue_push(struct queue *q, const struct chain *c, uint32_t written)
 	struct used_elem elem = { .id = htole32(c->head), .len = htole32(written) };
 	uint64_t off = RING_ENTRIES + sizeof(elem) * (uint64_t)(q->next_used & (q->size - 1u));
 
+	queue_wrote(q, c, written);
 	if (!q->ready)
 		return;
-	report_written(q, c, written);
 	memcpy(q->used_host + off, &elem, sizeof(elem));
 	mem_wrote(q->mem, q->used + off, sizeof(elem));
 	q->next_used++;

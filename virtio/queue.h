@@ -78,10 +78,16 @@ bool queue_pending(const struct queue *queue);
 
 /*
  * Returns @chain to the driver, telling it that the first @written bytes of the
- * writable part were written.  Reports the write to mem_wrote() first.  Does
- * nothing when the queue was stopped meanwhile.
+ * writable part were written.  Reports the write to mem_wrote() first.  When the
+ * queue was stopped meanwhile, that is all it does.
  */
 void queue_push(struct queue *queue, const struct chain *chain, uint32_t written);
+
+/*
+ * Reports the first @len writable bytes of @chain to mem_wrote().  Only for
+ * buffers that were written further than queue_push() will be told.
+ */
+void queue_wrote(const struct queue *queue, const struct chain *chain, uint32_t len);
 
 /* True when the driver wants an interrupt for what was pushed since the last call. */
 bool queue_wants_interrupt(struct queue *queue);

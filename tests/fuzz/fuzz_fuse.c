@@ -5,6 +5,7 @@
  *
  * The input: per request opcode, node, flags, then argument bytes.
  */
+#include "os/blob.h"
 #include "tests/fuzz/virtio_fuzz.h"
 #include "tests/unit/fuse_client.h"
 #include "virtio/fs/fs.h"
@@ -86,6 +87,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	const struct rlimit limit = { FILE_BYTES_MAX, FILE_BYTES_MAX };
 	struct virtio_device *dev;
 	struct fuse_client fc;
+	struct blob blob = { 0 };
+	struct blob_reader state;
 	uint8_t args[512];
 	uint64_t node;
 	struct drv d;
@@ -123,6 +126,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		fc_arg(&fc, args, n);
 		(void)fc_call(&fc, op, node);
 	}
+	virtio_mmio_save(d.mmio, &blob);
+	if (len % 2 && blob.len > 4)	/* a damaged state every second time */
+		blob.bytes[(data[0] * 256u + data[len - 1]) % blob.len] ^= data[len / 2];
+	state = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+	(void)virtio_mmio_restore(d.mmio, &state, NULL);
+	blob_finish(&blob);
+	drv_pump(&d);
 	fuzz_run(&d, in.at, in.left);
 	drv_finish(&d);
 	check_outside();

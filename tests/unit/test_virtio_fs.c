@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "os/blob.h"
 #include "os/err.h"
 #include "tests/unit/fuse_client.h"
 #include "virtio/fs/fs.h"
@@ -8,6 +9,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <limits.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -273,6 +275,20 @@ static void test_unknown_nodes_and_handles_are_refused(void **state)
 	assert_int_equal(getattr(node, &attr), -ESTALE);
 	fc_forget(&fc, ROOT, 1000);
 	assert_true(getattr(ROOT, &attr) > 0);	/* the root is never forgotten */
+}
+
+static void test_unmounting_forgets_everything(void **state)
+{
+	struct fuse_attr attr;
+	uint64_t node, fh;
+
+	assert_true(fc_create(&fc, ROOT, "f", O_RDWR, 0644, &node, &fh) > 0);
+	assert_int_equal(fc_call(&fc, FUSE_DESTROY, 0), 0);
+	assert_int_equal(getattr(ROOT, &attr), -EPROTO);	/* not before INIT */
+	assert_true(fc_init(&fc) > 0);
+	assert_int_equal(getattr(node, &attr), -ESTALE);
+	assert_true(fc_lookup(&fc, ROOT, "f", &node) > 0);
+	assert_int_equal(fc_read(&fc, node, fh, 0, 1), -EBADF);
 }
 
 static void test_attributes_can_be_changed(void **state)
@@ -724,6 +740,113 @@ static void test_access_follows_the_mode(void **state)
 	assert_int_equal(fc_call(&fc, FUSE_ACCESS, node), 0);
 }
 
+static void test_saved_share_goes_on_in_another_process(void **state)
+{
+	uint64_t dir, sub, node, fh, gone, gone_fh, again;
+	struct virtio_fs_options opt = { .tag = "share", .path = root };
+	struct virtio_device *dev;
+	struct blob_reader in;
+	struct blob blob = { 0 };
+	struct fuse_attr attr;
+
+	assert_true(make_dir(ROOT, "dir", 0755, &dir) > 0);
+	assert_true(make_dir(dir, "sub", 0755, &sub) > 0);
+	assert_true(fc_create(&fc, sub, "f", O_RDWR, 0644, &node, &fh) > 0);
+	assert_true(fc_write(&fc, node, fh, 0, "before", 6) > 0);
+	assert_true(fc_create(&fc, sub, "gone", O_RDWR, 0644, &gone, &gone_fh) > 0);
+	assert_int_equal(rename_to(dir, "sub", ROOT, "moved", 0), 0);
+	assert_int_equal(remove_entry(FUSE_UNLINK, sub, "gone"), 0);
+	virtio_mmio_save(drv.mmio, &blob);
+	assert_false(blob.failed);
+	virtio_mmio_destroy(drv.mmio);
+	virtio_device_destroy(drv.dev);
+	assert_int_equal(virtio_fs_create(drv.loop, &opt, &dev, NULL), 0);
+	drv_attach(&drv, dev);
+
+	for (size_t n = 0; n < blob.len; n++) {	/* every truncation is noticed */
+		in = (struct blob_reader){ .at = blob.bytes, .left = n };
+		assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), -EINVAL);
+	}
+	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
+	assert_int_equal(in.left, 0);
+	assert_true(fc_write(&fc, node, fh, 6, " after", 6) > 0);
+	assert_int_equal(fc_read(&fc, node, fh, 0, 100), 12);
+	assert_memory_equal(fc_out(&fc), "before after", 12);
+	assert_true(fc_lookup(&fc, sub, "f", &again) > 0);
+	assert_int_equal(again, node);
+	assert_int_equal(getattr(gone, &attr), -ESTALE);
+	assert_int_equal(fc_read(&fc, node, gone_fh, 0, 1), -EBADF);
+	assert_true(fc_create(&fc, ROOT, "new", O_RDWR, 0644, &again, &fh) > 0);
+	assert_int_not_equal(again, gone);
+	fc_forget(&fc, node, 2);
+	blob_finish(&blob);
+}
+
+static void *run_loop(void *loop)
+{
+	(void)loop_run(loop, NULL);
+	return NULL;
+}
+
+#define FLOOD 40u	/* requests */
+#define FLOOD_REPLY 0x5000u	/* bytes each */
+
+/* Offers reads and syncs, each with buffers of its own, without waiting for their replies. */
+static void flood(uint64_t node, uint64_t fh)
+{
+	const struct fuse_read_in read_in = { .fh = fh, .size = 16384 };
+	const struct fuse_fsync_in sync_in = { .fh = fh };
+	struct drv_seg seg[4];
+
+	for (unsigned i = 0; i < FLOOD; i++) {
+		gpa_t at = FUSE_REQ + (i + 1) * 0x100;
+		bool sync = i % 4 == 3;
+		unsigned n;
+
+		if (sync)
+			fc_arg(&fc, &sync_in, sizeof(sync_in));
+		else
+			fc_arg(&fc, &read_in, sizeof(read_in));
+		n = fc_segs(&fc, sync ? FUSE_FSYNC : FUSE_READ, node, seg);
+		memcpy(drv.ram + at, drv.ram + FUSE_REQ, 0x100);
+		seg[0].gpa = at;
+		seg[1].gpa = at + seg[0].len;
+		seg[n - 1] = (struct drv_seg){ FUSE_REPLY + i * FLOOD_REPLY, FLOOD_REPLY, true };
+		(void)drv_add(&drv, 1, seg, n);
+	}
+	drv_write(&drv, 0x50, 1);
+}
+
+static void test_nothing_is_written_after_a_reset(void **state)
+{
+	static uint8_t block[65536];
+	pthread_t thread;
+	uint64_t node, fh;
+
+	assert_true(fc_create(&fc, ROOT, "f", O_RDWR, 0644, &node, &fh) > 0);
+	assert_true(fc_write(&fc, node, fh, 0, block, sizeof(block)) > 0);
+	drv.has_thread = true;
+	assert_int_equal(pthread_create(&thread, NULL, run_loop, drv.loop), 0);
+	for (int i = 0; i < 60; i++) {
+		assert_true(fc_lookup(&fc, ROOT, "f", &node) > 0);
+		assert_true(fc_open(&fc, FUSE_OPEN, node, O_RDWR, &fh) > 0);
+		flood(node, fh);
+		(void)usleep((unsigned)i * 7);
+		drv_write(&drv, 0x70, 0);	/* at any moment of the work */
+		memset(drv.ram + FUSE_REPLY, 0xee, FLOOD * FLOOD_REPLY);
+		(void)usleep(300);
+		for (unsigned k = 0; k < FLOOD * FLOOD_REPLY; k++)
+			if (drv.ram[FUSE_REPLY + k] != 0xee)
+				fail_msg("byte %u written after reset %d", k, i);
+		assert_int_equal(drv_start(&drv, DRV_FEATURES_ALL), 15);
+		assert_true(fc_init(&fc) > 0);
+	}
+	loop_quit(drv.loop);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	drv.has_thread = false;
+}
+
 static int setup_read_only(void **state)
 {
 	(void)make_dirs(state);
@@ -855,6 +978,7 @@ int main(void)
 		T(test_o_direct_opens_work_at_any_alignment),
 		T(test_names_that_lead_outside_are_refused),
 		T(test_unknown_nodes_and_handles_are_refused),
+		T(test_unmounting_forgets_everything),
 		T(test_attributes_can_be_changed),
 		T(test_new_objects_belong_to_the_caller),
 		T(test_rename_replaces_refuses_and_exchanges),
@@ -869,6 +993,8 @@ int main(void)
 		T(test_space_seek_copy_and_sync),
 		T(test_nameless_files_can_get_a_name),
 		T(test_access_follows_the_mode),
+		T(test_saved_share_goes_on_in_another_process),
+		T(test_nothing_is_written_after_a_reset),
 		cmocka_unit_test_setup_teardown(test_read_only_share_refuses_every_change,
 						setup_read_only, teardown),
 		cmocka_unit_test_setup_teardown(test_image_share_needs_no_opens_and_keeps_absent_names,

@@ -80,6 +80,9 @@ static void give_spare(struct fs *fs, struct fs_request *r)
 
 static void finish(struct fs *fs, struct fs_request *r, int64_t written)
 {
+	/* A read may have filled pages before it failed. */
+	if (r->fuse.in.opcode == FUSE_READ && written == (int64_t)sizeof(struct fuse_out_header))
+		queue_wrote(&fs->dev.queue[r->queue], &r->chain, r->chain.write_len);
 	virtio_push(&fs->dev, r->queue, &r->chain, (uint32_t)written);
 	give_spare(fs, r);
 }
@@ -194,7 +197,8 @@ static void serve(struct fs *fs, struct fs_request *r)
 	bool unlocks;
 
 	if (request_read(&r->fuse, fs->share, &r->chain) < 0) {
-		finish(fs, r, 0);
+		virtio_push(&fs->dev, r->queue, &r->chain, 0);	/* no header: nobody to answer */
+		give_spare(fs, r);
 		return;
 	}
 	if (r->fuse.in.opcode == FUSE_INTERRUPT) {
@@ -251,6 +255,24 @@ static void fs_reset(struct virtio_device *dev)
 	share_reset(fs->share);
 }
 
+/* Requests that wait for a lock cannot travel: their callers may ask again. */
+static void fs_save(struct virtio_device *dev, struct blob *out)
+{
+	struct fs *fs = fs_of(dev);
+	struct fs_request *r;
+
+	while ((r = fs->parked)) {
+		fs->parked = r->next;
+		finish(fs, r, request_fail(&r->fuse, -EINTR));
+	}
+	share_save(fs->share, out);
+}
+
+static int fs_restore(struct virtio_device *dev, struct blob_reader *in)
+{
+	return share_restore(fs_of(dev)->share, in);
+}
+
 static void free_list(struct fs_request *r)
 {
 	struct fs_request *next;
@@ -283,6 +305,8 @@ static const struct virtio_device_ops fs_ops = {
 	.notified = fs_notified,
 	.drain = fs_drain,
 	.reset = fs_reset,
+	.save = fs_save,
+	.restore = fs_restore,
 	.destroy = fs_destroy,
 };
 

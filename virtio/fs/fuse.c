@@ -113,7 +113,8 @@ static int op_init(struct request *req, struct node *node)
 
 static int op_destroy(struct request *req, struct node *node)
 {
-	return 0;	/* the guest unmounted; INIT or reset starts afresh */
+	share_reset(req->share);	/* the guest unmounted: it sends no FORGETs for what it knew */
+	return 0;
 }
 
 static int op_forget(struct request *req, struct node *node)

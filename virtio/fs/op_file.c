@@ -170,7 +170,7 @@ int op_write(struct request *req, struct node *node)
 	r = handle_get(req->share, node, in->fh, &h);
 	if (r < 0)
 		return r;
-	if (h->sync && !req->may_wait) {
+	if (h->flags & (O_SYNC | O_DSYNC) && !req->may_wait) {	/* waits for the disk */
 		handle_put(req->share, h);
 		return OP_NEEDS_WAIT;
 	}

@@ -278,14 +278,8 @@ void node_put(struct share *s, struct node *n)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-static struct node *new_node(struct share *s, int fd, const struct statx *stx)
+static void identify(struct share *s, struct node *n, int fd, const struct statx *stx)
 {
-	struct node *n = calloc(1, sizeof(*n));
-
-	if (!n || table_add(&s->nodes, n, &n->id, &n->generation) < 0) {
-		free(n);
-		return NULL;
-	}
 	n->fd = fd;
 	n->dev = dev_of(stx);
 	n->ino = stx->stx_ino;
@@ -295,6 +289,34 @@ static struct node *new_node(struct share *s, int fd, const struct statx *stx)
 	n->type = stx->stx_mode & S_IFMT;
 	hash_grow(s);
 	hash_add(s, n);
+}
+
+static struct node *new_node(struct share *s, int fd, const struct statx *stx)
+{
+	struct node *n = calloc(1, sizeof(*n));
+
+	if (!n || table_add(&s->nodes, n, &n->id, &n->generation) < 0) {
+		free(n);
+		return NULL;
+	}
+	identify(s, n, fd, stx);
+	return n;
+}
+
+struct node *node_place(struct share *s, uint64_t id, uint32_t generation, uint64_t nlookup,
+			const struct statx *stx)
+{
+	struct node *n = calloc(1, sizeof(*n));
+
+	/* The table keeps the generation of the next use. */
+	if (!n || table_place(&s->nodes, id, n, generation) < 0) {
+		free(n);
+		return NULL;
+	}
+	n->id = id;
+	n->generation = generation - 1;
+	n->nlookup = nlookup;
+	identify(s, n, -1, stx);
 	return n;
 }
 
@@ -428,7 +450,8 @@ void share_attr(const struct share *s, const struct node *node, const struct sta
 
 static void free_handle(struct share *s, struct handle *h)
 {
-	(void)close(h->fd);
+	if (h->fd >= 0)
+		(void)close(h->fd);
 	free(h->entries);
 	(void)pthread_mutex_destroy(&h->lock);
 	s->open_handles--;
@@ -450,8 +473,7 @@ static struct handle *new_handle(struct share *s, struct node *n, int fd, int fl
 		return NULL;
 	h->fd = fd;
 	h->node = n;
-	h->writable = (flags & O_ACCMODE) != O_RDONLY;
-	h->sync = flags & (O_SYNC | O_DSYNC);
+	h->flags = flags & (O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC);
 	h->refs = 1;
 	(void)pthread_mutex_init(&h->lock, NULL);
 	s->open_handles++;
@@ -478,6 +500,22 @@ int handle_create(struct share *s, struct node *n, int fd, int flags, struct han
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 	return r;
+}
+
+int handle_place(struct share *s, uint64_t id, uint32_t generation, struct node *n, int fd, int flags)
+{
+	struct handle *h = s->open_handles < s->fd_budget ? new_handle(s, n, fd, flags) : NULL;
+
+	if (!h)
+		return -ENFILE;
+	if (table_place(&s->handles, id, h, generation) < 0) {
+		h->fd = -1;	/* stays with the caller */
+		free_handle(s, h);
+		return -ENOMEM;
+	}
+	h->id = id;
+	n->holds++;
+	return 0;
 }
 
 /* The implicit handle lives and dies with the node's descriptor. */
@@ -539,29 +577,42 @@ void handle_put(struct share *s, struct handle *h)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
-void handle_close(struct share *s, uint64_t id)
+static void close_locked(struct share *s, uint64_t id)
 {
-	struct handle *h;
+	struct handle *h = table_find(&s->handles, id);
 
-	(void)pthread_mutex_lock(&s->lock);
-	h = table_find(&s->handles, id);
 	if (h) {
 		table_remove(&s->handles, id);
 		unref_handle(s, h);
 	}
+}
+
+void handle_close(struct share *s, uint64_t id)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	close_locked(s, id);
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
 void share_reset(struct share *s)
 {
+	(void)pthread_mutex_lock(&s->lock);
 	for (uint32_t id = 1; id <= s->handles.used; id++)
-		handle_close(s, id);
+		close_locked(s, id);
 	/* In any order: a node held by its children goes with the last of them. */
-	for (uint32_t id = 1; id <= s->nodes.used; id++)
-		node_forget(s, id, UINT64_MAX);
+	for (uint32_t id = 1; id <= s->nodes.used; id++) {
+		struct node *n = table_find(&s->nodes, id);
+
+		if (n && n != s->root) {
+			n->nlookup = 0;
+			free_unused(s, n);
+		}
+	}
 	lock_forget_node(s->root);
-	drop_implicit(s, s->root);
+	if (!s->root->uses)
+		drop_implicit(s, s->root);
 	s->minor = 0;
+	(void)pthread_mutex_unlock(&s->lock);
 }
 
 static unsigned default_budget(void)

@@ -28,6 +28,8 @@
 #include <stdint.h>
 #include <sys/stat.h>
 
+struct blob;
+struct blob_reader;
 struct fuse_attr;
 struct fuse_entry_out;
 struct lock_owner;
@@ -64,7 +66,7 @@ struct handle {
 	uint64_t id;	/* 0 for implicit ones */
 	struct node *node;	/* held */
 	int fd;	/* owned */
-	bool writable, sync;	/* sync: O_SYNC or O_DSYNC, so writes wait for the disk */
+	int flags;	/* open(2): access mode, O_APPEND, O_SYNC, O_DSYNC */
 	unsigned refs;	/* under share->lock */
 
 	/* Folders only. */
@@ -98,14 +100,17 @@ struct share {
 	struct node lru;	/* list head: lru_next is the most recent */
 	unsigned idle_fds, open_handles;
 	struct node *root;
-	uint32_t minor;	/* protocol minor agreed in INIT, 0 before */
-	bool no_open, no_opendir;	/* the guest can do without opening */
+	_Atomic uint32_t minor;	/* without the lock: protocol minor agreed in INIT, 0 before */
+	_Atomic bool no_open, no_opendir;	/* without the lock: the guest can do without opening */
 };
 
 int share_create(const struct virtio_fs_options *opt, struct share **ret_share, struct err *err);
 void share_destroy(struct share *share);
 
-/* Forgets all the guest knew, but the root.  No request may be under way. */
+/*
+ * Forgets all the guest knew, but the root.  Objects in use by requests under
+ * way go when those are done.
+ */
 void share_reset(struct share *share);
 
 /* Finds a node the guest names and pins its descriptor.  0, -ESTALE or another errno. */
@@ -148,5 +153,21 @@ int handle_get(struct share *share, struct node *node, uint64_t id, struct handl
 void handle_put(struct share *share, struct handle *handle);
 /* Removes it from the table; it goes with its last reference. */
 void handle_close(struct share *share, uint64_t id);
+
+/*
+ * Appends what share_restore() needs: nodes by path, open files by node.  What
+ * has no name is lost (the guest gets ESTALE or EBADF for it), and so are locks.
+ * No request may be under way.
+ */
+void share_save(struct share *share, struct blob *out);
+
+/* Takes that over on a share just reset.  0, -EINVAL for bad bytes, -ENOMEM. */
+int share_restore(struct share *share, struct blob_reader *in);
+
+/* For state.c: places restored objects.  The node gets no descriptor yet. */
+struct node *node_place(struct share *share, uint64_t id, uint32_t generation, uint64_t nlookup,
+			const struct statx *stx);
+int handle_place(struct share *share, uint64_t id, uint32_t generation, struct node *node, int fd,
+		 int flags);
 
 #endif /* VIRTIO_FS_SHARE_H */

@@ -56,6 +56,31 @@ void *table_find(const struct table *t, uint64_t id)
 	return id - 1 < t->used ? t->slot[id - 1] : NULL;	/* id 0 wraps */
 }
 
+void table_place_begin(struct table *t)
+{
+	/* Else an id could be free and placed at once, and be freed twice later. */
+	t->nfree = 0;
+}
+
+int table_place(struct table *t, uint64_t id, void *object, uint32_t generation)
+{
+	while (id > t->room)
+		if (grow(t) < 0)
+			return -ENOMEM;
+	t->slot[id - 1] = object;
+	t->generation[id - 1] = generation;
+	if (id > t->used)
+		t->used = (uint32_t)id;
+	return 0;
+}
+
+void table_place_end(struct table *t, const uint8_t *is_taken, uint32_t n)
+{
+	for (uint32_t i = 0; i < t->used; i++)
+		if (i >= n || !is_taken[i])
+			t->free_list[t->nfree++] = i;
+}
+
 void table_remove(struct table *t, uint64_t id)
 {
 	t->slot[id - 1] = NULL;
