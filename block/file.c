@@ -44,12 +44,12 @@ static int pick_fd(const struct file *f, uint64_t off, const struct iovec *iov, 
 
 static int f_readv(struct block *blk, uint64_t off, const struct iovec *iov, unsigned niov)
 {
-	return file_readv(pick_fd(file_of(blk), off, iov, niov), off, iov, niov);
+	return block_file_readv(pick_fd(file_of(blk), off, iov, niov), off, iov, niov);
 }
 
 static int f_writev(struct block *blk, uint64_t off, const struct iovec *iov, unsigned niov)
 {
-	return file_writev(pick_fd(file_of(blk), off, iov, niov), off, iov, niov);
+	return block_file_writev(pick_fd(file_of(blk), off, iov, niov), off, iov, niov);
 }
 
 static int f_flush(struct block *blk)
@@ -59,7 +59,7 @@ static int f_flush(struct block *blk)
 
 static int f_discard(struct block *blk, uint64_t off, uint64_t len)
 {
-	int r = file_punch(file_of(blk)->fd, off, len);
+	int r = block_file_punch(file_of(blk)->fd, off, len);
 
 	return r == -EOPNOTSUPP ? 0 : r;	/* discard is a hint */
 }
@@ -127,7 +127,7 @@ int block_file_open(const char *path, const struct block_file_options *opt, stru
 	if (r < 0)
 		goto fail;
 	f->blk.size -= f->blk.size % BLOCK_SECTOR;
-	r = file_lock(f->fd, !opt->read_only);
+	r = block_file_lock(f->fd, !opt->read_only);
 	if (r < 0)
 		goto fail;
 	if (opt->direct) {

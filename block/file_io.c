@@ -73,24 +73,24 @@ static int transfer(int fd, uint64_t off, const struct iovec *iov, unsigned niov
 	return finish_short(fd, off, iov, niov, (size_t)got, fn, zero_at_end);
 }
 
-int file_readv(int fd, uint64_t off, const struct iovec *iov, unsigned niov)
+int block_file_readv(int fd, uint64_t off, const struct iovec *iov, unsigned niov)
 {
 	return transfer(fd, off, iov, niov, preadv, true);
 }
 
-int file_writev(int fd, uint64_t off, const struct iovec *iov, unsigned niov)
+int block_file_writev(int fd, uint64_t off, const struct iovec *iov, unsigned niov)
 {
 	return transfer(fd, off, iov, niov, pwritev, false);
 }
 
-int file_punch(int fd, uint64_t off, uint64_t len)
+int block_file_punch(int fd, uint64_t off, uint64_t len)
 {
 	int r = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
 
 	return r < 0 ? -errno : 0;
 }
 
-int file_lock(int fd, bool exclusive)
+int block_file_lock(int fd, bool exclusive)
 {
 	/* Open-file-description locks: another descriptor of this process that is
 	 * closed does not drop them, as it would drop POSIX locks. */

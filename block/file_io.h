@@ -16,16 +16,16 @@
  * of the file gives zeroes for the rest.  Returns 0 or a negative errno; a
  * write that makes no progress is -EIO.
  */
-int file_readv(int fd, uint64_t off, const struct iovec *iov, unsigned niov);
-int file_writev(int fd, uint64_t off, const struct iovec *iov, unsigned niov);
+int block_file_readv(int fd, uint64_t off, const struct iovec *iov, unsigned niov);
+int block_file_writev(int fd, uint64_t off, const struct iovec *iov, unsigned niov);
 
 /* Makes [@off, @off + @len) a hole.  0, -EOPNOTSUPP or another errno. */
-int file_punch(int fd, uint64_t off, uint64_t len);
+int block_file_punch(int fd, uint64_t off, uint64_t len);
 
 /*
  * Locks the whole file for the life of the open file description: @exclusive
  * against everybody, else only against exclusive lockers.  0, or -EBUSY.
  */
-int file_lock(int fd, bool exclusive);
+int block_file_lock(int fd, bool exclusive);
 
 #endif /* BLOCK_FILE_IO_H */

@@ -133,7 +133,7 @@ static int overlay_readv(struct block *blk, uint64_t off, const struct iovec *io
 		bool own = is_own(o, off >> OVERLAY_CLUSTER_BITS);
 		uint64_t run = run_length(o, off, left, own);
 		unsigned n = slice(&iov, &skip, run, part);
-		int r = own ? file_readv(o->fd, o->data_off + off, part, n) : read_base(o, off, part, n);
+		int r = own ? block_file_readv(o->fd, o->data_off + off, part, n) : read_base(o, off, part, n);
 
 		if (r < 0)
 			return r;
@@ -152,7 +152,7 @@ static int copy_up(struct overlay *o, uint64_t cluster)
 	int r = read_base(o, off, &iov, 1);
 
 	if (r == 0)
-		r = file_writev(o->fd, o->data_off + off, &iov, 1);
+		r = block_file_writev(o->fd, o->data_off + off, &iov, 1);
 	if (r == 0)
 		set_own(o, cluster);
 	return r;
@@ -189,7 +189,7 @@ static int overlay_writev(struct block *blk, uint64_t off, const struct iovec *i
 		return 0;
 	r = copy_up_ends(o, off, len);
 	if (r == 0)
-		r = file_writev(o->fd, o->data_off + off, iov, niov);
+		r = block_file_writev(o->fd, o->data_off + off, iov, niov);
 	if (r == 0)
 		own_range(o, off, len);
 	return r;
@@ -202,7 +202,7 @@ static int overlay_write_zeroes(struct block *blk, uint64_t off, uint64_t len, b
 	int r = copy_up_ends(o, off, len);
 
 	if (r == 0)
-		r = file_punch(o->fd, o->data_off + off, len);
+		r = block_file_punch(o->fd, o->data_off + off, len);
 	if (r == 0)
 		own_range(o, off, len);
 	return r;
@@ -233,7 +233,7 @@ static int write_bitmap(struct overlay *o)
 			continue;
 		if (iov.iov_len > o->bitmap_bytes - off)
 			iov.iov_len = o->bitmap_bytes - off;
-		r = file_writev(o->fd, OVERLAY_HEADER_BYTES + off, &iov, 1);
+		r = block_file_writev(o->fd, OVERLAY_HEADER_BYTES + off, &iov, 1);
 		if (r < 0)
 			return r;
 		o->dirty[i] = 0;
@@ -295,11 +295,11 @@ static int create_file(const char *path, uint64_t size, uint64_t base_size, int 
 	if (fd < 0)
 		return -errno;
 	overlay_header_make(&h, size, base_size);
-	r = file_writev(fd, 0, &iov, 1);
+	r = block_file_writev(fd, 0, &iov, 1);
 	if (r == 0 && ftruncate(fd, (off_t)(le64toh(h.data_off) + size)) < 0)
 		r = -errno;
 	if (r == 0)
-		r = file_lock(fd, true);
+		r = block_file_lock(fd, true);
 	if (r == 0 && fsync(fd) < 0)
 		r = -errno;
 	if (r == 0 && link(tmp, path) < 0)	/* not rename: a racing creator keeps its file */
@@ -319,10 +319,10 @@ static int load_file(struct overlay *o)
 	struct overlay_header h;
 	uint8_t page[sizeof(h)] = { 0 };
 	struct iovec iov = { .iov_base = page, .iov_len = sizeof(page) };
-	int r = file_lock(o->fd, true);
+	int r = block_file_lock(o->fd, true);
 
 	if (r == 0)
-		r = file_readv(o->fd, 0, &iov, 1);
+		r = block_file_readv(o->fd, 0, &iov, 1);
 	if (r == 0)
 		r = overlay_header_parse(page, sizeof(page), &h);
 	if (r < 0)
@@ -330,7 +330,7 @@ static int load_file(struct overlay *o)
 	if (h.size != o->blk.size || h.base_size != o->base->size)
 		return -EINVAL;
 	iov = (struct iovec){ .iov_base = o->bitmap, .iov_len = o->bitmap_bytes };
-	return file_readv(o->fd, OVERLAY_HEADER_BYTES, &iov, 1);
+	return block_file_readv(o->fd, OVERLAY_HEADER_BYTES, &iov, 1);
 }
 
 static int open_store(struct overlay *o, const char *path)

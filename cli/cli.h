@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the verbs of the roux command share. */
+#ifndef CLI_CLI_H
+#define CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Exit statuses of roux itself, as docker's. */
+enum { EXIT_ROUX = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_TIMEOUT = 124 };
+
+struct verb {
+	const char *name;
+	const char *summary;	/* one line for the list of verbs; NULL: not listed */
+	/* argv[0] is the verb.  Returns the exit status. */
+	int (*run)(int argc, char **argv);
+};
+
+int verb_run(int argc, char **argv);
+int verb_doctor(int argc, char **argv);
+int verb_vmm(int argc, char **argv);
+int verb_version(int argc, char **argv);
+
+/* Prints "roux: <message>" and a newline on standard error; returns @status. */
+int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * A size such as 512, 512M, 2G or 1.5GiB (powers of two; without unit MiB).
+ * False when it is none.
+ */
+bool parse_size(const char *text, uint64_t *ret_bytes);
+
+#endif /* CLI_CLI_H */

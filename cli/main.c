@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The roux command: one table of verbs. */
+#include "cli/cli.h"
+
+#include "roux/roux.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct verb verbs[] = {
+	{ "run", "Run a command in a new micro-VM", verb_run },
+	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor },
+	{ "version", "Print the version", verb_version },
+	{ "vmm", NULL, verb_vmm },
+};
+
+#define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+int complain(int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)fputs("roux: ", stderr);
+	va_start(ap, fmt);
+	(void)vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	(void)fputc('\n', stderr);
+	return status;
+}
+
+bool parse_size(const char *text, uint64_t *ret_bytes)
+{
+	static const struct { const char *name; unsigned shift; } units[] = {
+		{ "", 20 }, { "b", 0 }, { "k", 10 }, { "kb", 10 }, { "kib", 10 }, { "m", 20 }, { "mb", 20 },
+		{ "mib", 20 }, { "g", 30 }, { "gb", 30 }, { "gib", 30 } };
+	char *end;
+	double v = strtod(text, &end);
+
+	if (end == text || v <= 0 || v > 1e12)
+		return false;
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (strcasecmp(end, units[i].name) == 0) {
+			*ret_bytes = (uint64_t)(v * (double)(1ull << units[i].shift));
+			return true;
+		}
+	return false;
+}
+
+static void usage(FILE *out)
+{
+	(void)fputs("Usage: roux VERB [OPTIONS] [ARGUMENTS]\n\nRuns programs in micro-VMs.\n\nVerbs:\n", out);
+	for (size_t i = 0; i < NVERBS; i++)
+		if (verbs[i].summary)
+			(void)fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+	(void)fputs("\n'roux VERB --help' tells more about one.\n", out);
+}
+
+int verb_version(int argc, char **argv)
+{
+	(void)argv;
+	if (argc > 1)
+		return complain(EXIT_ROUX, "version takes no arguments");
+	(void)printf("roux %s\n", roux_version());
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 2) {
+		usage(stderr);
+		return EXIT_ROUX;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+		usage(stdout);
+		return 0;
+	}
+	if (strcmp(argv[1], "--version") == 0)
+		return verb_version(1, argv);
+	for (size_t i = 0; i < NVERBS; i++)
+		if (strcmp(argv[1], verbs[i].name) == 0)
+			return verbs[i].run(argc - 1, argv + 1);
+	return complain(EXIT_ROUX, "there is no verb '%s'; 'roux --help' lists them", argv[1]);
+}
