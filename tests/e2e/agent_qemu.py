@@ -188,6 +188,7 @@ def test_read_only_root(make_boot, d):
 
 def test_failed_boots_say_why_and_power_off(make_boot, d):
     for conf, text in ((CONF.replace("vda", "vdx"), "cannot mount the root '/dev/vdx'"),
+                       (CONF.replace("transport=vport\n", ""), "the machine has no vsock device"),
                        ("rot=x\n", "malformed /roux.conf, 'line 1'")):
         m = Machine(make_boot, d, conf)
         try:
