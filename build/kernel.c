@@ -187,9 +187,10 @@ finish:
 
 /* ---- apt ---- */
 
-/* Options that make apt use lists of our own; all NULL: the host's. */
+/* Which package lists apt uses: the host's, or our own by these options. */
 struct apt {
 	char lists[PATH_MAX + 32], cache[PATH_MAX + 32];
+	char why[128];	/* the complaint of an update that failed, "" otherwise */
 	bool own;
 };
 
@@ -225,8 +226,8 @@ static int run_apt(const struct apt *apt, const char *tool, const char *cwd,
 	return r;
 }
 
-/* Last line of apt's complaints, for our own sentence. */
-static const char *last_error(struct process_result *res)
+/* The line of apt's complaints that says most: why a download failed, else the last. */
+static const char *pick_error(struct process_result *res)
 {
 	char *at = res->errors, *line = NULL;
 
@@ -234,16 +235,19 @@ static const char *last_error(struct process_result *res)
 		next = strchr(at, '\n');
 		if (next)
 			*next++ = '\0';
-		if (at[0] == 'E' && at[1] == ':')
-			line = at + 2 + (at[2] == ' ');
+		if (strncmp(at, "E: ", 3) == 0)
+			line = at + 3;
+		if (strncmp(at, "E: Failed to fetch", 18) == 0)
+			break;
 	}
 	return line ? line : "no reason given";
 }
 
-static int apt_failed(struct process_result *res, struct err *err)
+static int apt_failed(const struct apt *apt, struct process_result *res, struct err *err)
 {
 	return err_set(err, -EHOSTUNREACH, "apt cannot fetch the default kernel (%.110s): check the "
-		       "network, or name a kernel with --kernel", last_error(res));
+		       "network, or name a kernel with --kernel",
+		       apt->why[0] ? apt->why : pick_error(res));
 }
 
 /* Finds the versioned package that PACKAGE depends on. */
@@ -263,7 +267,7 @@ static int find_package(const struct apt *apt, char ret_name[128], struct err *e
 		n = strspn(at, "abcdefghijklmnopqrstuvwxyz0123456789+-.");
 	}
 	if (n >= 128 || n == 0 || strncmp(at, PACKAGE_PREFIX, strlen(PACKAGE_PREFIX)) != 0)
-		r = apt_failed(&res, err);
+		r = apt_failed(apt, &res, err);
 	else {
 		memcpy(ret_name, at, n);
 		ret_name[n] = '\0';
@@ -287,7 +291,7 @@ static int download(const struct apt *apt, const char *dir, struct err *err)
 	if (r < 0)
 		return r;
 	if (res.status != 0)
-		r = apt_failed(&res, err);
+		r = apt_failed(apt, &res, err);
 	free(res.out);
 	return r;
 }
@@ -295,7 +299,7 @@ static int download(const struct apt *apt, const char *dir, struct err *err)
 /* Gives @apt lists of its own in the cache and fills them. */
 static int update_lists(struct apt *apt, struct err *err)
 {
-	static const char *const args[] = { "update", NULL };
+	static const char *const args[] = { "update", "-oAPT::Update::Error-Mode=any", NULL };
 	struct process_result res;
 	char dir[PATH_MAX], part[PATH_MAX];
 	int r = file_cache_dir("apt/lists/partial", part, err);
@@ -313,6 +317,8 @@ static int update_lists(struct apt *apt, struct err *err)
 	if (r < 0)
 		return r;
 	/* One source that fails is no reason to stop: the package may be in another. */
+	if (res.status != 0)
+		(void)snprintf(apt->why, sizeof(apt->why), "%.127s", pick_error(&res));
 	free(res.out);
 	return 0;
 }

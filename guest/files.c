@@ -53,6 +53,18 @@ int file_mkdirs(const char *path, mode_t mode)
 	return 0;
 }
 
+int file_set_oom_score(const char *score)
+{
+	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -1;
+	n = write(fd, score, strlen(score));
+	close(fd);
+	return n < 0 ? -1 : 0;
+}
+
 /* A file can only be bound over a file: makes an empty one at @target. */
 static int make_file_target(const char *target)
 {

@@ -14,6 +14,9 @@ ssize_t file_read(const char *path, char *buf, size_t cap);
 /* Makes @path (absolute) and its parents.  0, or -1 with errno; existing is fine. */
 int file_mkdirs(const char *path, mode_t mode);
 
+/* Sets how willingly the kernel kills this process for memory.  0, or -1 with errno. */
+int file_set_oom_score(const char *score);
+
 /* Carries out a mount request; makes the target.  0, or -1 with errno. */
 int file_mount(const struct mount_request *req);
 

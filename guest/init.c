@@ -49,6 +49,26 @@ static void sleep_ms(unsigned ms)
 	(void)nanosleep(&t, NULL);
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec t = { 0 };
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* Sleeps a little; false when @deadline_ms has passed.  Keeps errno. */
+static bool wait_more(int64_t deadline_ms)
+{
+	int error = errno;
+
+	if (now_ms() >= deadline_ms)
+		return false;
+	sleep_ms(1);
+	errno = error;
+	return true;
+}
+
 __attribute__((noreturn)) static void power(uint32_t how)
 {
 	sync();
@@ -151,14 +171,14 @@ static void load_modules(void)
 static int mount_when_there(const char *source, const char *target, const char *type,
 			    unsigned long flags)
 {
-	for (unsigned waited = 0;; waited++) {
+	int64_t deadline = now_ms() + DEVICE_WAIT_MS;
+
+	for (;;) {
 		if (mount(source, target, type, flags, NULL) == 0)
 			return 0;
 		/* virtio-fs: EINVAL for a tag without device.  Block: ENOENT, ENXIO. */
-		if (waited == DEVICE_WAIT_MS ||
-		    (errno != EINVAL && errno != ENOENT && errno != ENXIO))
+		if ((errno != EINVAL && errno != ENOENT && errno != ENXIO) || !wait_more(deadline))
 			return -1;
-		sleep_ms(1);
 	}
 }
 
@@ -281,6 +301,8 @@ static void set_up_machine(const struct conf *conf)
 	const struct rlimit files = { .rlim_cur = 1024 * 1024, .rlim_max = 1024 * 1024 };
 
 	(void)setrlimit(RLIMIT_NOFILE, &files);
+	/* The sessions inherit it: memory is taken from commands, never from them. */
+	(void)file_set_oom_score("-1000");
 	(void)sethostname(conf->hostname, strlen(conf->hostname));
 	raise_loopback();
 	if (conf->has_clock) {
@@ -296,23 +318,26 @@ static void set_up_machine(const struct conf *conf)
 
 static void open_vsock(struct server *server)
 {
+	int64_t deadline = now_ms() + DEVICE_WAIT_MS;
+
 	server->listen_fd = vsock_listen(AGENT_PORT);
 	if (server->listen_fd < 0)
 		boot_failed("cannot listen on vsock", NULL, errno);
-	for (unsigned waited = 0; waited < DEVICE_WAIT_MS; waited++) {
+	do {
 		server->first_fd = vsock_connect_host(AGENT_READY_PORT);
 		/* Whatever else went wrong, the host can still connect to us. */
 		if (server->first_fd >= 0 || errno != ENODEV)
 			return;
-		sleep_ms(1);
-	}
+	} while (wait_more(deadline));
 	boot_failed("the machine has no vsock device", NULL, 0);
 }
 
 /* Opens /dev/vport0p1 and the like. */
 static void open_ports(struct server *server)
 {
-	for (unsigned waited = 0; waited < DEVICE_WAIT_MS && server->nports == 0; waited++) {
+	int64_t deadline = now_ms() + DEVICE_WAIT_MS;
+
+	do {
 		for (unsigned i = 0; i < SERVER_PORTS_MAX * SERVER_PORTS_MAX; i++) {
 			struct text path = { .len = 0 };
 			int fd;
@@ -327,9 +352,7 @@ static void open_ports(struct server *server)
 			else if (fd >= 0)
 				close(fd);
 		}
-		if (server->nports == 0)
-			sleep_ms(1);
-	}
+	} while (server->nports == 0 && wait_more(deadline));
 	if (server->nports == 0)
 		boot_failed("the machine has no virtio serial port", NULL, 0);
 }
@@ -337,14 +360,13 @@ static void open_ports(struct server *server)
 /* Ends all processes: politely for @grace_ms, then not. */
 static void end_processes(uint32_t grace_ms)
 {
+	int64_t deadline = now_ms() + grace_ms;
+
 	if (grace_ms && kill(-1, SIGTERM) == 0)
-		for (uint32_t waited = 0; waited < grace_ms; waited += 10) {
+		do
 			while (waitpid(-1, NULL, WNOHANG) > 0)
 				;
-			if (kill(-1, 0) < 0)
-				break;
-			sleep_ms(10);
-		}
+		while (kill(-1, 0) == 0 && wait_more(deadline));
 	(void)kill(-1, SIGKILL);
 }
 

@@ -299,6 +299,8 @@ __attribute__((noreturn)) static void child_main(const struct exec_request *req,
 	struct report report = { .step = STEP_STDIO };
 
 	child_signals();
+	/* Without /proc there was nothing to inherit either. */
+	(void)file_set_oom_score("0");
 	if (child_stdio(io, req->tty) < 0)
 		goto failed;
 	report.step = STEP_CWD;

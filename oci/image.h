@@ -56,6 +56,12 @@ void oci_image_close(struct oci_image *image);	/* NULL is fine */
 /* Borrowed, valid until oci_image_close(). */
 const struct oci_config *oci_image_config(const struct oci_image *image);
 
+/*
+ * Number of the signal that asks the image's program to stop: SIGTERM when the
+ * image does not say, -EINVAL when it names none that exists.
+ */
+int oci_stop_signal(const struct oci_config *config);
+
 /* Digest that identifies the image, "sha256:..."; "" for a plain folder.  Borrowed. */
 const char *oci_image_digest(const struct oci_image *image);
 

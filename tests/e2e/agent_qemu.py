@@ -37,19 +37,21 @@ def make_root(d):
 
 
 class Machine:
-    def __init__(self, make_boot, d, conf):
+    def __init__(self, make_boot, d, conf, mmio=False):
         self.dir = d
         with open(d + "/conf", "w") as f:
             f.write(conf)
         kernel = subprocess.run([make_boot, d + "/conf", d + "/initrd"], check=True,
                                 stdout=subprocess.PIPE, text=True).stdout.strip()
-        args = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-cpu", "max", "-m", "384",
+        args = ["qemu-system-x86_64", "-M", "microvm" if mmio else "q35", "-accel", "tcg", "-cpu", "max", "-m", "384",
                 "-nodefaults", "-display", "none", "-no-reboot", "-kernel", kernel,
                 "-initrd", d + "/initrd",
                 # A shared machine may stall: no calibration loops (they can hang there).
                 "-append", "console=ttyS0 quiet panic=-1 lpj=4000000 tsc_early_khz=2000000",
-                "-serial", f"file:{d}/console", "-device", "virtio-serial-pci",
-                "-drive", f"file={d}/root.img,if=virtio,format=raw,readonly=on"]
+                "-serial", f"file:{d}/console",
+                "-device", "virtio-serial-device" if mmio else "virtio-serial-pci",
+                "-drive", f"id=root,file={d}/root.img,if=none,format=raw,readonly=on",
+                "-device", ("virtio-blk-device" if mmio else "virtio-blk-pci") + ",drive=root"]
         for i in range(PORTS):
             args += ["-chardev", f"socket,id=p{i},path={d}/port{i},server=on,wait=off",
                      "-device", f"virtserialport,chardev=p{i},name=roux.{i}"]
@@ -171,7 +173,8 @@ def test_machine_runs_commands_and_ends(make_boot, d):
 
 
 def test_read_only_root(make_boot, d):
-    m = Machine(make_boot, d, CONF + "readonly=yes\n")
+    # On virtio-mmio devices that the kernel finds through ACPI.
+    m = Machine(make_boot, d, CONF + "readonly=yes\n", mmio=True)
     try:
         m.wait_console("roux: ready")
         _, err, end = run(m.port(0), ["touch", "/new"])
@@ -188,6 +191,7 @@ def test_read_only_root(make_boot, d):
 
 def test_failed_boots_say_why_and_power_off(make_boot, d):
     for conf, text in ((CONF.replace("vda", "vdx"), "cannot mount the root '/dev/vdx'"),
+                       (CONF.replace("transport=vport\n", ""), "the machine has no vsock device"),
                        ("rot=x\n", "malformed /roux.conf, 'line 1'")):
         m = Machine(make_boot, d, conf)
         try:

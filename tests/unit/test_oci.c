@@ -422,6 +422,21 @@ static void test_configuration_is_read(void **state)
 	assert_string_equal(c->labels[0], "k=v");
 }
 
+static void test_stop_signals_have_numbers(void **state)
+{
+	static const struct { const char *name; int number; } cases[] = {
+		{ "", 15 }, { "SIGINT", 2 }, { "QUIT", 3 }, { "9", 9 }, { "SIGRTMIN+3", 37 }, { "SIGNO", -EINVAL },
+		{ "0", -EINVAL }, { "65", -EINVAL }, { "9x", -EINVAL }, { "SIGRTMIN+99", -EINVAL },
+	};
+	char name[32];
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct oci_config c = { .stop_signal = strcpy(name, cases[i].name) };
+
+		assert_int_equal(oci_stop_signal(&c), cases[i].number);
+	}
+}
+
 static void test_second_use_finds_the_unpacked_image(void **state)
 {
 	struct oci_image *again;
@@ -571,6 +586,7 @@ int main(void)
 		T(test_corrupt_gzip_is_found),
 		T(test_limits_stop_large_images),
 		T(test_configuration_is_read),
+		T(test_stop_signals_have_numbers),
 		T(test_second_use_finds_the_unpacked_image),
 		T(test_processes_unpack_once_together),
 		T(test_leftovers_of_a_crash_are_cleared),
