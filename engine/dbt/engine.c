@@ -247,6 +247,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->dr[6] = 0xffff0ff0;
 	cpu->dr[7] = 0x400;
 	cpu->misc_enable = 1;
+	cpu->wait_for_sipi = vcpu->index != 0;
 	thunks_bind(vm, cpu);
 	vcpu->engine_data = dv;
 	vm->cpu[vcpu->index] = cpu;
