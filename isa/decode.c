@@ -284,7 +284,10 @@ static void take_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 		in->mem_rw |= MEM_READ;
 	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 		in->mem_rw |= MEM_WRITE;
-	in->mem_masked = zi->avx.mask.reg != ZYDIS_REGISTER_NONE && zi->avx.mask.reg != ZYDIS_REGISTER_K0;
+	in->mem_elem = (uint8_t)(op->element_size / 8);
+	if (zi->avx.mask.reg != ZYDIS_REGISTER_NONE && zi->avx.mask.reg != ZYDIS_REGISTER_K0)
+		in->mem_masked = zi->meta.category == ZYDIS_CATEGORY_COMPRESS ||
+			zi->meta.category == ZYDIS_CATEGORY_EXPAND ? MASK_K_PACKED : MASK_K;
 }
 
 static void take_flags(struct insn *in, const ZydisDecodedInstruction *zi)
@@ -504,7 +507,7 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 	/* VMASKMOV and VPMASKMOV mask by a vector register. */
 	if (zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 	    zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ)
-		in->mem_masked = 1;
+		in->mem_masked = MASK_VECTOR;
 	if (shift_may_keep_flags(in))
 		in->flags_killed = 0;
 	return 0;

@@ -82,6 +82,12 @@ enum insn_sys {
 enum { INSN_REG_NONE = 0xff, INSN_REG_RIP = 0x10 };
 enum { REP_NONE, REP_REP, REP_REPNE };	/* REPE shares REP_REP */
 enum { MEM_READ = 1, MEM_WRITE = 2 };
+enum insn_mask {
+	MASK_NONE,
+	MASK_K,	/* opmask register, an element each */
+	MASK_K_PACKED,	/* opmask register, but selected elements lie side by side (compress, expand) */
+	MASK_VECTOR,	/* sign bits of the elements of the VEX.vvvv register */
+};
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
 struct insn {
@@ -113,7 +119,8 @@ struct insn {
 	uint8_t mem_base;	/* register, INSN_REG_RIP or INSN_REG_NONE */
 	uint8_t mem_index;	/* register or INSN_REG_NONE */
 	uint8_t mem_scale;	/* log2 */
-	uint8_t mem_masked;	/* element mask may suppress faults (EVEX, VMASKMOV) */
+	uint8_t mem_masked;	/* enum insn_mask: elements not selected are not accessed and cannot fault */
+	uint8_t mem_elem;	/* bytes an element, for masked operands */
 	uint16_t mem_size;	/* bytes accessed at most */
 	int64_t mem_disp;
 

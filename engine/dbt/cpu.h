@@ -173,6 +173,8 @@ struct cpu {
 		bool direct;	/* works on RAM itself, not on bounce */
 		gpa_t gpa[2];
 		uint8_t *host[2];	/* NULL: a device */
+		bool absent[2];	/* not mapped, and no selected element lies there */
+		uint64_t active;	/* bit per byte: those an element mask selects */
 	} slow;
 	/* filled by the signal handler for dbt_fault() */
 	struct {

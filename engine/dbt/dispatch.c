@@ -423,7 +423,7 @@ uint64_t dbt_miss(struct cpu *cpu)
 		take_saved_flags(cpu);
 	if (site.group)
 		return dispatch_single(cpu);
-	if (r == FILL_FAULT) {
+	if (r == FILL_FAULT && !site.masked) {
 		cpu->stepping = false;
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);

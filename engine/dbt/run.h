@@ -8,6 +8,7 @@
  *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
  *   system.c   the interpreter for system instructions and MSRs
  *   string.c   repeated string instructions
+ *   vector.c   gathers, scatters and masked operands
  *   slow.c     accesses that are not plain RAM: MMIO, page-crossing, code pages
  *   engine.c   engine_ops, the run loop, signals
  *
@@ -149,7 +150,12 @@ void dbt_timer_set(struct cpu *cpu, uint64_t tsc);
 /* May the code at the present privilege use the port?  SDM vol. 1, 19.5. */
 bool port_allowed(struct cpu *cpu, uint16_t port, unsigned size);
 bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area, uint64_t mask);
+
+/* --- vector.c --- */
+/* Gathers and scatters, element by element.  False with an exception pending. */
 bool gather_insn(struct cpu *cpu, const struct insn *in);
+/* Bit per byte of the memory operand of @in (64 at most) that its mask selects. */
+uint64_t active_bytes(struct cpu *cpu, const struct insn *in, unsigned size);
 int port_access(struct cpu *cpu, uint16_t port, unsigned size, bool write, uint32_t *value);
 /* Device access at @gpa (heavy inside). */
 uint64_t mmio_read(struct cpu *cpu, gpa_t gpa, unsigned size);

@@ -124,70 +124,85 @@ void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len)
 
 /* ------------------------------------------------------------ slow accesses */
 
-static bool translate_pieces(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user,
-			     struct translation tr[2])
+/* One piece of an operand; false with an exception pending. */
+static bool translate_piece(struct cpu *cpu, unsigned k, uint64_t va, uint64_t active, unsigned rw, bool user)
 {
-	unsigned first = (unsigned)(PAGE_SIZE - (ea & 4095));
+	struct translation tr = { 0 };
 	uint32_t error;
-	int vector = mmu_walk(cpu, ea, rw, user, &tr[0], &error);
+	int vector = mmu_walk(cpu, va, rw, user, &tr, &error);
 
-	cpu->slow.split = first < size ? first : size;
-	if (vector) {
-		raise_access(cpu, vector, ea, error);
-		return false;
-	}
-	if (first >= size)
+	cpu->slow.absent[k] = vector && !active;
+	cpu->slow.host[k] = tr.host;
+	cpu->slow.gpa[k] = tr.gpa;
+	if (!vector || !active)
 		return true;
-	vector = mmu_walk(cpu, ea + first, rw, user, &tr[1], &error);
-	if (vector) {
-		raise_access(cpu, vector, ea + first, error);
-		return false;
-	}
-	return true;
+	raise_access(cpu, vector, va + (unsigned)__builtin_ctzll(active), error);
+	return false;
 }
 
-static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size, bool write)
+static bool translate_pieces(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
+	unsigned first = (unsigned)(PAGE_SIZE - (ea & 4095));
+	uint64_t active = cpu->slow.active;
+
+	cpu->slow.split = first < size ? first : size;
+	if (first >= size)
+		return translate_piece(cpu, 0, ea, active, rw, user);
+	return translate_piece(cpu, 0, ea, first >= 64 ? active : active & ((1ull << first) - 1), rw, user) &&
+	       translate_piece(cpu, 1, ea + first, first >= 64 ? 0 : active >> first, rw, user);
+}
+
+static void store_piece(struct cpu *cpu, unsigned k, const uint8_t *buf, unsigned size, uint64_t active)
 {
 	uint8_t *host = cpu->slow.host[k];
 
-	if (!host) {
-		mmio_move(cpu, cpu->slow.gpa[k], buf, size, write);
-	} else if (write) {
-		copy_bytes(host, buf, size);
-		page_written(cpu, cpu->slow.gpa[k], size);
-	} else {
-		copy_bytes(buf, host, size);
-	}
+	/* Bytes that the mask left out belong to others: never write them back. */
+	for (unsigned i = 0; i < size; i++)
+		if (i >= 64 || active >> i & 1)
+			host[i] = buf[i];
+	page_written(cpu, cpu->slow.gpa[k], size);
 }
 
-static uint64_t start_copy(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
+static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size, bool write, uint64_t active)
 {
-	struct translation tr[2] = { { 0 }, { 0 } };
+	if (cpu->slow.absent[k])
+		return;
+	if (!cpu->slow.host[k])
+		mmio_move(cpu, cpu->slow.gpa[k], buf, size, write);
+	else if (write)
+		store_piece(cpu, k, buf, size, active);
+	else
+		copy_bytes(buf, cpu->slow.host[k], size);
+}
+
+static uint64_t start_copy(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
 	bool crosses, direct;
 
-	if (!translate_pieces(cpu, ea, size, rw, user, tr)) {
+	cpu->slow.active = in->mem_masked ? active_bytes(cpu, in, size) : ~0ull;
+	cpu->slow.absent[1] = false;
+	cpu->slow.host[1] = NULL;
+	if (!translate_pieces(cpu, ea, size, rw, user)) {
 		cpu->stepping = false;
 		return dispatch(cpu);
 	}
 	crosses = cpu->slow.split < size;
-	direct = tr[0].host && (!crosses || tr[1].host == tr[0].host + cpu->slow.split);
+	direct = cpu->slow.host[0] &&
+		 (!crosses || cpu->slow.host[1] == cpu->slow.host[0] + cpu->slow.split);
 	cpu->slow.size = size;
 	cpu->slow.rw = (uint8_t)rw;
 	cpu->slow.direct = direct;
-	for (unsigned k = 0; k < 2; k++) {
-		cpu->slow.host[k] = tr[k].host;
-		cpu->slow.gpa[k] = tr[k].gpa;
-	}
 	if (direct) {
-		cpu->slow_host = (uint64_t)(uintptr_t)tr[0].host;
+		cpu->slow_host = (uint64_t)(uintptr_t)cpu->slow.host[0];
 	} else {
 		uint8_t *buf = cpu->bounce + (ea & 63);
+		unsigned split = cpu->slow.split;
 
 		/* RAM is always read: the instruction may write only part of it. */
-		if (rw & MEM_READ || tr[0].host)
-			move_piece(cpu, 0, buf, cpu->slow.split, false);
-		if (crosses && (rw & MEM_READ || tr[1].host))
-			move_piece(cpu, 1, buf + cpu->slow.split, size - cpu->slow.split, false);
+		if (rw & MEM_READ || cpu->slow.host[0])
+			move_piece(cpu, 0, buf, split, false, 0);
+		if (crosses && (rw & MEM_READ || cpu->slow.host[1]))
+			move_piece(cpu, 1, buf + split, size - split, false, 0);
 		cpu->slow_host = (uint64_t)(uintptr_t)buf;
 	}
 	return dispatch_slow(cpu);
@@ -206,9 +221,9 @@ void slow_commit(struct cpu *cpu)
 			page_written(cpu, cpu->slow.gpa[1], rest);
 		return;
 	}
-	move_piece(cpu, 0, buf, split, true);
+	move_piece(cpu, 0, buf, split, true, cpu->slow.active);
 	if (rest)
-		move_piece(cpu, 1, buf + split, rest, true);
+		move_piece(cpu, 1, buf + split, rest, true, split >= 64 ? ~0ull : cpu->slow.active >> split);
 }
 
 struct decode_job {
@@ -253,7 +268,7 @@ uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bo
 	if (!fetch_insn(cpu, &j))
 		return dispatch(cpu);	/* the mapping went away: fetch again and fault */
 	if (j.insn.op == INSN_COPY)
-		return start_copy(cpu, ea, size, rw, user);
+		return start_copy(cpu, &j.insn, ea, size, rw, user);
 	interpret(cpu, &j.insn);
 	return dispatch(cpu);
 }

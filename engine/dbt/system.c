@@ -39,6 +39,7 @@
 #define MSR_HWCR 0xc0010015u
 #define MSR_AMD_PATCH 0xc0010020u
 #define MSR_SYSCFG 0xc0010010u
+#define MSR_NB_CFG 0xc001001fu
 #define MSR_INT_PENDING 0xc0010055u
 #define MSR_DE_CFG 0xc0011029u
 #define MSR_VIRT_SPEC_CTRL 0xc001011fu
@@ -86,14 +87,6 @@ bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *v
 	else
 		*value = local ? irqchip_lapic_read(chip, cpu->index, off) : irqchip_ioapic_read(chip, off);
 	return true;
-}
-
-bool gather_insn(struct cpu *cpu, const struct insn *in)
-{
-	(void)in;
-	cpu->fatal = "the guest used a gather instruction, which is not done yet";
-	cpu->leave = LEAVE_ERROR;
-	return false;
 }
 
 /* ---------------------------------------------------------------- registers */
@@ -514,13 +507,14 @@ int msr_read(struct cpu *cpu, uint32_t msr, uint64_t *ret)
 	case MSR_KVM_WALL_CLOCK_NEW: *ret = cpu->kvm_wall_clock; break;
 	case MSR_UCODE_REV: *ret = 1ull << 32; break;
 	case MSR_DE_CFG: *ret = 2; break;	/* LFENCE serialises */
+	case MSR_HWCR: *ret = 1u << 24; break;	/* the TSC counts at the P0 rate */
 	case MSR_MTRR_CAP:
 	case MSR_MCG_CAP:
 	case MSR_MCG_STATUS:
 	case MSR_SPEC_CTRL:
 	case MSR_DEBUGCTL:
-	case MSR_HWCR:
 	case MSR_SYSCFG:
+	case MSR_NB_CFG:
 	case MSR_INT_PENDING:
 		break;
 	default:
@@ -585,6 +579,7 @@ int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 	case MSR_DEBUGCTL:
 	case MSR_HWCR:
 	case MSR_SYSCFG:
+	case MSR_NB_CFG:
 	case MSR_INT_PENDING:
 	case MSR_DE_CFG:
 	case MSR_AMD_PATCH:

@@ -639,6 +639,7 @@ static struct operand lookup_any(struct translator *t, unsigned i, int64_t adjus
 	t->group_on = false;
 	emit_ea(t, in, i, adjust);
 	emit_check(t, retry, size, rw, t->live[i], false, false);
+	t->miss[t->nmiss - 1].site.masked = in->mem_masked != MASK_NONE;
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
 
