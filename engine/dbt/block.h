@@ -75,7 +75,8 @@ struct block {
 	uint32_t mode;
 	uint16_t len;	/* guest bytes */
 	uint16_t ninsns;
-	bool absolute, valid, flags_live_in;
+	bool absolute, valid;
+	bool masked;	/* BLOCK_SLOW: the operand has an element mask */
 	int8_t borrow[2];	/* registers used as scratch for R14, R15, or -1 */
 	uint8_t *code;	/* executable address */
 	uint32_t code_len;

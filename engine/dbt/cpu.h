@@ -32,6 +32,7 @@
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
+#define FILLED_MAX 256
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define JC_BITS 11
@@ -205,6 +206,9 @@ struct window_private {
 	uint32_t token;	/* of the mappings in force; links of user code check it */
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
 	uint64_t code_seen[8];	/* filter of pages that code ran from */
+	/* Entries filled since the last flush; counts above FILLED_MAX: too many to list. */
+	uint16_t ntlb, njc;
+	uint16_t tlb_filled[FILLED_MAX], jc_filled[FILLED_MAX];
 };
 
 #define WINDOW_SHARED ((sizeof(struct cpu) + PAGE_SIZE - 1) & PAGE_MASK)

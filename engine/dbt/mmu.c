@@ -39,10 +39,24 @@ static uint64_t jc_never(unsigned index)
 	return 0 - (uint64_t)(index ^ 1);
 }
 
+static void tlb_clear_one(struct tlb *tlb, unsigned n)
+{
+	tlb->entry[n] = (struct tlb_entry){ .ntag_read = never(n), .ntag_write = never(n) };
+}
+
 static void tlb_clear(struct tlb *tlb)
 {
 	for (unsigned i = 0; i < TLB_ENTRIES; i++)
-		tlb->entry[i] = (struct tlb_entry){ .ntag_read = never(i), .ntag_write = never(i) };
+		tlb_clear_one(tlb, i);
+}
+
+/* Remembers entry @n as filled, so that a flush of few entries touches only those. */
+static void note_filled(uint16_t *list, uint16_t *count, unsigned n)
+{
+	if (*count < FILLED_MAX)
+		list[*count] = (uint16_t)n;
+	if (*count <= FILLED_MAX)
+		(*count)++;
 }
 
 static void jc_clear(struct jump_cache *jc)
@@ -60,8 +74,19 @@ static void window_flush(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
 
-	tlb_clear(&w->utlb);
-	jc_clear(&w->ujc);
+	if (w->ntlb > FILLED_MAX) {
+		tlb_clear(&w->utlb);
+	} else {
+		for (unsigned i = 0; i < w->ntlb; i++)
+			tlb_clear_one(&w->utlb, w->tlb_filled[i]);
+	}
+	if (w->njc > FILLED_MAX) {
+		jc_clear(&w->ujc);
+	} else {
+		for (unsigned i = 0; i < w->njc; i++)
+			w->ujc.entry[w->jc_filled[i]].ntag = jc_never(w->jc_filled[i]);
+	}
+	w->ntlb = w->njc = 0;
 	zero_bytes(w->code_seen, sizeof(w->code_seen));
 	w->token = new_token(cpu);
 	cpu->stats.tlb_flush++;
@@ -104,7 +129,10 @@ static void use_window(struct cpu *cpu, unsigned context)
 void mmu_init(struct cpu *cpu)
 {
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+		struct window_private *w = cpu_window(cpu, i);
+
 		cpu->ctx[i].cr3 = ~0ull;
+		w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all */
 		window_flush(cpu, i);
 	}
 	kernel_flush(cpu);
@@ -131,7 +159,10 @@ void mmu_flush_all(struct cpu *cpu)
 
 void mmu_flush_user_jc(struct cpu *cpu)
 {
-	jc_clear(&cpu_window(cpu, cpu->context)->ujc);
+	struct window_private *w = cpu_window(cpu, cpu->context);
+
+	jc_clear(&w->ujc);
+	w->njc = 0;
 }
 
 void mmu_flush_kernel_jc(struct cpu *cpu)
@@ -239,7 +270,7 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 		jc_clear(&cpu->kjc);
 		code_unlink_absolute(cpu->vm->cc);
 	} else {
-		jc_clear(&w->ujc);
+		mmu_flush_user_jc(cpu);
 		w->token = new_token(cpu);
 		if (cpu->kernel_code_moves)
 			jc_clear(&cpu->kjc);
@@ -296,8 +327,12 @@ void mmu_protect_host_page(struct cpu *cpu, uint64_t host)
 
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, const struct block *b)
 {
-	struct jump_cache *jc = b->mode & BLOCK_USER ? &cpu_window(cpu, cpu->context)->ujc : &cpu->kjc;
+	struct window_private *w = cpu_window(cpu, cpu->context);
+	struct jump_cache *jc = b->mode & BLOCK_USER ? &w->ujc : &cpu->kjc;
 	struct jc_entry *e = &jc->entry[va & (JC_ENTRIES - 1)];
+
+	if (b->mode & BLOCK_USER)
+		note_filled(w->jc_filled, &w->njc, va & (JC_ENTRIES - 1));
 
 	e->code = (uint64_t)(uintptr_t)b->code;
 	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
@@ -420,8 +455,13 @@ enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct 
 		return FILL_SLOW;
 	host = (uint64_t)(uintptr_t)ret_tr->host & PAGE_MASK;
 	flags = code_page_note_access(cpu->vm->cc, ret_tr->gpa, ret_tr->writable);
-	if (!user && (!ret_tr->global || !(va >> 63)))
+	if (user) {
+		struct window_private *w = cpu_window(cpu, cpu->context);
+
+		note_filled(w->tlb_filled, &w->ntlb, n);
+	} else if (!ret_tr->global || !(va >> 63)) {
 		note_temporary(cpu, va);
+	}
 	tlb->entry[n] = (struct tlb_entry){
 		.ntag_read = 0 - page,
 		.ntag_write = ret_tr->writable && !(flags & (PAGE_HAS_CODE | PAGE_CLEAN)) ? 0 - page : never(n),

@@ -175,11 +175,11 @@ static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size,
 		copy_bytes(buf, cpu->slow.host[k], size);
 }
 
-static uint64_t start_copy(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
+static uint64_t start_copy(struct cpu *cpu, uint64_t active, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
 	bool crosses, direct;
 
-	cpu->slow.active = in->mem_masked ? active_bytes(cpu, in, size) : ~0ull;
+	cpu->slow.active = active;
 	cpu->slow.absent[1] = false;
 	cpu->slow.host[1] = NULL;
 	if (!translate_pieces(cpu, ea, size, rw, user)) {
@@ -261,14 +261,36 @@ static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
 	return true;
 }
 
+/* For the instruction at cpu->rip, and without an element mask. */
+static bool slow_block_exists(struct cpu *cpu)
+{
+	struct code_cache *cc = cpu->vm->cc;
+	struct translation tr;
+	struct block *b;
+	uint32_t error;
+	bool simple;
+
+	if (mmu_walk(cpu, cpu->rip, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error))
+		return false;
+	lock_take(&cc->lock);
+	b = block_find(cc, tr.gpa, cpu->mode | BLOCK_SLOW, cpu->rip);
+	simple = b && !b->masked && b->pa2 == ~0ull;
+	lock_drop(&cc->lock);
+	return simple;
+}
+
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
 	struct decode_job j;
 
+	/* A slow block that exists already tells all there is to know. */
+	if (slow_block_exists(cpu))
+		return start_copy(cpu, ~0ull, ea, size, rw, user);
 	if (!fetch_insn(cpu, &j))
 		return dispatch(cpu);	/* the mapping went away: fetch again and fault */
 	if (j.insn.op == INSN_COPY)
-		return start_copy(cpu, &j.insn, ea, size, rw, user);
+		return start_copy(cpu, j.insn.mem_masked ? active_bytes(cpu, &j.insn, size) : ~0ull, ea, size,
+				  rw, user);
 	interpret(cpu, &j.insn);
 	return dispatch(cpu);
 }

@@ -123,6 +123,10 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_RDPID:
 	case INSN_STI:
 		return false;
+	case INSN_PUSHF:
+		return in->opsize != 8;
+	case INSN_SYSTEM:
+		return !(in->sys == SYS_MOV_FROM_SEG && !in->mem);
 	case INSN_UD:
 	case INSN_JMP:
 	case INSN_JCC:
@@ -134,7 +138,6 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_LOOP:
 	case INSN_LOOPE:
 	case INSN_LOOPNE:
-	case INSN_PUSHF:
 	case INSN_POPF:
 	case INSN_ENTER:
 	case INSN_PUSHA:
@@ -148,7 +151,6 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_CMPS:
 	case INSN_INS:
 	case INSN_OUTS:
-	case INSN_SYSTEM:
 	case INSN_GATHER:
 		return true;
 	}
@@ -164,6 +166,7 @@ static bool is_helper(const struct insn *in, uint32_t mode)
 		return true;
 	return !(in->op >= INSN_JMP && in->op <= INSN_LOOPNE);
 }
+
 
 /*
  * Registers an instruction names.  RSP is never scratch, and RAX, RCX, RDX are
@@ -504,6 +507,9 @@ static struct simple_access access_of(const struct translator *t, unsigned i)
 	case INSN_CALL:
 		a = (struct simple_access){ true, false, RSP, MEM_WRITE, -8, 8 };
 		break;
+	case INSN_PUSHF:
+		a = (struct simple_access){ true, false, RSP, MEM_WRITE, -8, 8 };
+		break;
 	case INSN_POP:
 		a = (struct simple_access){ !in->mem, in->mem, RSP, MEM_READ, 0, in->opsize };
 		break;
@@ -540,7 +546,7 @@ static struct simple_access access_of(const struct translator *t, unsigned i)
 static bool base_step(const struct insn *in, unsigned base, int64_t *ret_step)
 {
 	*ret_step = 0;
-	if (in->op == INSN_PUSH && base == RSP) {
+	if ((in->op == INSN_PUSH || in->op == INSN_PUSHF) && base == RSP) {
 		*ret_step = -(int64_t)in->opsize;
 		return true;
 	}
@@ -1313,6 +1319,60 @@ static void emit_rdtsc(struct translator *t, const struct insn *in)
 		emit_gs_abs(e, false, 0x8b, RCX, GS(tsc_aux));
 }
 
+/* movzx reg32, byte or word gs:[off] */
+static void emit_gs_movzx(struct emit *e, unsigned op, unsigned reg, uint32_t off)
+{
+	emit_u8(e, 0x65);
+	emit_rex(e, false, reg, 0, 0);
+	emit_u8(e, 0x0f);
+	emit_u8(e, op);
+	emit_u8(e, (reg & 7) << 3 | 4);
+	emit_u8(e, 0x25);
+	emit_u32(e, off);
+}
+
+static void emit_mov_from_seg(struct translator *t, const struct insn *in)
+{
+	uint32_t off = GS(seg) + (uint32_t)(sizeof(struct seg_reg) * (in->modrm >> 3 & 7) +
+					    offsetof(struct seg_reg, sel));
+	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
+
+	if (in->opsize == 2) {
+		emit_gs_movzx(&t->e, 0xb7, t->s0, off);
+		emit_u8(&t->e, 0x66);
+		emit_op_reg(&t->e, false, 0x8b, reg, t->s0);
+	} else {
+		emit_gs_movzx(&t->e, 0xb7, reg, off);
+	}
+}
+
+/* PUSHFQ: host flags by LAHF and SETO, the others from the block; no flag changes. */
+static void emit_pushf(struct translator *t, unsigned i)
+{
+	struct emit *e = &t->e;
+	struct operand m = lookup_stack(t, i, -8, 8, MEM_WRITE);
+
+	emit_gs_store(e, GS(tmp) + 8, RAX);
+	emit_u8(e, 0x9f);	/* lahf */
+	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+	emit_rex(e, false, t->s0, 0, 0);	/* movzx S0d, al */
+	emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xc0 | (t->s0 & 7) << 3);
+	emit_rorx(e, false, t->s0, t->s0, 32 - 11);
+	emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xc4);	/* movzx eax, ah */
+	emit_lea(e, RAX, RAX, t->s0, 0, 0);
+	emit_gs_movzx(e, 0xb6, t->s0, GS(intr_enabled));
+	emit_rorx(e, false, t->s0, t->s0, 32 - 9);
+	emit_lea(e, RAX, RAX, t->s0, 0, 0);
+	emit_gs_movzx(e, 0xb6, t->s0, GS(direction));
+	emit_rorx(e, false, t->s0, t->s0, 32 - 10);
+	emit_lea(e, RAX, RAX, t->s0, 0, 0);
+	emit_gs_abs(e, false, 0x8b, t->s0, GS(sysflags));
+	emit_lea(e, RAX, RAX, t->s0, 0, 0);
+	emit_move(e, 0x89, RAX, m, 8);
+	emit_gs_load(e, RAX, GS(tmp) + 8);
+	emit_add_rsp(t, -8);
+}
+
 static void emit_sti(struct translator *t)
 {
 	/* Interrupts that waited become exit requests; the block ends after the next instruction. */
@@ -1340,6 +1400,8 @@ static bool emit_insn(struct translator *t, unsigned i)
 	case INSN_LEAVE: emit_leave(t, i); break;
 	case INSN_CLI: emit_gs_store_imm8(&t->e, GS(intr_enabled), 0); break;
 	case INSN_STI: emit_sti(t); break;
+	case INSN_PUSHF: emit_pushf(t, i); break;
+	case INSN_SYSTEM: emit_mov_from_seg(t, in); break;
 	case INSN_CLD: emit_gs_store_imm8(&t->e, GS(direction), 0); break;
 	case INSN_STD: emit_gs_store_imm8(&t->e, GS(direction), 1); break;
 	case INSN_RDFSBASE:
@@ -1503,6 +1565,7 @@ struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, 
 	cc->used = (cc->used + 15) & ~(size_t)15;
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	b->code = cc->rx + cc->used;
+	b->masked = t.insn[0].mem_masked != MASK_NONE;
 	if (mode & BLOCK_SLOW)
 		emit_slow(&t);
 	else
