@@ -155,7 +155,7 @@ struct cpu {
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;
-	bool intr_shadow;	/* interrupts wait one instruction (STI, MOV SS) */
+	bool intr_shadow;	/* interrupts wait one instruction: a level that stays up cannot stop the guest */
 	bool nmi_pending, nmi_masked;
 	bool wait_for_sipi;
 	bool delivering;	/* an event is being delivered: a second one may be a double fault */

@@ -236,6 +236,7 @@ static struct block *next_block(struct cpu *cpu)
 {
 	for (;;) {
 		struct block *b;
+		bool shadow;
 
 		if (cpu->stepping && !cpu->has_pending) {	/* TF was set when the last instruction began */
 			cpu->stepping = false;
@@ -247,7 +248,9 @@ static struct block *next_block(struct cpu *cpu)
 			deliver_pending(cpu);
 		if (cpu->leave)
 			return NULL;
-		if (requests_wait(cpu)) {
+		shadow = cpu->intr_shadow && !atomic_load(&cpu->kicked);
+		cpu->intr_shadow = false;
+		if (requests_wait(cpu) && !shadow) {
 			handle_requests(cpu);
 			if (cpu->leave)
 				return NULL;
@@ -257,9 +260,9 @@ static struct block *next_block(struct cpu *cpu)
 			return NULL;
 		}
 		check_jc_mode(cpu);
-		if (cpu->sysflags & FLAG_TF) {
+		if (cpu->sysflags & FLAG_TF || (shadow && requests_wait(cpu))) {
 			b = find_block(cpu, cpu->mode | BLOCK_SINGLE);
-			cpu->stepping = b != NULL;
+			cpu->stepping = b && cpu->sysflags & FLAG_TF;
 		} else {
 			b = find_block(cpu, cpu->mode);
 		}

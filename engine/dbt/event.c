@@ -490,6 +490,7 @@ void do_iret(struct cpu *cpu, const struct insn *in)
 	}
 	cpu_set_rflags(cpu, frame[2], mask);
 	cpu->nmi_masked = false;
+	cpu->intr_shadow = true;
 	if (cpl != cpu->cpl) {
 		cpu->cpl = (uint8_t)cpl;
 		drop_inner_segments(cpu);
