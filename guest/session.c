@@ -568,6 +568,9 @@ static bool wait_events(struct session *s, int timeout_ms)
 	};
 	int r;
 
+	/* Once it is dead, what is in the pipes counts, not what may still come. */
+	if (s->dead && output)
+		timeout_ms = 0;
 	if (s->in_len < sizeof(s->in))
 		p[WAIT_CONN].events |= POLLIN;
 	if (s->out_at < s->out_len)

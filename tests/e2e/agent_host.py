@@ -199,9 +199,12 @@ def test_users_are_resolved():
 
 
 def test_children_left_behind_do_not_delay_the_end():
-    start = time.time()
-    out, _, end = run(SOCK, ["sh", "-c", "(sleep 3 &) ; (while sleep 0.01; do echo x; done &) ; echo main"])
-    assert b"main" in out and end == {"status": 0} and time.time() - start < 2, (out, end)
+    # Often: what matters is output that comes at the moment of the end.
+    for pause in range(10):
+        start = time.time()
+        out, _, end = run(SOCK, ["sh", "-c", "(sleep 3 &) ; (while sleep 0.003; do echo x; done &) ; "
+                                 f"sleep 0.0{pause}; echo main"])
+        assert b"main" in out and end == {"status": 0} and time.time() - start < 2, (out, end)
 
 
 def test_hanging_up_sends_sighup():
@@ -319,7 +322,7 @@ def main():
                     continue
                 try:
                     test()
-                    print("ok", name)
+                    print("ok", name, flush=True)
                 except Exception as e:  # noqa: BLE001 - a test reports whatever went wrong
                     failed += 1
                     print("FAILED", name, type(e).__name__, e)
