@@ -280,9 +280,31 @@ static uint64_t enter_block(struct cpu *cpu, const struct block *b)
 	return (uint64_t)(uintptr_t)b->code;
 }
 
+/* What the jump cache knows about cpu->rip, when nothing else needs settling; 0: ask next_block(). */
+static uint64_t cached_code(struct cpu *cpu)
+{
+	const struct jc_entry *e;
+
+	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping | cpu->intr_shadow ||
+	    requests_wait(cpu) || cpu->sysflags & FLAG_TF)
+		return 0;
+	check_jc_mode(cpu);
+	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
+	e += cpu->rip & (JC_ENTRIES - 1);
+	if (cpu->rip + e->ntag != 0)
+		return 0;
+	cpu->vbase = e->vbase;
+	return e->code;
+}
+
 uint64_t dispatch(struct cpu *cpu)
 {
-	struct block *b = next_block(cpu);
+	uint64_t code = cached_code(cpu);
+	struct block *b;
+
+	if (code)
+		return code;
+	b = next_block(cpu);
 
 	if (!b)
 		return 0;
