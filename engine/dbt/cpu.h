@@ -160,6 +160,12 @@ struct cpu {
 	bool wait_for_sipi;
 	bool delivering;	/* an event is being delivered: a second one may be a double fault */
 	uint8_t delivering_vector;
+	struct {	/* the exceptions that led to a shutdown, oldest first */
+		uint64_t rip, rsp, cr2;
+		uint32_t error;
+		uint8_t vector, cpl;
+	} chain[3];
+	unsigned nchain;
 	struct event pending;	/* valid when has_pending */
 	bool has_pending;
 	_Atomic bool kicked;

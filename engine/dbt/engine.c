@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "engine/dbt/run.h"
 #include "os/err.h"
+#include "os/log.h"
 #include "vmm/boot.h"
 #include "vmm/irqchip.h"
 #include "vmm/vm.h"
@@ -458,6 +459,16 @@ static enum vcpu_exit requested(const struct vm *vm)
 	return atomic_load(&vm->request) == VM_REQUEST_RESET ? VCPU_EXIT_RESET : VCPU_EXIT_POWEROFF;
 }
 
+static void log_shutdown(const struct cpu *cpu)
+{
+	for (unsigned i = 0; i < cpu->nchain; i++)
+		log_msg(LOG_LEVEL_WARN, "dbt",
+			"vCPU %u: exception %u (error 0x%x) at 0x%llx, ring %u, rsp 0x%llx, cr2 0x%llx", cpu->index,
+			cpu->chain[i].vector, cpu->chain[i].error, (unsigned long long)cpu->chain[i].rip,
+			cpu->chain[i].cpl, (unsigned long long)cpu->chain[i].rsp,
+			(unsigned long long)cpu->chain[i].cr2);
+}
+
 static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
 {
 	struct dbt_vcpu *dv = vcpu->engine_data;
@@ -483,6 +494,7 @@ static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
 		case LEAVE_REQUEST:
 			return requested(vcpu->vm);
 		case LEAVE_SHUTDOWN:
+			log_shutdown(cpu);
 			return VCPU_EXIT_SHUTDOWN;
 		case LEAVE_ERROR:
 			(void)snprintf(at, sizeof(at), " (at guest address 0x%llx)", (unsigned long long)cpu->rip);

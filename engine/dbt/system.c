@@ -1023,6 +1023,13 @@ static bool maskmov_insn(struct cpu *cpu, const struct insn *in)
 	return true;
 }
 
+static bool is_amd(const struct cpu *cpu)
+{
+	const struct cpuid_entry *e = &cpu->vm->cpuid->entry[0];
+
+	return e->leaf == 0 && e->reg[CPUID_EBX] == 0x68747541;	/* "Auth" */
+}
+
 static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, bool *ret_jumped)
 {
 	uint64_t v;
@@ -1031,8 +1038,16 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	switch ((enum insn_sys)in->sys) {
 	case SYS_SYSCALL: *ret_jumped = true; do_syscall(cpu, next); return true;
 	case SYS_SYSRET: *ret_jumped = true; do_sysret(cpu, in); return true;
-	case SYS_SYSENTER: *ret_jumped = true; do_sysenter(cpu); return true;
-	case SYS_SYSEXIT: *ret_jumped = true; do_sysexit(cpu, in); return true;
+	case SYS_SYSENTER:
+	case SYS_SYSEXIT:
+		if (cpu->efer & EFER_LMA && is_amd(cpu))
+			break;	/* undefined in long mode there (AMD64 manual, vol. 3) */
+		*ret_jumped = true;
+		if (in->sys == SYS_SYSENTER)
+			do_sysenter(cpu);
+		else
+			do_sysexit(cpu, in);
+		return true;
 	case SYS_IRET: *ret_jumped = true; do_iret(cpu, in); return true;
 	case SYS_JMP_FAR:
 	case SYS_CALL_FAR:
@@ -1168,6 +1183,21 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	return false;
 }
 
+static bool write_base(struct cpu *cpu, const struct insn *in)
+{
+	uint64_t v = read_gpr(cpu, rm_of(in), in->opsize);
+
+	if (!(cpu->cr4 & CR4_FSGSBASE)) {
+		raise_vector(cpu, VEC_UD);
+		return false;
+	}
+	if (set_canonical(in->op == INSN_WRFSBASE ? &cpu->fs_base : &cpu->gs_base, v) < 0) {
+		raise_error(cpu, VEC_GP, 0);
+		return false;
+	}
+	return true;
+}
+
 void interpret(struct cpu *cpu, const struct insn *in)
 {
 	uint64_t next = cpu->rip + in->len;
@@ -1222,6 +1252,10 @@ void interpret(struct cpu *cpu, const struct insn *in)
 	case INSN_OUTS:
 		string_insn(cpu, in);	/* moves rip itself */
 		return;
+	case INSN_WRFSBASE:
+	case INSN_WRGSBASE:
+		ok = write_base(cpu, in);
+		break;
 	case INSN_GATHER:
 		ok = gather_insn(cpu, in);
 		break;
@@ -1242,8 +1276,6 @@ void interpret(struct cpu *cpu, const struct insn *in)
 	case INSN_STD:
 	case INSN_RDFSBASE:
 	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE:
 	case INSN_SWAPGS:
 	case INSN_RDTSC:
 	case INSN_RDTSCP:

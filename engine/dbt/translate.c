@@ -115,8 +115,6 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_STD:
 	case INSN_RDFSBASE:
 	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE:
 	case INSN_SWAPGS:
 	case INSN_RDTSC:
 	case INSN_RDTSCP:
@@ -152,6 +150,8 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_INS:
 	case INSN_OUTS:
 	case INSN_GATHER:
+	case INSN_WRFSBASE:	/* must check that the address is canonical */
+	case INSN_WRGSBASE:
 		return true;
 	}
 	return true;
@@ -1271,21 +1271,11 @@ static void emit_ret(struct translator *t, unsigned i)
 	emit_dispatch(t);
 }
 
-static void emit_base_move(struct translator *t, const struct insn *in)
+static void emit_base_read(struct translator *t, const struct insn *in)
 {
 	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
-	bool fs = in->op == INSN_RDFSBASE || in->op == INSN_WRFSBASE;
-	bool write = in->op == INSN_WRFSBASE || in->op == INSN_WRGSBASE;
-	uint32_t field = fs ? GS(fs_base) : GS(gs_base);
 
-	if (!write) {
-		emit_gs_abs(&t->e, in->opsize == 8, 0x8b, reg, field);
-	} else if (in->opsize == 8) {
-		emit_gs_store(&t->e, field, reg);
-	} else {
-		emit_op_reg(&t->e, false, 0x8b, t->s0, reg);
-		emit_gs_store(&t->e, field, t->s0);
-	}
+	emit_gs_abs(&t->e, in->opsize == 8, 0x8b, reg, in->op == INSN_RDFSBASE ? GS(fs_base) : GS(gs_base));
 }
 
 static void emit_swapgs(struct translator *t)
@@ -1405,9 +1395,7 @@ static bool emit_insn(struct translator *t, unsigned i)
 	case INSN_CLD: emit_gs_store_imm8(&t->e, GS(direction), 0); break;
 	case INSN_STD: emit_gs_store_imm8(&t->e, GS(direction), 1); break;
 	case INSN_RDFSBASE:
-	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE: emit_base_move(t, in); break;
+	case INSN_RDGSBASE: emit_base_read(t, in); break;
 	case INSN_SWAPGS: emit_swapgs(t); break;
 	case INSN_RDTSC:
 	case INSN_RDTSCP: emit_rdtsc(t, in); break;
