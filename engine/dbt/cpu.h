@@ -119,6 +119,7 @@ struct cpu {
 	uint64_t xsave_area;	/* guest vector state while C code may use it */
 	uint64_t xcr0_host;	/* components saved and restored: all that guests may use */
 	uint32_t default_mxcsr;	/* for C code */
+	uint32_t xsave_size;	/* bytes of a standard XSAVE area for the guest's XCR0 */
 
 	/* --- C side only --- */
 	uint32_t sysflags;	/* IOPL, NT, RF, AC, ID, TF bits of RFLAGS */

@@ -246,6 +246,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	memcpy(cpu->xsave + 24, &mxcsr, 4);
 	cpu->flags = 2;
 	cpu->xcr0 = 1;
+	cpu->xsave_size = cpuid_xsave_size(vm->cpuid, 1);
 	cpu->pat = 0x0007040600070406ull;
 	cpu->dr[6] = 0xffff0ff0;
 	cpu->dr[7] = 0x400;
@@ -362,6 +363,7 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	dv->tsc_khz = vm->tsc_khz;
 	offer_cheap_features(&vm->cpuid);
 	dv->cpuid = &vm->cpuid;
+	dv->xcr0_mask = cpuid_xcr0_mask(&vm->cpuid);
 	atomic_store(&dv->next_token, 1);
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(),
@@ -587,6 +589,7 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->cr2 = st->cr2;
 	cpu->cr4 = st->cr4;
 	cpu->xcr0 = st->xcr0;
+	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, st->xcr0);
 	cpu->efer = st->efer;
 	memcpy(cpu->dr, st->dr, sizeof(cpu->dr));
 	memcpy(cpu->seg, st->seg, sizeof(cpu->seg));

@@ -35,6 +35,7 @@ struct dbt_vm {
 	struct irqchip *irqchip;
 	struct kvmclock clock;
 	const struct cpuid_table *cpuid;	/* of the struct vm */
+	uint64_t xcr0_mask;	/* what guests may set */
 	uint32_t tsc_khz;
 	struct cpu *cpu[8];
 	unsigned ncpus;

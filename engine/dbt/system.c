@@ -543,6 +543,20 @@ static int set_canonical(uint64_t *field, uint64_t v)
 	return 0;
 }
 
+struct clock_job {
+	uint64_t value;
+	bool wall;
+	int result;
+};
+
+static void run_clock(struct cpu *cpu, void *arg)
+{
+	struct clock_job *j = arg;
+
+	j->result = j->wall ? kvmclock_write_wall_clock(&cpu->vm->clock, j->value, guest_tsc(cpu)) :
+		kvmclock_write_system_time(&cpu->vm->clock, j->value);
+}
+
 int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 {
 	if (irqchip_has_msr(msr)) {
@@ -567,11 +581,13 @@ int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 	case MSR_MISC_ENABLE: cpu->misc_enable = v; return 0;
 	case MSR_MTRR_DEF_TYPE: cpu->mtrr_def_type = v; return 0;
 	case MSR_KVM_SYSTEM_TIME_NEW:
-		cpu->kvm_system_time = v;
-		return kvmclock_write_system_time(&cpu->vm->clock, v);
-	case MSR_KVM_WALL_CLOCK_NEW:
-		cpu->kvm_wall_clock = v;
-		return kvmclock_write_wall_clock(&cpu->vm->clock, v, guest_tsc(cpu));
+	case MSR_KVM_WALL_CLOCK_NEW: {
+		struct clock_job j = { .value = v, .wall = msr == MSR_KVM_WALL_CLOCK_NEW };
+
+		*(j.wall ? &cpu->kvm_wall_clock : &cpu->kvm_system_time) = v;
+		cpu_heavy(cpu, run_clock, &j);
+		return j.result;
+	}
 	case MSR_UCODE_REV:
 	case MSR_MCG_STATUS:
 	case MSR_SPEC_CTRL:
@@ -609,21 +625,34 @@ static bool msr_insn(struct cpu *cpu, const struct insn *in)
 
 /* ------------------------------------------------------------------- others */
 
-static void do_cpuid(struct cpu *cpu)
+/* The table and the clock are ordinary code: they may use vector registers. */
+static void run_cpuid(struct cpu *cpu, void *arg)
 {
 	struct cpuid_dynamic dyn = { .apic_id = cpu->index, .osxsave = !!(cpu->cr4 & CR4_OSXSAVE), .xcr0 = cpu->xcr0 };
+
+	cpuid_query(cpu->vm->cpuid, &dyn, (uint32_t)cpu->gpr[RAX], (uint32_t)cpu->gpr[RCX], arg);
+}
+
+static void do_cpuid(struct cpu *cpu)
+{
 	uint32_t r[4];
 
-	cpuid_query(cpu->vm->cpuid, &dyn, (uint32_t)cpu->gpr[RAX], (uint32_t)cpu->gpr[RCX], r);
+	cpu_heavy(cpu, run_cpuid, r);
 	cpu->gpr[RAX] = r[CPUID_EAX];
 	cpu->gpr[RBX] = r[CPUID_EBX];
 	cpu->gpr[RCX] = r[CPUID_ECX];
 	cpu->gpr[RDX] = r[CPUID_EDX];
 }
 
+static void take_xsave_size(struct cpu *cpu, void *arg)
+{
+	(void)arg;
+	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, cpu->xcr0);
+}
+
 static bool xcr_insn(struct cpu *cpu, const struct insn *in)
 {
-	uint64_t v = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32, known = cpuid_xcr0_mask(cpu->vm->cpuid);
+	uint64_t v = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32, known = cpu->vm->xcr0_mask;
 	uint32_t index = (uint32_t)cpu->gpr[RCX];
 
 	if (!(cpu->cr4 & CR4_OSXSAVE)) {
@@ -653,6 +682,7 @@ static bool xcr_insn(struct cpu *cpu, const struct insn *in)
 		return false;
 	}
 	cpu->xcr0 = v;
+	cpu_heavy(cpu, take_xsave_size, NULL);
 	return true;
 }
 
@@ -825,7 +855,7 @@ static bool xsave_insn(struct cpu *cpu, const struct insn *in)
 	uint64_t mask = ((uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32) & cpu->xcr0;
 	bool fx = in->sys == SYS_FXSAVE || in->sys == SYS_FXRSTOR;
 	bool write = in->sys == SYS_XSAVE || in->sys == SYS_XSAVEC || in->sys == SYS_FXSAVE;
-	unsigned size = fx ? 512 : cpuid_xsave_size(cpu->vm->cpuid, cpu->xcr0);
+	unsigned size = fx ? 512 : cpu->xsave_size;
 	uint8_t *area = cpu->xsave_copy;
 	uint32_t lo = (uint32_t)mask, hi = (uint32_t)(mask >> 32), error = 0;
 	int vector;
