@@ -175,10 +175,11 @@ static const struct special specials[] = {
 	{ ZYDIS_MNEMONIC_MOVDIR64B, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_XBEGIN, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_XEND, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_XTEST, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDMK, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_BNDCL, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDCU, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_BNDCN, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDMOV, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_BNDLDX, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDSTX, INSN_UD, 0, false },
+	/* Hint space on processors without MPX. */
+	{ ZYDIS_MNEMONIC_BNDMK, INSN_NOP, 0, false }, { ZYDIS_MNEMONIC_BNDCL, INSN_NOP, 0, false },
+	{ ZYDIS_MNEMONIC_BNDCU, INSN_NOP, 0, false }, { ZYDIS_MNEMONIC_BNDCN, INSN_NOP, 0, false },
+	{ ZYDIS_MNEMONIC_BNDMOV, INSN_NOP, 0, false }, { ZYDIS_MNEMONIC_BNDLDX, INSN_NOP, 0, false },
+	{ ZYDIS_MNEMONIC_BNDSTX, INSN_NOP, 0, false },
 	{ ZYDIS_MNEMONIC_WRSSD, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_WRSSQ, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_WRUSSD, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_WRUSSQ, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_RSTORSSP, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_SAVEPREVSSP, INSN_UD, 0, false },
@@ -297,8 +298,12 @@ static void take_flags(struct insn *in, const ZydisDecodedInstruction *zi)
 	if (!f)
 		return;
 	in->flags_read = f->tested & FLAGS_ARITH;
-	in->flags_killed = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
-	in->flags_written = in->flags_killed;
+	in->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
+	/*
+	 * Processors leave many undefined flags as they were, and so do we.  AF is
+	 * the exception: logic and shifts would otherwise keep it live for ever.
+	 */
+	in->flags_killed = (f->modified | f->set_0 | f->set_1 | (f->undefined & FLAG_AF)) & FLAGS_ARITH;
 }
 
 static bool is_conditional_jump(uint8_t opcode, uint8_t map)
@@ -355,6 +360,8 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	} else if (legacy && in->map == 0 && (in->opcode == 0x8c || in->opcode == 0x8e)) {
 		in->op = INSN_SYSTEM;
 		in->sys = in->opcode == 0x8c ? SYS_MOV_FROM_SEG : SYS_MOV_TO_SEG;
+	} else if (legacy && in->map == 1 && in->opcode == 0x0d && !in->mem) {
+		in->op = INSN_COPY;	/* PREFETCHW of a register: #UD or not is the processor's choice */
 	} else if (zi->meta.category == ZYDIS_CATEGORY_PREFETCH || zi->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
 		in->op = INSN_NOP;
 	} else if (zi->meta.category == ZYDIS_CATEGORY_AMX_TILE || zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER ||
@@ -409,11 +416,8 @@ static uint8_t map_of(ZydisOpcodeMap m)
 static void take_layout(struct insn *in, const ZydisDecodedInstruction *zi)
 {
 	const ZydisDecodedInstructionRaw *raw = &zi->raw;
-	unsigned n = 0;
 
-	while (n < raw->prefix_count && !(raw->prefixes[n].value >= 0x40 && raw->prefixes[n].value <= 0x4f))
-		n++;
-	in->prefix_len = (uint8_t)n;
+	in->prefix_len = raw->prefix_count;	/* a REX that is not the last of them counts for nothing */
 	if (in->enc == ENC_LEGACY && (zi->attributes & ZYDIS_ATTRIB_HAS_REX)) {
 		in->rex = in->bytes[raw->rex.offset];
 		in->prefix_len = raw->rex.offset;

@@ -105,7 +105,7 @@ struct insn {
 	uint8_t map;	/* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A, 5, 6 */
 
 	/* where fields lie in bytes[]; 0 when absent */
-	uint8_t prefix_len;	/* legacy prefixes without REX/VEX/EVEX */
+	uint8_t prefix_len;	/* legacy prefixes without REX/VEX/EVEX; may hold REX bytes without effect */
 	uint8_t rex;	/* the REX byte, 0 when absent */
 	uint8_t opcode_off;	/* first byte of the opcode proper, after REX/VEX/EVEX and 0F escapes kept */
 	uint8_t modrm_off, sib_off, disp_off, disp_size, imm_off, imm_size;
@@ -132,7 +132,7 @@ struct insn {
 	uint8_t uses_fpu;	/* x87, MMX, SSE, AVX: #NM when CR0.TS */
 	uint8_t privileged;	/* #GP at CPL 3 */
 	uint32_t flags_read;	/* FLAGS_ARITH bits */
-	uint32_t flags_killed;	/* FLAGS_ARITH bits surely overwritten (or undefined) */
+	uint32_t flags_killed;	/* FLAGS_ARITH bits surely overwritten */
 	uint32_t flags_written;	/* FLAGS_ARITH bits possibly changed */
 };
 

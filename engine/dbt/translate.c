@@ -627,7 +627,7 @@ static struct operand lookup_simple(struct translator *t, unsigned i, const stru
 
 		plan_group(t, i, a);
 		span = (uint64_t)(t->group_hi - t->group_lo);
-		lone = span == a->size;
+		lone = span == a->size && (!t->group_write || a->rw & MEM_WRITE);
 		emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
 		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, t->live[i], true, !lone);
 	}
@@ -678,9 +678,10 @@ static void emit_bytes(struct emit *e, const uint8_t *bytes, unsigned n)
 		emit_u8(e, bytes[k]);
 }
 
-static bool is_segment_or_addrsize(uint8_t prefix)
+/* Prefixes that a replaced operand must not have; REX bytes among them have no effect. */
+static bool is_dropped(uint8_t prefix)
 {
-	return prefix == 0x26 || prefix == 0x2e || prefix == 0x36 || prefix == 0x3e || prefix == 0x64 ||
+	return (prefix & 0xf0) == 0x40 || prefix == 0x26 || prefix == 0x2e || prefix == 0x36 || prefix == 0x3e || prefix == 0x64 ||
 	       prefix == 0x65 || prefix == 0x67;
 }
 
@@ -709,7 +710,7 @@ static void emit_with_operand(struct emit *e, const struct insn *in, struct oper
 	unsigned reg = in->modrm >> 3 & 7;
 
 	for (unsigned k = 0; k < in->prefix_len; k++)
-		if (!is_segment_or_addrsize(in->bytes[k]))
+		if (!is_dropped(in->bytes[k]))
 			emit_u8(e, in->bytes[k]);
 	if (in->enc == ENC_LEGACY) {
 		unsigned rex = (in->rex & 0x4c) | x << 1 | b;
