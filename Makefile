@@ -3,8 +3,10 @@
 #   make run      installs what is missing, builds, boots a micro-VM, runs a command in it
 #   make test     all tests that fit in CI          make fuzz   fuzz targets, long
 #   make bench    every table of SPECIFICATION.md   make deps   Debian packages only
+#   make install  under /usr/local, or DESTDIR      make clean  every build folder
 SHELL := /bin/bash
 OUT ?= out
+FUZZ_MINUTES ?= 10
 .PHONY: all run test bench fuzz deps install clean
 
 all: deps
@@ -25,10 +27,10 @@ bench: all
 	@bench/run.sh $(OUT)
 
 fuzz: deps
-	@tools/run-fuzz.sh long
+	@tools/run-fuzz.sh $(FUZZ_MINUTES)
 
 install: all
-	@meson install -C $(OUT)
+	@meson install -C $(OUT) --no-rebuild --quiet
 
 clean:
 	rm -rf $(OUT) out-* build/roux
