@@ -138,7 +138,6 @@ static void install_handlers(void)
 static int enter_thread(struct dbt_vcpu *dv, struct err *err)
 {
 	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TIMER_SIGNAL };
-	stack_t stack = { .ss_size = ALT_STACK_BYTES, .ss_flags = (int)(1u << 31) /* SS_AUTODISARM */ };
 	sigset_t block;
 
 	current_cpu = dv->cpu;
@@ -152,9 +151,6 @@ static int enter_thread(struct dbt_vcpu *dv, struct err *err)
 	(void)sigdelset(&block, SIGTRAP);
 	(void)sigdelset(&block, TIMER_SIGNAL);
 	(void)pthread_sigmask(SIG_SETMASK, &block, NULL);
-	stack.ss_sp = dv->alt_stack;
-	if (sigaltstack(&stack, NULL) < 0)
-		return err_set(err, -errno, "cannot set the signal stack: %s", strerror(errno));
 	ev.sigev_value.sival_ptr = dv->cpu;
 	ev._sigev_un._tid = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &ev, &dv->timer) < 0)
@@ -471,14 +467,10 @@ static void log_shutdown(const struct cpu *cpu)
 			(unsigned long long)cpu->chain[i].cr2);
 }
 
-static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
+static enum vcpu_exit run_until_exit(struct vcpu *vcpu, struct cpu *cpu, struct err *err)
 {
-	struct dbt_vcpu *dv = vcpu->engine_data;
-	struct cpu *cpu = dv->cpu;
 	char at[64];
 
-	if (enter_thread(dv, err) < 0)
-		return VCPU_EXIT_ERROR;
 	for (;;) {
 		if (atomic_exchange(&cpu->kicked, false))
 			return VCPU_EXIT_KICKED;
@@ -512,6 +504,25 @@ static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
 			break;
 		}
 	}
+}
+
+static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
+{
+	struct dbt_vcpu *dv = vcpu->engine_data;
+	stack_t stack = { .ss_sp = dv->alt_stack, .ss_size = ALT_STACK_BYTES,
+			  .ss_flags = (int)(1u << 31) /* SS_AUTODISARM: RSP may point anywhere, even into it */ };
+	stack_t before;
+	enum vcpu_exit exit;
+
+	if (enter_thread(dv, err) < 0)
+		return VCPU_EXIT_ERROR;
+	if (sigaltstack(&stack, &before) < 0) {
+		(void)err_set(err, -errno, "cannot set the signal stack: %s", strerror(errno));
+		return VCPU_EXIT_ERROR;
+	}
+	exit = run_until_exit(vcpu, dv->cpu, err);
+	(void)sigaltstack(&before, NULL);
+	return exit;
 }
 
 static void dbt_vcpu_kick(struct vcpu *vcpu)
