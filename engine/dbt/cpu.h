@@ -156,6 +156,7 @@ struct cpu {
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;
+	uint32_t halt_poll_ns;	/* how long HLT looks before it sleeps */
 	bool intr_shadow;	/* interrupts wait one instruction: a level that stays up cannot stop the guest */
 	bool nmi_pending, nmi_masked;
 	bool wait_for_sipi;

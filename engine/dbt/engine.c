@@ -383,6 +383,32 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 
 /* ----------------------------------------------------------------- running */
 
+#define HALT_POLL_NS 50000u
+
+/*
+ * Sleeps until cpu->wake is no longer @seen.  An answer to what the guest just
+ * asked a device for is often microseconds away, so it looks for a while first;
+ * after polls in vain for ever shorter, so that an idle guest costs nothing.
+ */
+static void sleep_halted(struct cpu *cpu, uint32_t seen)
+{
+	uint64_t ticks = (uint64_t)cpu->halt_poll_ns * cpu->vm->tsc_khz / 1000000, start = __builtin_ia32_rdtsc();
+
+	while (__builtin_ia32_rdtsc() - start < ticks) {
+		if (atomic_load_explicit(&cpu->wake, memory_order_acquire) != seen) {
+			cpu->halt_poll_ns = HALT_POLL_NS;
+			return;
+		}
+		__builtin_ia32_pause();
+	}
+	start = __builtin_ia32_rdtsc();
+	futex_wait(&cpu->wake, seen, NULL);
+	if (__builtin_ia32_rdtsc() - start < HALT_POLL_NS * (uint64_t)cpu->vm->tsc_khz / 1000000)
+		cpu->halt_poll_ns = HALT_POLL_NS;	/* would have paid */
+	else
+		cpu->halt_poll_ns /= 2;
+}
+
 /* Waits for an interrupt, a kick or a request. */
 static void wait_halted(struct cpu *cpu)
 {
@@ -396,7 +422,7 @@ static void wait_halted(struct cpu *cpu)
 		    atomic_load(&cpu->kicked) || atomic_load(&cpu->vm->stop_wanted) ||
 		    atomic_load(&cpu->vm->vm->request) != VM_REQUEST_NONE)
 			break;
-		futex_wait(&cpu->wake, seen, NULL);
+		sleep_halted(cpu, seen);
 	}
 	atomic_store(&cpu->exit_request, 1);
 }
