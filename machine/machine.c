@@ -271,7 +271,7 @@ static int make_conf(const char *text, struct initrds *in, struct err *err)
 	if (!in->conf)
 		return err_set(err, -ENOMEM, "out of host memory");
 	cpio_begin(&c, in->conf, CONF_ARCHIVE_MAX);
-	cpio_file(&c, GUEST_CONF_PATH + 1, 0600, text, (uint32_t)strlen(text));
+	cpio_file(&c, &GUEST_CONF_PATH[1], 0600, text, (uint32_t)strlen(text));
 	size = cpio_end(&c);
 	if (size == 0)
 		return err_set(err, -E2BIG, "the guest's configuration is too long; share fewer folders");
