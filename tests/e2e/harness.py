@@ -1,0 +1,253 @@
+"""What the tests of the roux command share: root file systems, runs, leak checks.
+
+A test file defines functions test_*(), whose names say what must hold, and ends
+with main(globals()).  Its arguments are the roux command and, optionally, names of
+tests to run.  Every process started here carries a marker in its environment, so
+that what is left over is found wherever it went.
+"""
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+ROUX = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
+CACHE = os.environ.get("ROUX_CACHE") or os.path.expanduser("~/.cache/roux")
+MARK = f"ROUX_TEST_MARK={os.getpid()}.{time.time_ns()}"
+WORK = tempfile.mkdtemp(prefix="roux-e2e.")	# everything a test makes goes here
+LIMIT = 180	# seconds after which a run hangs, on the busiest machine
+
+DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
+DEBIAN_MIRROR = os.environ.get("ROUX_TEST_MIRROR", "http://deb.debian.org/debian")
+
+
+class Skip(Exception):
+    """Raised by a test that cannot run here; says why."""
+
+
+class ExpectedFailure(Exception):
+    """Raised when a known bug shows; the test says which."""
+
+
+def environ(**extra):
+    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK)
+    name, value = MARK.split("=")
+    env[name] = value
+    env.update(extra)
+    return env
+
+
+class Result:
+    def __init__(self, status, out, err, seconds):
+        self.status, self.out, self.err, self.seconds = status, out, err, seconds
+
+    def __repr__(self):
+        return f"status {self.status} after {self.seconds:.1f} s\nstdout: {self.out[-2000:]!r}\n" \
+               f"stderr: {self.err[-2000:]!r}"
+
+
+def roux(*args, stdin=None, env=None, cwd=None, prefix=(), limit=LIMIT):
+    """Runs `roux run ARGS`; stdin is bytes or None for /dev/null."""
+    start = time.monotonic()
+    p = subprocess.run([*prefix, ROUX, "run", *args], input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(**(env or {})), cwd=cwd,
+                       timeout=limit)
+    return Result(p.returncode, p.stdout, p.stderr, time.monotonic() - start)
+
+
+def start(*args, **kw):
+    """Starts `roux run ARGS` and returns the Popen with pipes."""
+    kw.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.Popen([ROUX, "run", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            env=environ(**kw.pop("env", {})), **kw)
+
+
+def expect(r, status=0, out=None, err=None):
+    """Checks a result; out and err are bytes that must be there exactly (out) or inside (err)."""
+    assert r.status == status, f"expected status {status}: {r}"
+    if out is not None:
+        assert r.out == out, f"expected {out!r}: {r}"
+    if err is not None:
+        assert err in r.err, f"expected {err!r} in stderr: {r}"
+    return r
+
+
+def complains(r, status, *words):
+    """A failure of roux itself: that status, and one line "roux: ..." with these words."""
+    assert r.status == status, f"expected status {status}: {r}"
+    lines = [line for line in r.err.decode(errors="replace").splitlines() if line.startswith("roux: ")]
+    assert lines, f"no line 'roux: ...': {r}"
+    for w in words:
+        assert w in lines[0], f"expected '{w}' in {lines[0]!r}"
+    return r
+
+
+def wait_until(what, condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.02)
+
+
+def read_until(stream, text, seconds=60):
+    """Reads a pipe until @text has come."""
+    import select
+    got, end = b"", time.monotonic() + seconds
+    while text not in got:
+        left = end - time.monotonic()
+        assert left > 0 and select.select([stream], [], [], left)[0], f"no {text!r} in {got!r}"
+        data = os.read(stream.fileno(), 65536)
+        assert data, f"ended before {text!r}: {got!r}"
+        got += data
+    return got
+
+
+# ---------------------------------------------------------------- root file systems
+
+def folder(name):
+    path = os.path.join(WORK, name)
+    os.makedirs(path)
+    return path
+
+
+def made_once(name, make):
+    """Path of @name in the cache, made by make(path) unless it is there; complete or absent."""
+    base = os.path.join(CACHE, "test-roots")
+    path = os.path.join(base, name)
+    os.makedirs(base, exist_ok=True)
+    with open(os.path.join(base, ".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.isdir(path):
+            new = tempfile.mkdtemp(prefix="new.", dir=base)
+            os.chmod(new, 0o755)
+            try:
+                make(new)
+                os.rename(new, path)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+    return path
+
+
+def make_busybox(path):
+    busybox = shutil.which("busybox")
+    if not busybox:
+        raise Skip("no busybox")
+    for d in ("bin", "etc", "root", "home/app"):
+        os.makedirs(os.path.join(path, d))
+    os.mkdir(path + "/tmp")
+    os.chmod(path + "/tmp", 0o1777)
+    shutil.copy(busybox, path + "/bin/busybox")
+    for applet in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if applet != "busybox":
+            os.symlink("busybox", f"{path}/bin/{applet}")
+    with open(path + "/etc/passwd", "w") as f:
+        f.write("root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")
+    with open(path + "/etc/group", "w") as f:
+        f.write("root:x:0:\napp:x:1000:\nextra:x:2000:app\n")
+    os.chown(path + "/home/app", 1000, 1000) if os.geteuid() == 0 else None
+
+
+def busybox_root():
+    return made_once("busybox-1", make_busybox)
+
+
+def make_debian(path):
+    log = os.path.join(WORK, "debootstrap.log")
+    with open(log, "w") as f:
+        r = subprocess.run(["debootstrap", "--variant=minbase", "--include=" + ",".join(DEBIAN_PACKAGES),
+                            "bookworm", path, DEBIAN_MIRROR], stdout=f, stderr=f).returncode
+    if r:
+        with open(log) as f:
+            raise Skip("debootstrap failed: " + f.read()[-300:])
+    shutil.rmtree(path + "/var/cache/apt/archives", ignore_errors=True)
+    os.makedirs(path + "/var/cache/apt/archives/partial")
+
+
+def debian_root():
+    if os.geteuid() != 0 or not shutil.which("debootstrap"):
+        raise Skip("debootstrap needs root and the package debootstrap")
+    key = hashlib.sha256(" ".join(DEBIAN_PACKAGES).encode()).hexdigest()[:12]
+    return made_once("debian-" + key, make_debian)
+
+
+# ------------------------------------------------------------------------ leak checks
+
+def marked_processes():
+    """Processes of this test file that still run: pid -> command line."""
+    found = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if MARK.encode() not in f.read().split(b"\0"):
+                    continue
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                found[int(pid)] = f.read().replace(b"\0", b" ").decode(errors="replace")
+            with open(f"/proc/{pid}/stat") as f:
+                if f.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    del found[int(pid)]
+        except OSError:
+            found.pop(int(pid), None)
+    return found
+
+
+def mounts():
+    with open("/proc/self/mountinfo") as f:
+        return sorted(line.split()[4] for line in f if WORK in line or CACHE in line)
+
+
+def unfinished_files(cache=None):
+    """Files in roux's cache that a finished command must not leave."""
+    names = []
+    for base, dirs, files in os.walk(cache or CACHE):
+        if "test-roots" in dirs:
+            dirs.remove("test-roots")
+        names += [os.path.join(base, n) for n in dirs + files]
+    return sorted(names)
+
+
+def check_nothing_left(before_mounts, seconds=5):
+    """A VM's process ends within moments of its owner."""
+    end = time.monotonic() + seconds
+    while (left := marked_processes()) and time.monotonic() < end:
+        time.sleep(0.05)
+    for pid in left:
+        os.kill(pid, 9)	# ours by its marker; the next test starts clean
+    assert not left, f"processes left: {left}"
+    assert mounts() == before_mounts, f"mounts left: {mounts()}"
+
+
+# ------------------------------------------------------------------------------ running
+
+def main(names):
+    tests = [(n, f) for n, f in names.items() if n.startswith("test_") and callable(f)]
+    wanted = sys.argv[2:]
+    failed = skipped = passed = 0
+    try:
+        for name, test in tests:
+            if wanted and name not in wanted:
+                continue
+            before, begin = mounts(), time.monotonic()
+            try:
+                test()
+                check_nothing_left(before)
+                result = "ok"
+                passed += 1
+            except Skip as e:
+                result = f"skipped: {e}"
+                skipped += 1
+            except ExpectedFailure as e:
+                result = f"known bug: {e}"
+                passed += 1
+            except Exception:  # noqa: BLE001 - a test reports whatever went wrong
+                result = "FAILED\n" + traceback.format_exc()
+                failed += 1
+            print(f"{name} ({time.monotonic() - begin:.1f} s): {result}", flush=True)
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
+    print(f"{passed} ok, {failed} failed, {skipped} skipped")
+    sys.exit(1 if failed else 77 if skipped and not passed else 0)
