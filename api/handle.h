@@ -24,6 +24,7 @@ struct roux_machine {
 	unsigned start_timeout_ms;
 	pid_t pid;	/* of the VM's process, 0 before and after */
 	int sock;	/* control socket, -1 */
+	int wake_fd;	/* eventfd of roux_machine_interrupt() */
 	enum roux_state state;
 	char reason[256];
 	char engine[16];
@@ -50,7 +51,10 @@ int prepare(struct roux_machine *machine, const struct roux_options *options, st
 /* A stream to the guest's agent with HELLO exchanged.  0 or a negative errno. */
 int machine_session(struct roux_machine *machine, struct session *ret_session, struct err *err);
 
-/* Handles control messages that are there; blocks up to @timeout_ms for the first. */
+/*
+ * Handles control messages that are there; blocks up to @timeout_ms for the first,
+ * and returns -EINTR when that wait was interrupted.
+ */
 int machine_events(struct roux_machine *machine, int timeout_ms);
 
 #endif /* API_HANDLE_H */

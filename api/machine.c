@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -64,11 +65,15 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 		return give_error(error, &err, -ENOMEM);
 	take_options(&o, options);
 	m->sock = m->ready_fd = m->connect.fd = -1;
+	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	m->phase[ROUX_PHASE_BEGIN] = monotonic_ns();
 	m->start_timeout_ms = o.start_timeout_ms ? o.start_timeout_ms : START_TIMEOUT_MS;
 	m->msg = malloc(sizeof(*m->msg));
 	m->vmm = strdup(vmm_path(&o));
-	r = m->msg && m->vmm ? prepare(m, &o, &err) : -ENOMEM;
+	if (m->wake_fd < 0)
+		r = err_set(&err, -errno, "cannot make an eventfd: %s", strerror(errno));
+	else
+		r = m->msg && m->vmm ? prepare(m, &o, &err) : -ENOMEM;
 	if (r < 0) {
 		roux_machine_destroy(m);
 		return give_error(error, &err, r);
@@ -242,10 +247,15 @@ static void on_message(struct roux_machine *m, int fd)
 int machine_events(struct roux_machine *m, int timeout_ms)
 {
 	while (m->sock >= 0) {
-		int fd, r = poll(&(struct pollfd){ .fd = m->sock, .events = POLLIN }, 1, timeout_ms);
+		struct pollfd fds[2] = { { .fd = m->sock, .events = POLLIN },
+					 { .fd = timeout_ms ? m->wake_fd : -1, .events = POLLIN } };
+		int fd, r = poll(fds, 2, timeout_ms);
+		uint64_t times;
 
-		if (r <= 0)
-			return r < 0 ? -errno : 0;
+		if (r <= 0)	/* EINTR: a handler that means us has called roux_machine_interrupt() */
+			return r < 0 && errno != EINTR ? -errno : 0;
+		if (fds[1].revents && read(m->wake_fd, &times, sizeof(times)) > 0)
+			return -EINTR;
 		r = control_recv(m->sock, m->msg, &fd);
 		if (r == -EAGAIN)
 			return 0;
@@ -283,7 +293,7 @@ static int check_ready(struct roux_machine *m, uint64_t deadline, struct session
 	m->ready_fd = -1;
 	if (r < 0)
 		return r;
-	r = session_wait(s, deadline, &f);
+	r = session_wait(s, deadline, m->wake_fd, &f);
 	if (r == 0 && f.type != AGENT_HELLO)
 		r = -EPROTO;
 	if (r < 0)
@@ -341,8 +351,6 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 		uint64_t now = monotonic_ns();
 
 		r = now >= deadline ? -ETIMEDOUT : machine_events(m, (int)((deadline - now) / 1000000 + 1));
-		if (r == -EINTR)
-			r = 0;
 	}
 	if (r == 0)
 		r = m->connect.done ? m->connect.result : -ENOTCONN;
@@ -367,7 +375,7 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 		r = session_open(ret_session, fd, err);
 		if (r < 0)
 			return r;
-		r = session_wait(ret_session, deadline, &f);
+		r = session_wait(ret_session, deadline, m->wake_fd, &f);
 		if (r == 0 && f.type != AGENT_HELLO)
 			r = -EPROTO;
 		if (r < 0)
@@ -380,6 +388,17 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 
 /* ------------------------------------------------------------------- others */
 
+void roux_machine_interrupt(struct roux_machine *m)
+{
+	int saved = errno;	/* a signal handler leaves no trace */
+	uint64_t once = 1;
+
+	if (write(m->wake_fd, &once, sizeof(once)) < 0) {
+		/* only a counter that is full: interrupted often enough */
+	}
+	errno = saved;
+}
+
 void roux_machine_destroy(struct roux_machine *m)
 {
 	if (!m)
@@ -388,6 +407,8 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)close(m->sock);
 	if (m->ready_fd >= 0)
 		(void)close(m->ready_fd);
+	if (m->wake_fd >= 0)
+		(void)close(m->wake_fd);
 	if (m->pid > 0) {
 		/* It stops by itself when its socket closes; do not depend on that. */
 		(void)kill(m->pid, SIGKILL);

@@ -8,6 +8,7 @@
 #include "oci/image.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -75,7 +76,8 @@ static int add_root(struct roux_machine *m, const struct roux_options *o, struct
 	unpacked = oci_image_digest(m->image)[0] != '\0';
 	r = add_share(&m->spec, "root", rootfs, true, unpacked ? SPEC_CACHE_ALWAYS : SPEC_CACHE_AUTO, err);
 	add(conf, "root=virtiofs:root\n");
-	add(conf, o->read_only ? "readonly=yes\n" : "overlay=tmpfs\n");
+	/* A read-only root has the overlay too: it takes the mount points that the image lacks. */
+	add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
 	return r;
 }
 
@@ -166,6 +168,18 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 	return m->spec.cmdline && m->spec.guest_conf ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
+static int add_hostname(const struct roux_options *o, struct text *conf, struct err *err)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+	const char *name = o->hostname ? o->hostname : "roux";
+	size_t len = strlen(name);
+
+	if (len == 0 || len > HOST_NAME_MAX || strspn(name, allowed) != len)
+		return err_set(err, -EINVAL, "a host name has 1 to %d letters, digits, '-', '.' and '_'", HOST_NAME_MAX);
+	add(conf, "hostname=%s\n", name);
+	return 0;
+}
+
 int prepare(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
 	struct text *conf = calloc(1, sizeof(*conf));
@@ -175,10 +189,11 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 	if (!conf)
 		return err_set(err, -ENOMEM, "out of memory");
 	machine_spec_init(&m->spec);
-	r = add_root(m, o, conf, err);
+	r = add_hostname(o, conf, err);
+	if (r == 0)
+		r = add_root(m, o, conf, err);
 	m->phase[ROUX_PHASE_IMAGE] = monotonic_ns();
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	add(conf, "hostname=%s\n", o->hostname ? o->hostname : "roux");
 	add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
 	if (r == 0)
 		r = add_shares(m, o, conf, err);

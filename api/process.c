@@ -6,6 +6,7 @@
 #include "oci/image.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,10 @@ struct roux_process {
 	struct session session;
 	int stdin_fd, stdout_fd, stderr_fd;	/* borrowed; stdin_fd -1 after its end */
 	uint32_t window;	/* bytes of input the agent still takes */
+	/* Output not yet written: inside the session's buffer, so nothing is received before it is gone. */
+	const uint8_t *out;
+	size_t out_left;
+	int out_fd;
 	bool exited;
 	struct roux_exit exit;
 };
@@ -107,8 +112,10 @@ static int wait_started(struct roux_process *p, struct err *err)
 	struct frame f;
 
 	for (;;) {
-		int r = session_wait(&p->session, UINT64_MAX, &f);
+		int r = session_wait(&p->session, UINT64_MAX, p->machine->wake_fd, &f);
 
+		if (r == -EINTR)
+			return r;
 		if (r < 0) {
 			(void)machine_events(p->machine, 100);
 			return err_set(err, r, "%s", p->machine->reason[0] ? p->machine->reason : "the guest hung up");
@@ -150,20 +157,26 @@ int roux_exec(struct roux_machine *machine, const struct roux_exec_options *opti
 
 /* ------------------------------------------------------------------ streams */
 
-/* Output to a descriptor of the caller; one that is gone swallows it. */
-static void write_out(int fd, const uint8_t *data, size_t len)
-{
-	while (fd >= 0 && len) {
-		ssize_t n = write(fd, data, len);
+/* What a pipe that polls as writable surely takes, so that no write blocks (pipe(7)). */
+#define WRITE_MAX PIPE_BUF
 
-		if (n < 0 && errno == EAGAIN)
-			(void)poll(&(struct pollfd){ .fd = fd, .events = POLLOUT }, 1, -1);
-		else if (n < 0 && errno != EINTR)
-			return;
-		if (n > 0) {
-			data += n;
-			len -= (size_t)n;
-		}
+static void put_out(struct roux_process *p, int fd, const struct frame *f)
+{
+	p->out = f->data;
+	p->out_left = fd >= 0 ? f->len : 0;
+	p->out_fd = fd;
+}
+
+/* Output to a descriptor of the caller; one that is gone swallows it. */
+static void write_out(struct roux_process *p)
+{
+	ssize_t n = write(p->out_fd, p->out, p->out_left < WRITE_MAX ? p->out_left : WRITE_MAX);
+
+	if (n < 0 && errno != EAGAIN && errno != EINTR)
+		p->out_left = 0;
+	if (n > 0) {
+		p->out += n;
+		p->out_left -= (size_t)n;
 	}
 }
 
@@ -183,10 +196,10 @@ static void on_frame(struct roux_process *p, const struct frame *f)
 {
 	switch (f->type) {
 	case AGENT_STDOUT:
-		write_out(p->stdout_fd, f->data, f->len);
+		put_out(p, p->stdout_fd, f);
 		break;
 	case AGENT_STDERR:
-		write_out(p->stderr_fd, f->data, f->len);
+		put_out(p, p->stderr_fd, f);
 		break;
 	case AGENT_CREDIT:
 		p->window += only_u32(f, AGENT_TAG_CREDIT_BYTES);
@@ -217,35 +230,40 @@ static int send_input(struct roux_process *p)
 	return session_send(&p->session, AGENT_STDIN, buf, (size_t)n);
 }
 
-/* Waits once and moves what can be moved.  0, -EINTR, -EIO at the end of the stream, ... */
+enum { POLL_SESSION, POLL_STDIN, POLL_MACHINE, POLL_WAKE, POLL_OUT, POLLS };
+
+/* Waits once and moves what can be moved.  0, -EINTR, -EPIPE at the end of the stream, ... */
 static int step(struct roux_process *p, int timeout_ms)
 {
-	struct pollfd fds[3] = {
-		{ .fd = p->session.fd, .events = POLLIN },
-		{ .fd = p->window ? p->stdin_fd : -1, .events = POLLIN },
-		{ .fd = p->machine->sock, .events = POLLIN },
+	struct pollfd fds[POLLS] = {
+		[POLL_SESSION] = { .fd = p->out_left ? -1 : p->session.fd, .events = POLLIN },
+		[POLL_STDIN] = { .fd = p->window ? p->stdin_fd : -1, .events = POLLIN },
+		[POLL_MACHINE] = { .fd = p->machine->sock, .events = POLLIN },
+		[POLL_WAKE] = { .fd = p->machine->wake_fd, .events = POLLIN },
+		[POLL_OUT] = { .fd = p->out_left ? p->out_fd : -1, .events = POLLOUT },
 	};
 	struct frame f;
-	int r = session_next(&p->session, &f);
+	uint64_t times;
+	int r = p->out_left ? 0 : session_next(&p->session, &f);
 
-	if (r == 1) {
+	if (r == 1)
 		on_frame(p, &f);
-		return 0;
-	}
-	if (r < 0)
-		return r;
-	if (poll(fds, 3, timeout_ms) < 0)
-		return -errno;
-	if (fds[2].revents)
+	if (r)
+		return r < 0 ? r : 0;
+	if (poll(fds, POLLS, timeout_ms) < 0)
+		return errno == EINTR ? 0 : -errno;
+	if (fds[POLL_WAKE].revents && read(p->machine->wake_fd, &times, sizeof(times)) > 0)
+		return -EINTR;
+	if (fds[POLL_MACHINE].revents)
 		(void)machine_events(p->machine, 0);
-	if (fds[1].revents) {
+	if (fds[POLL_OUT].revents)
+		write_out(p);
+	if (fds[POLL_STDIN].revents) {
 		r = send_input(p);
 		if (r < 0 && r != -EPIPE)
 			p->stdin_fd = -1;	/* unreadable input is as good as its end */
 	}
-	if (fds[0].revents)
-		return session_fill(&p->session);
-	return 0;
+	return fds[POLL_SESSION].revents ? session_fill(&p->session) : 0;
 }
 
 int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *ret_exit, struct roux_error *error)
@@ -253,7 +271,7 @@ int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *
 	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : monotonic_ns() + (uint64_t)timeout_ms * 1000000u;
 	struct err err = { 0 };
 
-	while (!p->exited) {
+	while (!p->exited || p->out_left) {
 		uint64_t now = monotonic_ns();
 		int r, left = -1;
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -116,8 +117,18 @@ int session_next(struct session *s, struct frame *ret_frame)
 	return r;
 }
 
-int session_wait(struct session *s, uint64_t deadline_ns, struct frame *ret_frame)
+/* True, and reset, when the eventfd has been signalled. */
+static bool woken(const struct pollfd *wake)
 {
+	uint64_t times;
+
+	return wake->revents && read(wake->fd, &times, sizeof(times)) > 0;
+}
+
+int session_wait(struct session *s, uint64_t deadline_ns, int wake_fd, struct frame *ret_frame)
+{
+	struct pollfd fds[2] = { { .fd = s->fd, .events = POLLIN }, { .fd = wake_fd, .events = POLLIN } };
+
 	for (;;) {
 		uint64_t now = monotonic_ns();
 		int r = session_next(s, ret_frame);
@@ -126,11 +137,12 @@ int session_wait(struct session *s, uint64_t deadline_ns, struct frame *ret_fram
 			return r < 0 ? r : 0;
 		if (now >= deadline_ns)
 			return -ETIMEDOUT;
-		r = poll(&(struct pollfd){ .fd = s->fd, .events = POLLIN }, 1,
-			 (int)((deadline_ns - now) / 1000000 + 1));
+		r = poll(fds, 2, deadline_ns == UINT64_MAX ? -1 : (int)((deadline_ns - now) / 1000000 + 1));
 		if (r < 0 && errno != EINTR)
 			return -errno;
-		if (r > 0) {
+		if (r > 0 && woken(&fds[1]))
+			return -EINTR;
+		if (r > 0 && fds[0].revents) {
 			r = session_fill(s);
 			if (r < 0)
 				return r;

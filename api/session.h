@@ -35,8 +35,11 @@ int session_send_frame(struct session *s, const void *frame, size_t len);
 int session_next(struct session *s, struct frame *ret_frame);
 int session_fill(struct session *s);
 
-/* Waits for one frame until CLOCK_MONOTONIC @deadline_ns.  0, -ETIMEDOUT, or as above. */
-int session_wait(struct session *s, uint64_t deadline_ns, struct frame *ret_frame);
+/*
+ * Waits for one frame until CLOCK_MONOTONIC @deadline_ns.  0, -ETIMEDOUT, -EINTR
+ * when the eventfd @wake_fd (-1: none) was signalled, which resets it, or as above.
+ */
+int session_wait(struct session *s, uint64_t deadline_ns, int wake_fd, struct frame *ret_frame);
 
 /* Turns an ERROR frame into a negative errno and a sentence. */
 int session_error(const struct frame *frame, struct err *err);

@@ -3,8 +3,9 @@
  * roux run: a machine for one command.
  *
  * Signals: the command's own (Ctrl-C and friends) are passed on to the guest;
- * before the guest runs they end roux.  All are handled by a flag that
- * interrupts the library's waiting, so cleaning up is the ordinary way out.
+ * before the command runs they end roux.  All are handled by a flag and by
+ * interrupting the library's waiting, so cleaning up is the ordinary way out.
+ * SIGALRM, at the end of --timeout, has no flag: the clock tells.
  */
 #include "cli/cli.h"
 
@@ -19,6 +20,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -75,6 +77,8 @@ struct run {
 
 static volatile sig_atomic_t caught;	/* last signal to pass on */
 static volatile sig_atomic_t resized;
+static volatile sig_atomic_t commanded;	/* the command runs: a new size is news */
+static struct roux_machine *volatile current;	/* whose waits end on a signal, or NULL */
 
 static void on_signal(int sig)
 {
@@ -82,6 +86,8 @@ static void on_signal(int sig)
 		resized = 1;
 	else if (sig != SIGALRM)
 		caught = sig;
+	if (current && (sig != SIGWINCH || commanded))
+		roux_machine_interrupt(current);
 }
 
 /* ------------------------------------------------------------------ options */
@@ -291,7 +297,7 @@ static bool terminal_size(uint16_t *rows, uint16_t *cols)
 static void catch_signals(void)
 {
 	static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGWINCH, SIGALRM };
-	struct sigaction sa = { .sa_handler = on_signal };	/* without SA_RESTART: waits return */
+	struct sigaction sa = { .sa_handler = on_signal };
 
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		(void)sigaction(signals[i], &sa, NULL);
@@ -373,6 +379,14 @@ static int wait_process(struct run *r, struct roux_process *p, uint64_t deadline
 	}
 }
 
+/* What an interrupted start means: a signal to roux, or the end of --timeout. */
+static int interrupted(const struct run *r)
+{
+	if (caught)
+		return 128 + caught;
+	return complain(EXIT_TIMEOUT, "the command was not running within %u s; the machine was stopped", r->timeout_s);
+}
+
 static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 {
 	struct roux_process *p = NULL;
@@ -381,8 +395,8 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	int status;
 
 	if (roux_machine_start(m, &error) < 0) {
-		if (error.code == -EINTR && caught)
-			return 128 + caught;
+		if (error.code == -EINTR)
+			return interrupted(r);
 		(void)complain(EXIT_ROUX, "%s%s", error.message,
 			       *roux_machine_console_tail(m) && !r->console ? " (--console shows more)" : "");
 		return error.code == -ETIMEDOUT && r->timeout_s ? EXIT_TIMEOUT : EXIT_ROUX;
@@ -393,7 +407,8 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	if (r->exec.tty)
 		(void)terminal_size(&r->exec.rows, &r->exec.cols);
 	if (roux_exec(m, &r->exec, &p, &error) < 0)
-		return complain(exec_status(&error), "%s", error.message);
+		return error.code == -EINTR ? interrupted(r) : complain(exec_status(&error), "%s", error.message);
+	commanded = 1;
 	started = now_ns();
 	if (r->exec.tty && r->interactive)
 		terminal_raw();
@@ -421,6 +436,7 @@ int verb_run(int argc, char **argv)
 	static struct run r;
 	struct roux_machine *m = NULL;
 	struct roux_error error = { 0 };
+	struct itimerval end = { 0 };
 	uint64_t deadline = 0;
 	char self[4096];
 	int status;
@@ -434,16 +450,21 @@ int verb_run(int argc, char **argv)
 		return complain(EXIT_ROUX, "-t with -i needs a terminal as standard input; leave out -t");
 	r.machine.vmm = own_path(self, sizeof(self));
 	if (r.timeout_s) {
+		end.it_value.tv_sec = r.timeout_s;
 		deadline = now_ns() + r.timeout_s * 1000000000ull;
 		r.machine.start_timeout_ms = r.timeout_s * 1000;
 	}
 	catch_signals();
+	if (r.timeout_s)
+		(void)setitimer(ITIMER_REAL, &end, NULL);
 	if (roux_machine_create(&r.machine, &m, &error) < 0) {
 		status = complain(EXIT_ROUX, "%s", error.message);
 	} else {
+		current = m;	/* before the flag is looked at: a signal is seen here or ends a wait */
 		if (r.console)
 			roux_machine_on_console(m, show_console, NULL);
-		status = run_in(&r, m, deadline);
+		status = caught || (deadline && now_ns() >= deadline) ? interrupted(&r) : run_in(&r, m, deadline);
+		current = NULL;
 	}
 	roux_machine_destroy(m);
 	for (unsigned i = 0; i < r.nowned; i++)

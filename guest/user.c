@@ -123,7 +123,7 @@ static void add_groups(struct span group, struct span name, struct user *user)
 	uint32_t gid;
 
 	while (user->ngroups < ARRAY_SIZE(user->groups) && next_entry(&group, col))
-		if (is_member(col[3], name) && to_id(col[2], &gid))
+		if (is_member(col[3], name) && to_id(col[2], &gid) && gid != user->gid)
 			user->groups[user->ngroups++] = gid;
 }
 
@@ -141,7 +141,9 @@ int user_resolve(const char *spec, const char *passwd, size_t passwd_len, const 
 		return -1;
 	if (rest.at && rest.len)
 		return take(&rest, '\n', &which) && find_group(groups, which, &ret_user->gid) ? 0 : -2;
-	if (name.len)
+	if (name.len) {	/* the primary group is among the groups, as after a login */
+		ret_user->groups[ret_user->ngroups++] = ret_user->gid;
 		add_groups(groups, name, ret_user);
+	}
 	return 0;
 }

@@ -76,10 +76,17 @@ ROUX_API int roux_machine_create(const struct roux_options *options, struct roux
 				 struct roux_error *error);
 
 /*
- * Boots it and returns when the guest answers.  0, -ETIMEDOUT, or a negative
- * errno with the reason; the machine can then only be destroyed.
+ * Boots it and returns when the guest answers.  0, -ETIMEDOUT, -EINTR, or another
+ * negative errno with the reason; the machine can then only be destroyed.
  */
 ROUX_API int roux_machine_start(struct roux_machine *machine, struct roux_error *error);
+
+/*
+ * Makes the wait under way or else the next one return -EINTR: roux_machine_start(),
+ * roux_exec(), roux_process_wait().  May be called from a signal handler and from
+ * other threads.
+ */
+ROUX_API void roux_machine_interrupt(struct roux_machine *machine);
 
 /* Ends the guest, at once, and frees everything.  NULL is fine. */
 ROUX_API void roux_machine_destroy(struct roux_machine *machine);
@@ -150,8 +157,8 @@ ROUX_API int roux_exec(struct roux_machine *machine, const struct roux_exec_opti
 
 /*
  * Moves data until the process ends.  Returns 0 and fills @ret_exit, -ETIMEDOUT
- * after @timeout_ms (-1: never), -EINTR when a signal handler of the program ran,
- * or -EIO when the machine ended before the process.
+ * after @timeout_ms (-1: never), -EINTR after roux_machine_interrupt(), or -EIO
+ * when the machine ended before the process.  After the first two it may be called again.
  */
 ROUX_API int roux_process_wait(struct roux_process *process, int timeout_ms, struct roux_exit *ret_exit,
 			       struct roux_error *error);

@@ -97,13 +97,14 @@ static void test_user_by_name_has_groups_and_home(void **state)
 	assert_int_equal(resolve("app", &u), 0);
 	assert_int_equal(u.uid, 1000);
 	assert_int_equal(u.gid, 1001);
-	assert_int_equal(u.ngroups, 2);
-	assert_int_equal(u.groups[0], 10);
-	assert_int_equal(u.groups[1], 100);
+	assert_int_equal(u.ngroups, 3);
+	assert_int_equal(u.groups[0], 1001);	/* its own first, as after a login */
+	assert_int_equal(u.groups[1], 10);
+	assert_int_equal(u.groups[2], 100);
 	assert_string_equal(u.home, "/home/app");
 	assert_int_equal(resolve("1000", &u), 0);
 	assert_int_equal(u.gid, 1001);
-	assert_int_equal(u.ngroups, 2);
+	assert_int_equal(u.ngroups, 3);
 	assert_int_equal(resolve("last", &u), 0);
 	assert_string_equal(u.home, "/last");
 }
