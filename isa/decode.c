@@ -154,9 +154,6 @@ static const struct special specials[] = {
 	{ ZYDIS_MNEMONIC_DAA, INSN_SYSTEM, SYS_DECIMAL, false },
 	{ ZYDIS_MNEMONIC_DAS, INSN_SYSTEM, SYS_DECIMAL, false },
 	{ ZYDIS_MNEMONIC_SALC, INSN_SYSTEM, SYS_SALC, false },
-	{ ZYDIS_MNEMONIC_MASKMOVQ, INSN_SYSTEM, SYS_MASKMOV, false },
-	{ ZYDIS_MNEMONIC_MASKMOVDQU, INSN_SYSTEM, SYS_MASKMOV, false },
-	{ ZYDIS_MNEMONIC_VMASKMOVDQU, INSN_SYSTEM, SYS_MASKMOV, false },
 	{ ZYDIS_MNEMONIC_CLZERO, INSN_SYSTEM, SYS_CLZERO, false },
 
 	/* Not offered to guests by the CPUID table, so undefined. */
@@ -263,10 +260,16 @@ static uint8_t log2_of(unsigned scale)
 	return scale >= 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 }
 
+static bool has_implicit_memory(const ZydisDecodedInstruction *zi)
+{
+	return zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+	       zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU || zi->mnemonic == ZYDIS_MNEMONIC_XLAT;
+}
+
 static void take_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 			const ZydisDecodedOperand *op)
 {
-	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
+	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || (op->encoding == ZYDIS_OPERAND_ENCODING_NONE && !has_implicit_memory(zi)))
 		return;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 		in->op = INSN_GATHER;
@@ -502,6 +505,9 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 		take_registers(in, &ops[i]);
 	for (unsigned i = 0; i < zi.operand_count_visible; i++)
 		take_memory(in, &zi, &ops[i]);
+	if (has_implicit_memory(&zi))
+		for (unsigned i = zi.operand_count_visible; i < zi.operand_count; i++)
+			take_memory(in, &zi, &ops[i]);
 	take_flags(in, &zi);
 	refine(in, &zi, ops);
 	in->uses_fpu = touches_fpu(&zi, ops);
@@ -509,6 +515,11 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 	if (zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 	    zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ)
 		in->mem_masked = 1;
+	if (in->mem && has_implicit_memory(&zi)) {
+		in->mem_implicit = 1;
+		in->mem_index = INSN_REG_NONE;
+		in->mem_masked = in->op == INSN_COPY;
+	}
 	if (shift_may_keep_flags(in))
 		in->flags_killed = 0;
 	return 0;

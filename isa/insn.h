@@ -59,7 +59,7 @@ enum insn_sys {
 	SYS_JMP_FAR, SYS_CALL_FAR, SYS_RET_FAR,
 	SYS_XSAVE, SYS_XSAVEC, SYS_XRSTOR, SYS_FXSAVE, SYS_FXRSTOR,
 	SYS_VMCALL, SYS_CLAC, SYS_STAC, SYS_MONITOR, SYS_MWAIT, SYS_XLAT, SYS_BOUND,
-	SYS_DECIMAL, SYS_SALC, SYS_MASKMOV, SYS_CLZERO, SYS_X87_ENV,
+	SYS_DECIMAL, SYS_SALC, SYS_CLZERO, SYS_X87_ENV,
 };
 
 #define FLAG_CF (1u << 0)
@@ -113,7 +113,8 @@ struct insn {
 	uint8_t mem_base;	/* register, INSN_REG_RIP or INSN_REG_NONE */
 	uint8_t mem_index;	/* register or INSN_REG_NONE */
 	uint8_t mem_scale;	/* log2 */
-	uint8_t mem_masked;	/* element mask may suppress faults (EVEX, VMASKMOV) */
+	uint8_t mem_masked;	/* element mask may suppress faults (EVEX, VMASKMOV, MASKMOVQ) */
+	uint8_t mem_implicit;	/* not in ModRM: [RDI] of MASKMOVQ and MASKMOVDQU, [RBX] of XLAT without AL */
 	uint16_t mem_size;	/* bytes accessed at most */
 	int64_t mem_disp;
 

@@ -37,6 +37,8 @@
 #define JC_BITS 11
 #define JC_ENTRIES (1u << JC_BITS)
 #define PAGE_SIZE 4096ull
+#define GUARD_PAGES 4
+#define GUARD_OPEN 2	/* the one of them that is accessible */
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
 /*
@@ -173,10 +175,16 @@ struct cpu {
 		bool direct;	/* works on RAM itself, not on bounce */
 		gpa_t gpa[2];
 		uint8_t *host[2];	/* NULL: a device */
+		uint64_t ea;
+		bool through_rdi;	/* the guest's RDI is in tmp[1] while the instruction runs */
+		/* Pieces that the guest may not access: vector 0, or what to raise when it does. */
+		uint8_t vector[2];
+		uint32_t error[2];
 	} slow;
+	uint64_t guard;	/* GUARD_PAGES host pages, see slow.c */
 	/* filled by the signal handler for dbt_fault() */
 	struct {
-		uint64_t pc;
+		uint64_t pc, address;	/* @address: of a page fault in the guard pages */
 		uint8_t vector;
 	} fault;
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */

@@ -423,7 +423,8 @@ uint64_t dbt_miss(struct cpu *cpu)
 		take_saved_flags(cpu);
 	if (site.group)
 		return dispatch_single(cpu);
-	if (r == FILL_FAULT) {
+	/* A mask may suppress the fault, bad alignment comes first, and #SS and #GP need a closer look. */
+	if (r == FILL_FAULT && vector == VEC_PF && !site.masked && site.size < 16) {
 		cpu->stepping = false;
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);
@@ -446,7 +447,9 @@ uint64_t dbt_fault(struct cpu *cpu)
 	cpu_canonicalize(cpu, b);
 	cpu->rip = block_rip(cpu, b, block_guest_off(b, cpu->fault.pc));
 	cpu->stepping = false;
-	if (cpu->fault.vector == VEC_GP || cpu->fault.vector == VEC_SS)
+	if (cpu->fault.vector == VEC_PF)
+		slow_raise(cpu, cpu->fault.address);
+	else if (cpu->fault.vector == VEC_GP || cpu->fault.vector == VEC_SS)
 		raise_error(cpu, VEC_GP, 0);
 	else
 		raise_vector(cpu, cpu->fault.vector);

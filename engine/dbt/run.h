@@ -159,6 +159,8 @@ bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *v
 /* Starts a slow access of the instruction at cpu->rip; returns code to run or 0. */
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user);
 void slow_commit(struct cpu *cpu);
+/* The slow access in progress did touch what the guest may not: host address @at in the guard pages. */
+void slow_raise(struct cpu *cpu, uint64_t at);
 
 /* The host wrote guest RAM, or guest code is about to: forget translations. */
 void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len);

@@ -8,6 +8,15 @@
  * the real bytes where they are one piece of RAM, else cpu->bounce, which is
  * filled before and written back by slow_commit() after.  Stack and branch
  * instructions are interpreted instead.
+ *
+ * Where the guest may not access an operand, or the part of it in one page, the
+ * host decides whether that matters: element masks suppress faults, and bad
+ * alignment comes before them.  The instruction runs on the guard pages
+ *
+ *	no access | no access | bounce page | no access
+ *
+ * at the same offset in the page, and the pieces that the guest may not access
+ * are where the host may not access either.
  */
 #include "engine/dbt/run.h"
 
@@ -124,26 +133,54 @@ void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len)
 
 /* ------------------------------------------------------------ slow accesses */
 
-static bool translate_pieces(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user,
-			     struct translation tr[2])
+static uint64_t piece_address(const struct cpu *cpu, uint64_t off)
+{
+	uint64_t va = cpu->slow.ea + off;
+
+	return cpu->mode & BLOCK_32 ? (uint32_t)va : va;
+}
+
+static bool through_stack_segment(const struct insn *in)
+{
+	return in->mem_seg == INSN_REG_NONE && (in->mem_base == RSP || in->mem_base == RBP);
+}
+
+/* Fills in all of cpu->slow but the data. */
+static void translate_pieces(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
 	unsigned first = (unsigned)(PAGE_SIZE - (ea & 4095));
-	uint32_t error;
-	int vector = mmu_walk(cpu, ea, rw, user, &tr[0], &error);
 
+	cpu->slow.ea = ea;
+	cpu->slow.size = size;
 	cpu->slow.split = first < size ? first : size;
-	if (vector) {
-		raise_access(cpu, vector, ea, error);
-		return false;
+	cpu->slow.rw = (uint8_t)rw;
+	cpu->slow.through_rdi = in->mem_implicit;
+	for (unsigned k = 0; k < 2; k++) {
+		struct translation tr = { 0 };
+		int vector = 0;
+
+		if (k == 0 || first < size)
+			vector = mmu_walk(cpu, piece_address(cpu, k ? first : 0), rw, user, &tr, &cpu->slow.error[k]);
+		cpu->slow.vector[k] = (uint8_t)(vector == VEC_GP && through_stack_segment(in) ? VEC_SS : vector);
+		cpu->slow.host[k] = vector ? NULL : tr.host;
+		cpu->slow.gpa[k] = tr.gpa;
 	}
-	if (first >= size)
-		return true;
-	vector = mmu_walk(cpu, ea + first, rw, user, &tr[1], &error);
-	if (vector) {
-		raise_access(cpu, vector, ea + first, error);
-		return false;
-	}
-	return true;
+}
+
+static void raise_piece(struct cpu *cpu, unsigned k, uint64_t va)
+{
+	cpu->stepping = false;
+	raise_access(cpu, cpu->slow.vector[k], va, cpu->slow.error[k]);
+}
+
+void slow_raise(struct cpu *cpu, uint64_t at)
+{
+	uint64_t off = at - cpu->slow_host;
+	unsigned k = off >= cpu->slow.split;
+
+	if (cpu->slow.through_rdi)
+		cpu->gpr[RDI] = cpu->tmp[1];
+	raise_piece(cpu, k, piece_address(cpu, off));
 }
 
 static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size, bool write)
@@ -160,35 +197,47 @@ static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size,
 	}
 }
 
-static uint64_t start_copy(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
+/* Where in the guard pages the operand goes so that the forbidden pieces cannot be accessed. */
+static uint64_t guarded_place(const struct cpu *cpu, bool crosses)
 {
-	struct translation tr[2] = { { 0 }, { 0 } };
-	bool crosses, direct;
+	unsigned page = 0;
 
-	if (!translate_pieces(cpu, ea, size, rw, user, tr)) {
-		cpu->stepping = false;
+	if (crosses && !cpu->slow.vector[0])
+		page = GUARD_OPEN;
+	else if (crosses && !cpu->slow.vector[1])
+		page = GUARD_OPEN - 1;
+	return cpu->guard + page * PAGE_SIZE + (cpu->slow.ea & 4095);
+}
+
+static uint64_t start_copy(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
+	bool crosses, forbidden;
+
+	translate_pieces(cpu, in, ea, size, rw, user);
+	crosses = cpu->slow.split < size;
+	forbidden = cpu->slow.vector[0] || cpu->slow.vector[1];
+	if (forbidden && !in->mem_masked && size < 16) {
+		unsigned k = !cpu->slow.vector[0];
+
+		raise_piece(cpu, k, piece_address(cpu, k ? cpu->slow.split : 0));
 		return dispatch(cpu);
 	}
-	crosses = cpu->slow.split < size;
-	direct = tr[0].host && (!crosses || tr[1].host == tr[0].host + cpu->slow.split);
-	cpu->slow.size = size;
-	cpu->slow.rw = (uint8_t)rw;
-	cpu->slow.direct = direct;
-	for (unsigned k = 0; k < 2; k++) {
-		cpu->slow.host[k] = tr[k].host;
-		cpu->slow.gpa[k] = tr[k].gpa;
-	}
-	if (direct) {
-		cpu->slow_host = (uint64_t)(uintptr_t)tr[0].host;
-	} else {
-		uint8_t *buf = cpu->bounce + (ea & 63);
+	cpu->slow.direct = cpu->slow.host[0] &&
+		(!crosses || cpu->slow.host[1] == cpu->slow.host[0] + cpu->slow.split);
+	if (cpu->slow.direct)
+		cpu->slow_host = (uint64_t)(uintptr_t)cpu->slow.host[0];
+	else if (forbidden)
+		cpu->slow_host = guarded_place(cpu, crosses);
+	else
+		cpu->slow_host = (uint64_t)(uintptr_t)(cpu->bounce + (ea & 63));
+	if (!cpu->slow.direct) {
+		uint8_t *buf = (uint8_t *)(uintptr_t)cpu->slow_host;
 
 		/* RAM is always read: the instruction may write only part of it. */
-		if (rw & MEM_READ || tr[0].host)
+		if (!cpu->slow.vector[0] && (rw & MEM_READ || cpu->slow.host[0]))
 			move_piece(cpu, 0, buf, cpu->slow.split, false);
-		if (crosses && (rw & MEM_READ || tr[1].host))
+		if (crosses && !cpu->slow.vector[1] && (rw & MEM_READ || cpu->slow.host[1]))
 			move_piece(cpu, 1, buf + cpu->slow.split, size - cpu->slow.split, false);
-		cpu->slow_host = (uint64_t)(uintptr_t)buf;
 	}
 	return dispatch_slow(cpu);
 }
@@ -206,8 +255,9 @@ void slow_commit(struct cpu *cpu)
 			page_written(cpu, cpu->slow.gpa[1], rest);
 		return;
 	}
-	move_piece(cpu, 0, buf, split, true);
-	if (rest)
+	if (!cpu->slow.vector[0])
+		move_piece(cpu, 0, buf, split, true);
+	if (rest && !cpu->slow.vector[1])
 		move_piece(cpu, 1, buf + split, rest, true);
 }
 
@@ -253,7 +303,7 @@ uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bo
 	if (!fetch_insn(cpu, &j))
 		return dispatch(cpu);	/* the mapping went away: fetch again and fault */
 	if (j.insn.op == INSN_COPY)
-		return start_copy(cpu, ea, size, rw, user);
+		return start_copy(cpu, &j.insn, ea, size, rw, user);
 	interpret(cpu, &j.insn);
 	return dispatch(cpu);
 }

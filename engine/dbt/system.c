@@ -163,6 +163,32 @@ static bool store(struct cpu *cpu, uint64_t va, const void *src, unsigned size)
 	return !vector;
 }
 
+/* Accesses through SS: #SS where others raise #GP. */
+static void raise_stack(struct cpu *cpu, int vector, uint32_t error)
+{
+	raise_access(cpu, vector == VEC_GP ? VEC_SS : vector, cpu->fault_va, error);
+}
+
+static bool load_stack(struct cpu *cpu, uint64_t va, void *dst, unsigned size)
+{
+	uint32_t error = 0;
+	int vector = mem_load(cpu, va, dst, size, cpu->cpl == 3, &error);
+
+	if (vector)
+		raise_stack(cpu, vector, error);
+	return !vector;
+}
+
+static bool store_stack(struct cpu *cpu, uint64_t va, const void *src, unsigned size)
+{
+	uint32_t error = 0;
+	int vector = mem_store(cpu, va, src, size, cpu->cpl == 3, &error);
+
+	if (vector)
+		raise_stack(cpu, vector, error);
+	return !vector;
+}
+
 /* The register or memory operand selected by ModRM.rm. */
 static bool read_rm(struct cpu *cpu, const struct insn *in, unsigned size, uint64_t *ret)
 {
@@ -198,7 +224,7 @@ static void move_rsp(struct cpu *cpu, int64_t off)
 
 static bool push(struct cpu *cpu, uint64_t value, unsigned size)
 {
-	if (!store(cpu, stack_address(cpu, -(int64_t)size), &value, size))
+	if (!store_stack(cpu, stack_address(cpu, -(int64_t)size), &value, size))
 		return false;
 	move_rsp(cpu, -(int64_t)size);
 	return true;
@@ -207,7 +233,7 @@ static bool push(struct cpu *cpu, uint64_t value, unsigned size)
 static bool peek(struct cpu *cpu, uint64_t *ret, unsigned size)
 {
 	*ret = 0;
-	return load(cpu, cpu->gpr[RSP], ret, size);
+	return load_stack(cpu, cpu->gpr[RSP], ret, size);
 }
 
 static bool push_insn(struct cpu *cpu, const struct insn *in)
@@ -264,7 +290,8 @@ static bool enter_insn(struct cpu *cpu, const struct insn *in)
 {
 	unsigned size = in->opsize, level = (unsigned)in->imm2 & 31;
 	uint64_t old_rsp = cpu->gpr[RSP], frame, rbp = cpu->gpr[RBP];
-	uint32_t error;
+	uint32_t error = 0;
+	int vector;
 
 	if (!push(cpu, rbp, size))
 		return false;
@@ -274,7 +301,7 @@ static bool enter_insn(struct cpu *cpu, const struct insn *in)
 
 		if (i < level) {
 			rbp -= size;
-			if (!load(cpu, cpu->mode & BLOCK_32 ? (uint32_t)rbp : rbp, &v, size))
+			if (!load_stack(cpu, cpu->mode & BLOCK_32 ? (uint32_t)rbp : rbp, &v, size))
 				goto undo;
 		}
 		if (!push(cpu, v, size))
@@ -282,8 +309,9 @@ static bool enter_insn(struct cpu *cpu, const struct insn *in)
 	}
 	move_rsp(cpu, -(int64_t)(uint16_t)in->imm);
 	/* The frame must be writable at its new end (SDM vol. 2, ENTER). */
-	if (mem_probe(cpu, cpu->gpr[RSP], 1, MEM_WRITE, cpu->cpl == 3, &error)) {
-		raise_page_fault(cpu, cpu->fault_va, error);
+	vector = mem_probe(cpu, cpu->gpr[RSP], 1, MEM_WRITE, cpu->cpl == 3, &error);
+	if (vector) {
+		raise_stack(cpu, vector, error);
 		goto undo;
 	}
 	write_gpr(cpu, RBP, size, frame);
@@ -311,7 +339,7 @@ static bool popa_insn(struct cpu *cpu, unsigned size)
 	uint8_t raw[32];
 	uint64_t v;
 
-	if (!load(cpu, cpu->gpr[RSP], raw, 8 * size))
+	if (!load_stack(cpu, cpu->gpr[RSP], raw, 8 * size))
 		return false;
 	for (unsigned k = 0; k < 8; k++) {
 		v = 0;
@@ -328,7 +356,7 @@ static bool leave_insn(struct cpu *cpu, const struct insn *in)
 	uint64_t v = 0, rbp = cpu->gpr[RBP];
 	unsigned size = cpu->mode & BLOCK_32 ? 4 : 8;
 
-	if (!load(cpu, size == 4 ? (uint32_t)rbp : rbp, &v, size))
+	if (!load_stack(cpu, size == 4 ? (uint32_t)rbp : rbp, &v, size))
 		return false;
 	cpu->gpr[RSP] = rbp;
 	move_rsp(cpu, size);
@@ -986,48 +1014,6 @@ static bool invpcid_insn(struct cpu *cpu, const struct insn *in)
 	return true;
 }
 
-struct masked_store {
-	uint8_t bytes[16], mask[16];
-	bool mmx;
-	unsigned data, select;
-};
-
-/* MASKMOVQ, MASKMOVDQU: the bytes whose mask has its top bit set go to DS:RDI. */
-static void read_vectors(struct cpu *cpu, void *arg)
-{
-	struct masked_store *m = arg;
-
-	if (m->mmx) {
-		copy_bytes(m->bytes, cpu->xsave + 32 + 16 * (m->data & 7), 8);
-		copy_bytes(m->mask, cpu->xsave + 32 + 16 * (m->select & 7), 8);
-	} else {
-		copy_bytes(m->bytes, cpu->xsave + 160 + 16 * m->data, 16);
-		copy_bytes(m->mask, cpu->xsave + 160 + 16 * m->select, 16);
-	}
-}
-
-static bool maskmov_insn(struct cpu *cpu, const struct insn *in)
-{
-	struct masked_store m = { .data = reg_of(in), .select = rm_of(in) };
-	uint64_t at = in->addrsize == 8 ? cpu->gpr[RDI] : (uint32_t)cpu->gpr[RDI];
-	unsigned n;
-
-	for (unsigned k = 0; k < in->prefix_len; k++)
-		if (in->bytes[k] == 0x66)
-			n = 16;
-	m.mmx = in->enc == ENC_LEGACY;
-	for (unsigned k = 0; k < in->prefix_len && m.mmx; k++)
-		m.mmx = in->bytes[k] != 0x66;
-	n = m.mmx ? 8 : 16;
-	if (in->enc == ENC_VEX)
-		m.data = (in->modrm >> 3 & 7) | (in->bytes[in->opcode_off + 1] & 0x80 ? 0 : 8);
-	cpu_heavy(cpu, read_vectors, &m);
-	for (unsigned i = 0; i < n; i++)
-		if (m.mask[i] & 0x80 && !store(cpu, at + i, &m.bytes[i], 1))
-			return false;	/* bytes before stay written, as on hardware */
-	return true;
-}
-
 static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, bool *ret_jumped)
 {
 	uint64_t v;
@@ -1128,10 +1114,11 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	case SYS_FXRSTOR: return xsave_insn(cpu, in);
 	case SYS_VMCALL: return hypercall(cpu);
 	case SYS_XLAT: {
-		uint64_t at = (in->addrsize == 8 ? cpu->gpr[RBX] : (uint32_t)cpu->gpr[RBX]) + (uint8_t)cpu->gpr[RAX];
+		struct insn where = *in;
 		uint8_t b;
 
-		if (!load(cpu, in->addrsize == 8 ? at : (uint32_t)at, &b, 1))
+		where.mem_disp = (uint8_t)cpu->gpr[RAX];
+		if (!load(cpu, operand_address(cpu, &where), &b, 1))
 			return false;
 		write_gpr(cpu, RAX, 1, b);
 		return true;
@@ -1154,7 +1141,6 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	}
 	case SYS_DECIMAL: return decimal_insn(cpu, in);
 	case SYS_SALC: write_gpr(cpu, RAX, 1, cpu->flags & FLAG_CF ? 0xff : 0); return true;
-	case SYS_MASKMOV: return maskmov_insn(cpu, in);
 	case SYS_CLZERO: {
 		static const uint8_t zero[64];
 

@@ -383,8 +383,12 @@ static void emit_guest_va(struct translator *t, unsigned reg, int64_t va)
 	if (t->absolute) {
 		emit_mov_imm(&t->e, reg, (uint64_t)va);
 	} else {
+		int32_t step = va > INT32_MAX ? INT32_MAX : va < INT32_MIN ? INT32_MIN : (int32_t)va;
+
 		emit_gs_load(&t->e, reg, GS(vbase));
-		emit_lea(&t->e, reg, reg, NO_INDEX, 0, (int32_t)va);
+		emit_lea(&t->e, reg, reg, NO_INDEX, 0, step);
+		if (va != step)	/* at most 2 GiB from a block that is at most 1 GiB from vbase */
+			emit_lea(&t->e, reg, reg, NO_INDEX, 0, (int32_t)(va - step));
 	}
 }
 
@@ -639,6 +643,7 @@ static struct operand lookup_any(struct translator *t, unsigned i, int64_t adjus
 	t->group_on = false;
 	emit_ea(t, in, i, adjust);
 	emit_check(t, retry, size, rw, t->live[i], false, false);
+	t->miss[t->nmiss - 1].site.masked = in->mem_masked;
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
 
@@ -757,6 +762,26 @@ static void emit_high_byte(struct translator *t, const struct insn *in, struct o
 	emit_lea(e, r, m.base, m.index, m.scale, m.disp);
 	emit_with_operand(e, in, (struct operand){ r, NO_INDEX, 0, 0 });
 	emit_gs_load(e, r, GS(tmp) + 8);
+}
+
+/*
+ * MASKMOVQ, MASKMOVDQU: RDI becomes the host address for the moment.  A fault of
+ * the store itself can only happen on the guard pages, where slow_raise() puts RDI
+ * back; an x87 exception that MASKMOVQ would report comes before.
+ */
+static void emit_through_rdi(struct translator *t, const struct insn *in, struct operand m)
+{
+	struct emit *e = &t->e;
+
+	if (in->mem_size == 8)
+		emit_u8(e, 0x9b);	/* fwait */
+	emit_gs_store(e, GS(tmp) + 8, RDI);
+	emit_lea(e, RDI, m.base, m.index, m.scale, m.disp);
+	for (unsigned k = 0; k < in->prefix_len; k++)
+		if (!is_dropped(in->bytes[k]))
+			emit_u8(e, in->bytes[k]);
+	emit_bytes(e, in->bytes + in->prefix_len, (unsigned)(in->len - in->prefix_len));
+	emit_gs_load(e, RDI, GS(tmp) + 8);
 }
 
 /* BT, BTS, BTR, BTC m, r: the register also selects the word. */
@@ -1098,7 +1123,9 @@ static void emit_copy(struct translator *t, unsigned i)
 		}
 		return;
 	}
-	if (is_bit_string(in) && !(t->b->mode & BLOCK_SLOW)) {
+	if (in->mem_implicit)
+		emit_through_rdi(t, in, lookup_operand(t, i));
+	else if (is_bit_string(in) && !(t->b->mode & BLOCK_SLOW)) {
 		emit_bit_string(t, i);
 	} else if (in->high_byte) {
 		emit_high_byte(t, in, lookup_operand(t, i));

@@ -211,6 +211,13 @@ static bool allowed_kind(const ZydisDecodedInstruction *in)
 	case ZYDIS_MNEMONIC_INT1:
 	case ZYDIS_MNEMONIC_INTO:
 	case ZYDIS_MNEMONIC_PTWRITE:
+	case ZYDIS_MNEMONIC_MOVDIR64B:	/* not offered to guests */
+	case ZYDIS_MNEMONIC_SERIALIZE:
+	case ZYDIS_MNEMONIC_WRSSD:
+	case ZYDIS_MNEMONIC_WRSSQ:
+	case ZYDIS_MNEMONIC_INCSSPD:
+	case ZYDIS_MNEMONIC_INCSSPQ:
+	case ZYDIS_MNEMONIC_XTEST:
 	case ZYDIS_MNEMONIC_UD0:
 	case ZYDIS_MNEMONIC_UD1:
 	case ZYDIS_MNEMONIC_UD2:
@@ -261,6 +268,9 @@ static bool accept(struct gen *g, const ZydisDecodedInstruction *in, const Zydis
 			r = gpr_number(op->reg.value);
 		else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && !good_address(g, op) && !rng_chance(&g->r, 2))
 			return false;
+		else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+			 op->size == 128 && (op->mem.disp.value & 15 || op->mem.index) && !rng_chance(&g->r, 15))
+			return false;	/* most of them want alignment */
 		if (r < 0)
 			continue;
 		if (g->locked & 1u << r)
@@ -289,7 +299,7 @@ static int32_t displacement(struct gen *g)
 	case 0: return rng_range(&g->r, -4096, 4096);
 	case 1: return rng_range(&g->r, -128, 127);
 	case 2: return rng_range(&g->r, -512, 512);
-	case 3:
+	case 3: return 16 * rng_range(&g->r, -8, 8);
 	case 4: return 0;
 	case 5:
 	case 6: return 8 * rng_range(&g->r, -4, 12);
