@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define INSN_LEN_MAX 15
+#define INSN_MEM_MAX 128	/* at least mem_size of any INSN_COPY (FNSAVE: 108 bytes) */
 
 enum insn_op {
 	INSN_COPY,	/* runs on the host as it is, memory operand replaced */
@@ -85,7 +86,7 @@ enum { MEM_READ = 1, MEM_WRITE = 2 };
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
 struct insn {
-	uint8_t bytes[INSN_LEN_MAX];
+	uint8_t bytes[INSN_LEN_MAX];	/* as found; VEX and EVEX of 32-bit code as 64-bit code would have them */
 	uint8_t len;
 	uint8_t op;	/* enum insn_op */
 	uint8_t sys;	/* enum insn_sys, for INSN_SYSTEM */
@@ -114,6 +115,7 @@ struct insn {
 	uint8_t mem_index;	/* register or INSN_REG_NONE */
 	uint8_t mem_scale;	/* log2 */
 	uint8_t mem_masked;	/* element mask may suppress faults (EVEX, VMASKMOV, MASKMOVQ) */
+	uint8_t mem_careful;	/* something may come before a fault: mask, alignment, pending x87 exception */
 	uint8_t mem_implicit;	/* not in ModRM: [RDI] of MASKMOVQ and MASKMOVDQU, [RBX] of XLAT without AL */
 	uint16_t mem_size;	/* bytes accessed at most */
 	int64_t mem_disp;

@@ -22,6 +22,7 @@
 #ifndef ENGINE_DBT_CPU_H
 #define ENGINE_DBT_CPU_H
 
+#include "isa/insn.h"
 #include "vmm/guest_mem.h"
 #include "vmm/vcpu_state.h"
 
@@ -190,7 +191,7 @@ struct cpu {
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
 	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
 	bool stepping;	/* RFLAGS.TF was set when the present instruction began */
-	_Alignas(64) uint8_t bounce[128];
+	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 
 	struct dbt_stats {
 		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, invalidations, exits, slow,

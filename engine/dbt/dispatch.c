@@ -423,8 +423,8 @@ uint64_t dbt_miss(struct cpu *cpu)
 		take_saved_flags(cpu);
 	if (site.group)
 		return dispatch_single(cpu);
-	/* A mask may suppress the fault, bad alignment comes first, and #SS and #GP need a closer look. */
-	if (r == FILL_FAULT && vector == VEC_PF && !site.masked && site.size < 16) {
+	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
+	if (r == FILL_FAULT && vector == VEC_PF && !site.careful) {
 		cpu->stepping = false;
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);

@@ -182,6 +182,12 @@ static inline void *zero_bytes(void *dst, size_t n)
 	return dst;
 }
 
+/* Whether a non-canonical operand address raises #SS rather than #GP. */
+static inline bool through_stack_segment(const struct insn *in)
+{
+	return in->mem_seg == INSN_REG_NONE && (in->mem_base == RSP || in->mem_base == RBP);
+}
+
 static inline bool canonical(uint64_t va)
 {
 	return (uint64_t)((int64_t)(va << 16) >> 16) == va;

@@ -10,8 +10,7 @@
  * instructions are interpreted instead.
  *
  * Where the guest may not access an operand, or the part of it in one page, the
- * host decides whether that matters: element masks suppress faults, and bad
- * alignment comes before them.  The instruction runs on the guard pages
+ * host decides whether that matters (struct insn.mem_careful).  The instruction runs on the guard pages
  *
  *	no access | no access | bounce page | no access
  *
@@ -140,11 +139,6 @@ static uint64_t piece_address(const struct cpu *cpu, uint64_t off)
 	return cpu->mode & BLOCK_32 ? (uint32_t)va : va;
 }
 
-static bool through_stack_segment(const struct insn *in)
-{
-	return in->mem_seg == INSN_REG_NONE && (in->mem_base == RSP || in->mem_base == RBP);
-}
-
 /* Fills in all of cpu->slow but the data. */
 static void translate_pieces(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
@@ -216,7 +210,7 @@ static uint64_t start_copy(struct cpu *cpu, const struct insn *in, uint64_t ea, 
 	translate_pieces(cpu, in, ea, size, rw, user);
 	crosses = cpu->slow.split < size;
 	forbidden = cpu->slow.vector[0] || cpu->slow.vector[1];
-	if (forbidden && !in->mem_masked && size < 16) {
+	if (forbidden && !in->mem_careful) {
 		unsigned k = !cpu->slow.vector[0];
 
 		raise_piece(cpu, k, piece_address(cpu, k ? cpu->slow.split : 0));

@@ -189,12 +189,27 @@ static bool store_stack(struct cpu *cpu, uint64_t va, const void *src, unsigned 
 	return !vector;
 }
 
+/* The memory operand of @in. */
+static bool load_operand(struct cpu *cpu, const struct insn *in, void *dst, unsigned size)
+{
+	uint64_t va = operand_address(cpu, in);
+
+	return through_stack_segment(in) ? load_stack(cpu, va, dst, size) : load(cpu, va, dst, size);
+}
+
+static bool store_operand(struct cpu *cpu, const struct insn *in, const void *src, unsigned size)
+{
+	uint64_t va = operand_address(cpu, in);
+
+	return through_stack_segment(in) ? store_stack(cpu, va, src, size) : store(cpu, va, src, size);
+}
+
 /* The register or memory operand selected by ModRM.rm. */
 static bool read_rm(struct cpu *cpu, const struct insn *in, unsigned size, uint64_t *ret)
 {
 	*ret = 0;
 	if (in->mem)
-		return load(cpu, operand_address(cpu, in), ret, size);
+		return load_operand(cpu, in, ret, size);
 	*ret = read_gpr(cpu, rm_of(in), size);
 	return true;
 }
@@ -203,7 +218,7 @@ static bool read_rm(struct cpu *cpu, const struct insn *in, unsigned size, uint6
 static bool write_selector(struct cpu *cpu, const struct insn *in, uint64_t value)
 {
 	if (in->mem)
-		return store(cpu, operand_address(cpu, in), &value, 2);
+		return store_operand(cpu, in, &value, 2);
 	write_gpr(cpu, rm_of(in), in->opsize, value);
 	return true;
 }
@@ -259,7 +274,7 @@ static bool pop_insn(struct cpu *cpu, const struct insn *in)
 		return false;
 	move_rsp(cpu, in->opsize);
 	if (in->mem) {
-		if (store(cpu, operand_address(cpu, in), &v, in->opsize))
+		if (store_operand(cpu, in, &v, in->opsize))
 			return true;
 		cpu->gpr[RSP] = old;
 		return false;
@@ -354,14 +369,12 @@ static bool popa_insn(struct cpu *cpu, unsigned size)
 static bool leave_insn(struct cpu *cpu, const struct insn *in)
 {
 	uint64_t v = 0, rbp = cpu->gpr[RBP];
-	unsigned size = cpu->mode & BLOCK_32 ? 4 : 8;
 
-	if (!load_stack(cpu, size == 4 ? (uint32_t)rbp : rbp, &v, size))
+	if (!load_stack(cpu, cpu->mode & BLOCK_32 ? (uint32_t)rbp : rbp, &v, in->opsize))
 		return false;
 	cpu->gpr[RSP] = rbp;
-	move_rsp(cpu, size);
-	cpu->gpr[RBP] = v;
-	(void)in;
+	move_rsp(cpu, in->opsize);
+	write_gpr(cpu, RBP, in->opsize, v);
 	return true;
 }
 
@@ -838,7 +851,7 @@ static bool load_far_segment(struct cpu *cpu, const struct insn *in)
 	uint64_t off = 0;
 	uint16_t sel;
 
-	if (!load(cpu, operand_address(cpu, in), raw, in->opsize + 2u))
+	if (!load_operand(cpu, in, raw, in->opsize + 2u))
 		return false;
 	copy_bytes(&off, raw, in->opsize);
 	copy_bytes(&sel, raw + in->opsize, 2);
@@ -1003,7 +1016,7 @@ static bool invpcid_insn(struct cpu *cpu, const struct insn *in)
 {
 	uint64_t type = read_gpr(cpu, reg_of(in), 8), desc[2];
 
-	if (!load(cpu, operand_address(cpu, in), desc, 16))
+	if (!load_operand(cpu, in, desc, 16))
 		return false;
 	if (type > 3 || desc[0] >> 12 || (type == 0 && !canonical(desc[1])) ||
 	    (type < 2 && desc[0] && !(cpu->cr4 & CR4_PCIDE))) {
@@ -1088,7 +1101,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 		if ((v & 3) < (src & 3)) {
 			v = (v & ~3ull) | (src & 3);
 			if (in->mem) {
-				if (!store(cpu, operand_address(cpu, in), &v, 2))
+				if (!store_operand(cpu, in, &v, 2))
 					return false;
 			} else {
 				write_gpr(cpu, rm_of(in), 2, v);
@@ -1127,7 +1140,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 		int32_t bounds[2] = { 0 };
 		int32_t index = in->opsize == 2 ? (int16_t)cpu->gpr[reg_of(in)] : (int32_t)cpu->gpr[reg_of(in)];
 
-		if (!load(cpu, operand_address(cpu, in), bounds, 2u * in->opsize))
+		if (!load_operand(cpu, in, bounds, 2u * in->opsize))
 			return false;
 		if (in->opsize == 2) {
 			bounds[1] = bounds[0] >> 16;
@@ -1157,6 +1170,18 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	}
 	raise_vector(cpu, VEC_UD);
 	return false;
+}
+
+static bool write_base(struct cpu *cpu, const struct insn *in)
+{
+	uint64_t base = read_gpr(cpu, rm_of(in), in->opsize);
+
+	if (!canonical(base)) {
+		raise_error(cpu, VEC_GP, 0);
+		return false;
+	}
+	*(in->op == INSN_WRFSBASE ? &cpu->fs_base : &cpu->gs_base) = base;
+	return true;
 }
 
 void interpret(struct cpu *cpu, const struct insn *in)
@@ -1204,6 +1229,10 @@ void interpret(struct cpu *cpu, const struct insn *in)
 		}
 		cpu_set_rflags(cpu, in->op == INSN_STI ? FLAG_IF : 0, FLAG_IF);
 		break;
+	case INSN_WRFSBASE:
+	case INSN_WRGSBASE:
+		ok = write_base(cpu, in);
+		break;
 	case INSN_MOVS:
 	case INSN_STOS:
 	case INSN_LODS:
@@ -1233,8 +1262,6 @@ void interpret(struct cpu *cpu, const struct insn *in)
 	case INSN_STD:
 	case INSN_RDFSBASE:
 	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE:
 	case INSN_SWAPGS:
 	case INSN_RDTSC:
 	case INSN_RDTSCP:
