@@ -154,9 +154,6 @@ static const struct special specials[] = {
 	{ ZYDIS_MNEMONIC_DAA, INSN_SYSTEM, SYS_DECIMAL, false },
 	{ ZYDIS_MNEMONIC_DAS, INSN_SYSTEM, SYS_DECIMAL, false },
 	{ ZYDIS_MNEMONIC_SALC, INSN_SYSTEM, SYS_SALC, false },
-	{ ZYDIS_MNEMONIC_MASKMOVQ, INSN_SYSTEM, SYS_MASKMOV, false },
-	{ ZYDIS_MNEMONIC_MASKMOVDQU, INSN_SYSTEM, SYS_MASKMOV, false },
-	{ ZYDIS_MNEMONIC_VMASKMOVDQU, INSN_SYSTEM, SYS_MASKMOV, false },
 	{ ZYDIS_MNEMONIC_CLZERO, INSN_SYSTEM, SYS_CLZERO, false },
 
 	/* Not offered to guests by the CPUID table, so undefined. */
@@ -263,10 +260,16 @@ static uint8_t log2_of(unsigned scale)
 	return scale >= 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 }
 
+static bool has_implicit_memory(const ZydisDecodedInstruction *zi)
+{
+	return zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+	       zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU || zi->mnemonic == ZYDIS_MNEMONIC_XLAT;
+}
+
 static void take_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 			const ZydisDecodedOperand *op)
 {
-	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
+	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || (op->encoding == ZYDIS_OPERAND_ENCODING_NONE && !has_implicit_memory(zi)))
 		return;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 		in->op = INSN_GATHER;
@@ -312,6 +315,14 @@ static bool is_conditional_jump(uint8_t opcode, uint8_t map)
 	       (map == 1 && opcode >= 0x80 && opcode <= 0x8f);
 }
 
+static bool has_prefix(const struct insn *in, uint8_t a, uint8_t b)
+{
+	for (unsigned i = 0; i < in->prefix_len; i++)
+		if (in->bytes[i] == a || in->bytes[i] == b)
+			return true;
+	return false;
+}
+
 /* Instructions whose class depends on operands rather than on the mnemonic. */
 static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
@@ -351,7 +362,9 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	default:
 		break;
 	}
-	if (legacy && in->map == 1 && in->opcode >= 0x20 && in->opcode <= 0x23) {
+	if (in->sys == SYS_CLZERO && in->op == INSN_SYSTEM && has_prefix(in, 0xf2, 0xf3)) {
+		in->op = INSN_UD;
+	} else if (legacy && in->map == 1 && in->opcode >= 0x20 && in->opcode <= 0x23) {
 		static const uint8_t kinds[] = { SYS_MOV_FROM_CR, SYS_MOV_FROM_DR, SYS_MOV_TO_CR, SYS_MOV_TO_DR };
 
 		in->op = INSN_SYSTEM;
@@ -360,6 +373,10 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	} else if (legacy && in->map == 0 && (in->opcode == 0x8c || in->opcode == 0x8e)) {
 		in->op = INSN_SYSTEM;
 		in->sys = in->opcode == 0x8c ? SYS_MOV_FROM_SEG : SYS_MOV_TO_SEG;
+	} else if (legacy && in->map == 0 && in->opcode == 0x90 && in->rex & 1) {
+		/* F3 REX.B 90 is PAUSE to Zydis and XCHG R8, RAX to some processors. */
+		in->gpr_read |= 1u << 8 | 1u << 0;
+		in->gpr_written |= 1u << 8 | 1u << 0;
 	} else if (legacy && in->map == 1 && in->opcode == 0x0d && !in->mem) {
 		in->op = INSN_COPY;	/* PREFETCHW of a register: #UD or not is the processor's choice */
 	} else if (zi->meta.category == ZYDIS_CATEGORY_PREFETCH || zi->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
@@ -371,9 +388,15 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	}
 }
 
+/* FISTTP is SSE3 to Zydis. */
+static bool is_x87(const ZydisDecodedInstruction *zi)
+{
+	return zi->meta.isa_set == ZYDIS_ISA_SET_X87 || zi->mnemonic == ZYDIS_MNEMONIC_FISTTP;
+}
+
 static bool touches_fpu(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
-	if (zi->meta.isa_set == ZYDIS_ISA_SET_X87)
+	if (is_x87(zi))
 		return true;
 	for (unsigned i = 0; i < zi->operand_count; i++) {
 		if (ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
@@ -392,6 +415,18 @@ static bool touches_fpu(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 		if (ops[i].reg.value == ZYDIS_REGISTER_MXCSR)
 			return true;
 	}
+	return false;
+}
+
+/* Reports pending x87 exceptions before it does anything (SDM vol. 1, 8.6). */
+static bool waits_for_x87(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	if (is_x87(zi))
+		return true;
+	for (unsigned i = 0; i < zi->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
 	return false;
 }
 
@@ -440,6 +475,54 @@ static void take_layout(struct insn *in, const ZydisDecodedInstruction *zi)
 	in->imm = raw->imm[0].is_signed || raw->imm[0].is_relative ? raw->imm[0].value.s :
 		(int64_t)raw->imm[0].value.u;
 	in->imm2 = (int64_t)raw->imm[1].value.u;
+}
+
+/* W selects 64-bit general operands; outside 64-bit mode it is ignored where it would do so. */
+static bool w_means_gpr_size(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	switch ((int)zi->mnemonic) {
+	case ZYDIS_MNEMONIC_VMOVD:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+	case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VCVTSI2SD:
+	case ZYDIS_MNEMONIC_VCVTSI2SS:
+	case ZYDIS_MNEMONIC_VCVTSI2SH:
+	case ZYDIS_MNEMONIC_VCVTUSI2SD:
+	case ZYDIS_MNEMONIC_VCVTUSI2SS:
+	case ZYDIS_MNEMONIC_VCVTUSI2SH:
+		return true;
+	default:
+		break;
+	}
+	for (unsigned i = 0; i < zi->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of[ops[i].reg.value] != INSN_REG_NONE)
+			return true;
+	return false;
+}
+
+/*
+ * Bits of VEX and EVEX that 32-bit code leaves unused have a meaning in 64-bit
+ * mode, where the bytes will run: makes them say the same there.
+ */
+static void vex_for_64bit(struct insn *in, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	uint8_t *v = in->bytes + in->opcode_off;
+
+	if (in->enc == ENC_EVEX) {
+		v[1] |= 0xf0;	/* R, X, B, R': no registers beyond 7 */
+		v[2] |= 0x40;	/* vvvv */
+		v[3] |= 0x08;	/* V' */
+	} else if (v[0] == 0xc4) {
+		v[1] |= 0xe0;
+		v[2] |= 0x40;
+	} else {
+		v[1] |= 0xc0;
+	}
+	if (v[0] != 0xc5 && w_means_gpr_size(zi, ops))
+		v[2] &= 0x7f;
+	for (unsigned i = 0; i < zi->operand_count_visible; i++)
+		if (ops[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			in->bytes[in->len - 1] &= 0x7f;
 }
 
 static int undefined(struct insn *in, const uint8_t *bytes, size_t avail)
@@ -501,10 +584,15 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 		in->sys = s->sys;
 		in->privileged = s->privileged;
 	}
+	if (!mode64 && in->enc != ENC_LEGACY)
+		vex_for_64bit(in, &zi, ops);
 	for (unsigned i = 0; i < zi.operand_count; i++)
 		take_registers(in, &ops[i]);
 	for (unsigned i = 0; i < zi.operand_count_visible; i++)
 		take_memory(in, &zi, &ops[i]);
+	if (has_implicit_memory(&zi))
+		for (unsigned i = zi.operand_count_visible; i < zi.operand_count; i++)
+			take_memory(in, &zi, &ops[i]);
 	take_flags(in, &zi);
 	refine(in, &zi, ops);
 	in->uses_fpu = touches_fpu(&zi, ops);
@@ -512,6 +600,12 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 	if (zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 	    zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ)
 		in->mem_masked = MASK_VECTOR;
+	if (in->mem && has_implicit_memory(&zi)) {
+		in->mem_implicit = 1;
+		in->mem_index = INSN_REG_NONE;
+		in->mem_masked = in->op == INSN_COPY ? MASK_BYTES : MASK_NONE;
+	}
+	in->mem_careful = in->mem_masked || in->mem_size >= 16 || waits_for_x87(&zi, ops);
 	if (shift_may_keep_flags(in))
 		in->flags_killed = 0;
 	return 0;

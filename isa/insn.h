@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define INSN_LEN_MAX 15
+#define INSN_MEM_MAX 128	/* at least mem_size of any INSN_COPY (FNSAVE: 108 bytes) */
 
 enum insn_op {
 	INSN_COPY,	/* runs on the host as it is, memory operand replaced */
@@ -59,7 +60,7 @@ enum insn_sys {
 	SYS_JMP_FAR, SYS_CALL_FAR, SYS_RET_FAR,
 	SYS_XSAVE, SYS_XSAVEC, SYS_XRSTOR, SYS_FXSAVE, SYS_FXRSTOR,
 	SYS_VMCALL, SYS_CLAC, SYS_STAC, SYS_MONITOR, SYS_MWAIT, SYS_XLAT, SYS_BOUND,
-	SYS_DECIMAL, SYS_SALC, SYS_MASKMOV, SYS_CLZERO, SYS_X87_ENV,
+	SYS_DECIMAL, SYS_SALC, SYS_CLZERO, SYS_X87_ENV,
 };
 
 #define FLAG_CF (1u << 0)
@@ -86,12 +87,13 @@ enum insn_mask {
 	MASK_NONE,
 	MASK_K,	/* opmask register, an element each */
 	MASK_K_PACKED,	/* opmask register, but selected elements lie side by side (compress, expand) */
+	MASK_BYTES,	/* sign bits of the bytes of the ModRM.rm register (MASKMOVQ, MASKMOVDQU) */
 	MASK_VECTOR,	/* sign bits of the elements of the VEX.vvvv register */
 };
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
 struct insn {
-	uint8_t bytes[INSN_LEN_MAX];
+	uint8_t bytes[INSN_LEN_MAX];	/* as found; VEX and EVEX of 32-bit code as 64-bit code would have them */
 	uint8_t len;
 	uint8_t op;	/* enum insn_op */
 	uint8_t sys;	/* enum insn_sys, for INSN_SYSTEM */
@@ -121,6 +123,8 @@ struct insn {
 	uint8_t mem_scale;	/* log2 */
 	uint8_t mem_masked;	/* enum insn_mask: elements not selected are not accessed and cannot fault */
 	uint8_t mem_elem;	/* bytes an element, for masked operands */
+	uint8_t mem_careful;	/* something may come before a fault: mask, alignment, pending x87 exception */
+	uint8_t mem_implicit;	/* not in ModRM: [RDI] of MASKMOVQ and MASKMOVDQU, [RBX] of XLAT without AL */
 	uint16_t mem_size;	/* bytes accessed at most */
 	int64_t mem_disp;
 

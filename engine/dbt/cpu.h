@@ -22,6 +22,7 @@
 #ifndef ENGINE_DBT_CPU_H
 #define ENGINE_DBT_CPU_H
 
+#include "isa/insn.h"
 #include "vmm/guest_mem.h"
 #include "vmm/vcpu_state.h"
 
@@ -38,6 +39,8 @@
 #define JC_BITS 11
 #define JC_ENTRIES (1u << JC_BITS)
 #define PAGE_SIZE 4096ull
+#define GUARD_PAGES 4
+#define GUARD_OPEN 2	/* the one of them that is accessible */
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
 /*
@@ -182,18 +185,23 @@ struct cpu {
 		bool direct;	/* works on RAM itself, not on bounce */
 		gpa_t gpa[2];
 		uint8_t *host[2];	/* NULL: a device */
-		bool absent[2];	/* not mapped, and no selected element lies there */
 		uint64_t active;	/* bit per byte: those an element mask selects */
+		uint64_t ea;
+		bool through_rdi;	/* the guest's RDI is in tmp[1] while the instruction runs */
+		/* Pieces that the guest may not access: vector 0, or what to raise when it does. */
+		uint8_t vector[2];
+		uint32_t error[2];
 	} slow;
+	uint64_t guard;	/* GUARD_PAGES host pages, see slow.c */
 	/* filled by the signal handler for dbt_fault() */
 	struct {
-		uint64_t pc;
+		uint64_t pc, address;	/* @address: of a page fault in the guard pages */
 		uint8_t vector;
 	} fault;
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
 	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
 	bool stepping;	/* RFLAGS.TF was set when the present instruction began */
-	_Alignas(64) uint8_t bounce[128];
+	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 
 	struct dbt_stats {
 		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, invalidations, exits, slow,

@@ -95,6 +95,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	cpu->fault.vector = (uint8_t)g[REG_TRAPNO];
 	if (sig == SIGBUS && g[REG_TRAPNO] != VEC_AC)
 		cpu->fatal = "the host has no memory left for the guest; give it less with --memory, or free some";
+	else if (g[REG_TRAPNO] == VEC_PF && (uint64_t)g[REG_CR2] - cpu->guard < GUARD_PAGES * PAGE_SIZE)
+		cpu->fault.address = (uint64_t)g[REG_CR2];
 	else if (g[REG_TRAPNO] == VEC_PF)
 		cpu->fatal = "translated code made a wild access (please report this)";
 	if (cpu->fatal)
@@ -173,12 +175,13 @@ static uint64_t host_xcr0(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
-/* Window 0 .. n-1, each the shared pages and then its own. */
+/* Window 0 .. n-1, each the shared pages and then its own; behind them the guard pages. */
 static int map_windows(struct dbt_vcpu *dv, struct err *err)
 {
 	size_t own = WINDOW_SIZE - WINDOW_SHARED;
+	uint8_t *guard;
 
-	dv->area_size = WINDOW_SIZE * DBT_CONTEXTS;
+	dv->area_size = WINDOW_SIZE * DBT_CONTEXTS + GUARD_PAGES * PAGE_SIZE;
 	dv->fd = memfd_create("roux-vcpu", MFD_CLOEXEC);
 	dv->area = mmap(NULL, dv->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (dv->fd < 0 || dv->area == MAP_FAILED ||
@@ -192,7 +195,11 @@ static int map_windows(struct dbt_vcpu *dv, struct err *err)
 			 (off_t)(WINDOW_SHARED + own * i)) == MAP_FAILED)
 			goto fail;
 	}
+	guard = (uint8_t *)dv->area + WINDOW_SIZE * DBT_CONTEXTS;
+	if (mprotect(guard + GUARD_OPEN * PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE) < 0)
+		goto fail;
 	dv->cpu = dv->area;
+	dv->cpu->guard = (uint64_t)(uintptr_t)guard;
 	return 0;
 
 fail:

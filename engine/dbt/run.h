@@ -166,6 +166,8 @@ bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *v
 /* Starts a slow access of the instruction at cpu->rip; returns code to run or 0. */
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user);
 void slow_commit(struct cpu *cpu);
+/* The slow access in progress did touch what the guest may not: host address @at in the guard pages. */
+void slow_raise(struct cpu *cpu, uint64_t at);
 
 /* The host wrote guest RAM, or guest code is about to: forget translations. */
 void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len);
@@ -185,6 +187,12 @@ static inline void *zero_bytes(void *dst, size_t n)
 
 	__asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(0) : "memory");
 	return dst;
+}
+
+/* Whether a non-canonical operand address raises #SS rather than #GP. */
+static inline bool through_stack_segment(const struct insn *in)
+{
+	return in->mem_seg == INSN_REG_NONE && (in->mem_base == RSP || in->mem_base == RBP);
 }
 
 static inline bool canonical(uint64_t va)

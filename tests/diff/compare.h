@@ -14,8 +14,11 @@
  * Left out: the x87 instruction and operand pointers with the opcode, which are
  * the host's while translated code runs; MXCSR_MASK; and in the frame of a fault
  * the arithmetic flags that no later instruction reads (the translator may have
- * found them dead); and everything after a jump to a non-canonical address, which
- * the CPU reports at the jump and the translator at its target.
+ * found them dead).  Known to differ and passed over: a jump to a non-canonical
+ * address is reported at the jump by the CPU and at its target by the translator;
+ * operands across the limit of a 32-bit segment; in 32-bit code, the upper halves
+ * of registers, which are undefined (SDM vol. 1, 3.4.1.1), and vector registers
+ * beyond the seventh, which VZEROALL and VZEROUPPER there leave alone.
  */
 unsigned compare(const struct item *item, const struct outcome *native, const struct outcome *guest, FILE *out);
 

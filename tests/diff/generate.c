@@ -137,6 +137,7 @@ static int gpr_number(ZydisRegister reg)
 static bool allowed_kind(const ZydisDecodedInstruction *in)
 {
 	switch ((int)in->meta.category) {
+	case ZYDIS_CATEGORY_DECIMAL:	/* leave undefined flags that the translator does not imitate: see only_in_32() */
 	case ZYDIS_CATEGORY_COND_BR:
 	case ZYDIS_CATEGORY_UNCOND_BR:
 	case ZYDIS_CATEGORY_CALL:
@@ -211,6 +212,13 @@ static bool allowed_kind(const ZydisDecodedInstruction *in)
 	case ZYDIS_MNEMONIC_INT1:
 	case ZYDIS_MNEMONIC_INTO:
 	case ZYDIS_MNEMONIC_PTWRITE:
+	case ZYDIS_MNEMONIC_MOVDIR64B:	/* not offered to guests */
+	case ZYDIS_MNEMONIC_SERIALIZE:
+	case ZYDIS_MNEMONIC_WRSSD:
+	case ZYDIS_MNEMONIC_WRSSQ:
+	case ZYDIS_MNEMONIC_INCSSPD:
+	case ZYDIS_MNEMONIC_INCSSPQ:
+	case ZYDIS_MNEMONIC_XTEST:
 	case ZYDIS_MNEMONIC_UD0:
 	case ZYDIS_MNEMONIC_UD1:
 	case ZYDIS_MNEMONIC_UD2:
@@ -235,13 +243,25 @@ static bool good_address(struct gen *g, const ZydisDecodedOperand *op)
 
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		return true;
-	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB && !g->options->gather)
-		return false;
 	if (base >= 0 && base != RSP && !((g->pointers | g->indices) & 1u << base))
 		return false;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 		return true;
 	return index < 0 || (g->indices & 1u << index);
+}
+
+/* Ends in #GP at CPL 3. */
+static bool rarely_works(const ZydisDecodedInstruction *in)
+{
+	switch ((int)in->meta.category) {
+	case ZYDIS_CATEGORY_SYSTEM:
+	case ZYDIS_CATEGORY_IO:
+	case ZYDIS_CATEGORY_IOSTRINGOP:
+		return true;
+	default:
+		return in->attributes & ZYDIS_ATTRIB_IS_PRIVILEGED || in->mnemonic == ZYDIS_MNEMONIC_CLI ||
+		       in->mnemonic == ZYDIS_MNEMONIC_STI || (in->mnemonic == ZYDIS_MNEMONIC_MOV && in->raw.disp.size == 64);
+	}
 }
 
 /* Decides whether the instruction fits in, and updates roles if so. */
@@ -251,16 +271,26 @@ static bool accept(struct gen *g, const ZydisDecodedInstruction *in, const Zydis
 
 	if (!allowed_kind(in) || moves_segment(in, ops))
 		return false;
-	if (in->meta.category == ZYDIS_CATEGORY_SYSTEM && !rng_chance(&g->r, 2))
+	if (in->meta.isa_set == ZYDIS_ISA_SET_SVM)
+		return false;	/* a host may have it, guests have not */
+	if (rarely_works(in) && !rng_chance(&g->r, 2))
 		return false;
 	for (unsigned i = 0; i < in->operand_count; i++) {
 		const ZydisDecodedOperand *op = &ops[i];
 		int r = -1;
 
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+		    ((op->mem.type == ZYDIS_MEMOP_TYPE_VSIB && !g->options->gather) ||
+		     (g->code32 && (op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS ||
+				     op->mem.segment == ZYDIS_REGISTER_CS))))
+			return false;	/* in 32-bit code FS and GS are null, CS read-only: the translator does not look */
 		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 			r = gpr_number(op->reg.value);
 		else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && !good_address(g, op) && !rng_chance(&g->r, 2))
 			return false;
+		else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && in->encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+			 op->size == 128 && (op->mem.disp.value & 15 || op->mem.index) && !rng_chance(&g->r, 15))
+			return false;	/* most of them want alignment */
 		if (r < 0)
 			continue;
 		if (g->locked & 1u << r)
@@ -289,7 +319,7 @@ static int32_t displacement(struct gen *g)
 	case 0: return rng_range(&g->r, -4096, 4096);
 	case 1: return rng_range(&g->r, -128, 127);
 	case 2: return rng_range(&g->r, -512, 512);
-	case 3:
+	case 3: return 16 * rng_range(&g->r, -8, 8);
 	case 4: return 0;
 	case 5:
 	case 6: return 8 * rng_range(&g->r, -4, 12);
@@ -367,6 +397,22 @@ static void put_place(struct draft *d, const struct place *p, unsigned reg)
 
 /* --- Finishing a draft --- */
 
+/*
+ * EVEX.X beside a general register, and W where 32-bit code has no 64-bit form:
+ * processors do not agree, or not even with themselves, on what they do.
+ */
+static bool has_useless_bits(const struct gen *g, const ZydisDecodedInstruction *in, const ZydisDecodedOperand *ops)
+{
+	if (g->code32 && (in->mnemonic == ZYDIS_MNEMONIC_VPINSRD || in->mnemonic == ZYDIS_MNEMONIC_VPEXTRD))
+		return in->raw.vex.W || in->raw.evex.W;
+	if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || in->raw.modrm.mod != 3 || !in->raw.evex.X)
+		return false;
+	for (unsigned i = 0; i < in->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_number(ops[i].reg.value) >= 0)
+			return true;
+	return false;
+}
+
 /* Pads the draft with random immediates, decodes, filters, and adds it.  False when it did not fit in. */
 static bool finish(struct gen *g, struct draft *d, const struct place *p)
 {
@@ -382,7 +428,7 @@ static bool finish(struct gen *g, struct draft *d, const struct place *p)
 	if (g->options->supported && allowed_kind(&in) && in.meta.branch_type == ZYDIS_BRANCH_TYPE_NONE &&
 	    !g->options->supported(d->bytes, in.length, g->code32) && !rng_chance(&g->r, 1))
 		return false;
-	if (!accept(g, &in, ops))
+	if (has_useless_bits(g, &in, ops) || !accept(g, &in, ops))
 		return false;
 	if (p && p->rip && in.raw.disp.size == 32) {
 		uint32_t rel = (uint32_t)(p->target - cursor(g) - in.length);
@@ -970,9 +1016,11 @@ static void only_in_32(struct gen *g)
 		some_steps(g, 2);
 		ADD(g, 0x61);
 	} else if (op == 0xd4 || op == 0xd5) {
-		ADD(g, (uint8_t)op, (uint8_t)(1 + rng_below(&g->r, 20)));
-	} else {
+		ADD(g, (uint8_t)op, (uint8_t)(1 + rng_below(&g->r, 20)), 0x3c, 0x55);	/* cmp al defines all flags */
+	} else if (op == 0x60 || op == 0xd6) {
 		ADD(g, (uint8_t)op);
+	} else {
+		ADD(g, (uint8_t)op, 0x3c, 0x55);
 	}
 }
 

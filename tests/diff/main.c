@@ -17,8 +17,11 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #define EXIT_SKIP 77
 #define VEC_UD 6
@@ -32,6 +35,7 @@ struct options {
 
 struct run {
 	struct options o;
+	struct item *current;	/* shared with the parent process */
 	bool has_32;
 	uint8_t pages[DIFF_PAGES * PAGE];
 	struct regs regs;
@@ -55,6 +59,7 @@ static unsigned try_item(struct run *r, const struct item *item, FILE *out)
 {
 	struct guest_options options = guest_options_of(r, item);
 
+	*r->current = *item;
 	state_init(item, &r->regs, r->pages);
 	native_run(item, &r->regs, r->pages, &r->native);
 	if (r->native.vector < 0) {
@@ -130,6 +135,14 @@ static void save(const struct run *r, const struct item *item)
 
 static void failed(struct run *r, struct item item, const char *what)
 {
+	char *first = NULL;
+	size_t n;
+	FILE *f = open_memstream(&first, &n);
+
+	if (f) {
+		(void)compare(&item, &r->native, &r->guest, f);
+		(void)fclose(f);
+	}
 	r->failures++;
 	(void)printf("\nDIFFERENT (%s, seed 0x%llx):\n", what, (unsigned long long)item.seed);
 	if (still_fails(r, &item)) {
@@ -137,8 +150,9 @@ static void failed(struct run *r, struct item item, const char *what)
 		save(r, &item);
 		(void)try_item(r, &item, NULL);
 	} else {
-		(void)printf("  not reproducible alone\n");
+		(void)printf("  not reproducible alone; it was:\n%s", first ? first : "");
 	}
+	free(first);
 	show_item(&item, &r->regs, stdout);
 	(void)try_item(r, &item, stdout);
 	(void)printf("  ended with vector %d at %llx\n", r->native.vector, (unsigned long long)r->native.regs.rip);
@@ -298,29 +312,52 @@ static void summary(const struct run *r, double took)
 	(void)printf("\n");
 }
 
+static int run_all(struct run *r)
+{
+	struct err err = { 0 };
+	double start = seconds();
+
+	if (guest_create(&err) < 0 || native_create(&err) < 0) {
+		(void)printf("skipped: %s\n", err.msg);
+		return EXIT_SKIP;
+	}
+	r->has_32 = native_has_32();
+	if (!r->has_32)
+		(void)printf("this kernel runs no 32-bit code: compatibility mode is left out\n");
+	run_saved(r);
+	run_directed(r);
+	run_random(r);
+	summary(r, seconds() - start);
+	return r->failures ? 1 : 0;
+}
+
 int main(int argc, char **argv)
 {
 	static struct run r;
-	struct err err = { 0 };
-	double start = seconds();
+	int status;
+	pid_t child;
 
 	if (!parse_options(argc, argv, &r.o)) {
 		(void)fprintf(stderr, "usage: diff [--seed N] [--count M] [--mode block|single] [--bits 32|64] [--gather]\n"
 			      "            [--regressions FILE] [--keep-going] [--append]\n");
 		return 2;
 	}
+	r.current = mmap(NULL, sizeof(*r.current), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (r.current == MAP_FAILED)
+		return 2;
 	(void)printf("seed 0x%llx\n", (unsigned long long)r.o.seed);
 	(void)fflush(stdout);
-	if (guest_create(&err) < 0 || native_create(&err) < 0) {
-		(void)printf("skipped: %s\n", err.msg);
-		return EXIT_SKIP;
+	child = fork();	/* so that a crash can be reported with its item */
+	if (child == 0) {
+		status = run_all(&r);
+		(void)fflush(stdout);
+		_exit(status);
 	}
-	r.has_32 = native_has_32();
-	if (!r.has_32)
-		(void)printf("this kernel runs no 32-bit code: compatibility mode is left out\n");
-	run_saved(&r);
-	run_directed(&r);
-	run_random(&r);
-	summary(&r, seconds() - start);
-	return r.failures ? 1 : 0;
+	if (child < 0 || waitpid(child, &status, 0) != child)
+		return 2;
+	if (WIFEXITED(status))
+		return WEXITSTATUS(status);
+	(void)printf("CRASH by signal %d in this item, or because of an earlier one:\n", WTERMSIG(status));
+	show_line(r.current, stdout);
+	return 1;
 }

@@ -26,7 +26,7 @@
 #include <unistd.h>
 
 #define TRAP_BP 3
-#define WATCH_MS 300
+#define WATCH_MS 50
 #define SW_RESERVED 464	/* where the kernel describes an extended frame, within the FXSAVE image */
 #define SW_MAGIC 0x46505853u
 
@@ -146,7 +146,7 @@ static void *watch(void *arg)
 			continue;
 		if (running)
 			(void)syscall(SYS_tgkill, getpid(), main_tid, SIGTRAP);
-		else if (same >= 10)
+		else if (same >= 60)
 			guest_stop();
 	}
 	return NULL;

@@ -56,7 +56,7 @@ static uint64_t interesting(struct rng *r)
 	}
 }
 
-static uint64_t pointer(struct rng *r, bool code32)
+static uint64_t raw_pointer(struct rng *r, bool code32)
 {
 	uint64_t border;
 
@@ -75,6 +75,13 @@ static uint64_t pointer(struct rng *r, bool code32)
 	case 5: return border + (uint64_t)(int64_t)rng_range(r, -16, 16);
 	default: return border + (uint64_t)(int64_t)rng_range(r, -160, 128);
 	}
+}
+
+static uint64_t pointer(struct rng *r, bool code32)
+{
+	uint64_t at = raw_pointer(r, code32);
+
+	return rng_chance(r, 50) ? at & ~15ull : at;
 }
 
 static void init_gpr(struct rng *r, const struct item *item, struct regs *regs)
