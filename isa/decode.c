@@ -279,6 +279,11 @@ static void take_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 	in->mem_index = gpr_of[op->mem.index];
 	in->mem_scale = log2_of(op->mem.scale);
 	in->mem_disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	/* Zydis 4.0 names R13D as the base here when there are both 67h and REX.B. */
+	if (in->sib_off && !(in->modrm & 0xc0) && (in->bytes[in->sib_off] & 7) == 5) {
+		in->mem_base = INSN_REG_NONE;
+		in->mem_disp = zi->raw.disp.value;
+	}
 	in->mem_seg = op->mem.segment == ZYDIS_REGISTER_FS ? 4 :
 		op->mem.segment == ZYDIS_REGISTER_GS ? 5 : INSN_REG_NONE;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN || op->mem.type == ZYDIS_MEMOP_TYPE_MIB)
@@ -477,13 +482,15 @@ static void take_layout(struct insn *in, const ZydisDecodedInstruction *zi)
 	in->imm2 = (int64_t)raw->imm[1].value.u;
 }
 
-/* W selects 64-bit general operands; outside 64-bit mode it is ignored where it would do so. */
+/* W selects 64-bit general operands, implicit ones too; outside 64-bit mode it is ignored where it would do so. */
 static bool w_means_gpr_size(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
 	switch ((int)zi->mnemonic) {
 	case ZYDIS_MNEMONIC_VMOVD:
 	case ZYDIS_MNEMONIC_VPEXTRD:
 	case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VPCMPESTRI:
+	case ZYDIS_MNEMONIC_VPCMPESTRM:
 	case ZYDIS_MNEMONIC_VCVTSI2SD:
 	case ZYDIS_MNEMONIC_VCVTSI2SS:
 	case ZYDIS_MNEMONIC_VCVTSI2SH:
@@ -534,11 +541,13 @@ static int undefined(struct insn *in, const uint8_t *bytes, size_t avail)
 	return 0;
 }
 
-/* A shift or rotate whose count is (or may be) zero leaves all flags alone. */
-static bool shift_may_keep_flags(const struct insn *in)
+/* Shifts, rotates and repeated comparisons whose count is (or may be) zero leave all flags alone. */
+static bool may_keep_flags(const struct insn *in)
 {
 	if (in->enc != ENC_LEGACY)
 		return false;
+	if ((in->op == INSN_SCAS || in->op == INSN_CMPS) && in->rep)
+		return true;
 	if (in->map == 0)
 		return in->opcode == 0xd2 || in->opcode == 0xd3 ||
 		       ((in->opcode == 0xc0 || in->opcode == 0xc1) && !(in->imm & 0x1f));
@@ -606,7 +615,7 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 		in->mem_masked = in->op == INSN_COPY ? MASK_BYTES : MASK_NONE;
 	}
 	in->mem_careful = in->mem_masked || in->mem_size >= 16 || waits_for_x87(&zi, ops);
-	if (shift_may_keep_flags(in))
+	if (may_keep_flags(in))
 		in->flags_killed = 0;
 	return 0;
 }

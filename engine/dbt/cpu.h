@@ -200,6 +200,7 @@ struct cpu {
 	} fault;
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
 	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
+	bool vectors_live;	/* guest vector state is in the registers, not in xsave[] */
 	bool stepping;	/* RFLAGS.TF was set when the present instruction began */
 	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 

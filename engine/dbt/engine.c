@@ -479,8 +479,10 @@ static void run_guest(struct cpu *cpu)
 		cpu->leave = LEAVE_STOP;
 	} else {
 		code = dispatch(cpu);
+		cpu->vectors_live = true;
 		if (code)
 			(void)cpu->vm->enter(cpu, code);
+		cpu->vectors_live = false;
 	}
 	atomic_store(&cpu->inside, 0);
 }

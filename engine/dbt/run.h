@@ -55,7 +55,7 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx);
 uint64_t thunk_fault_entry(const struct dbt_vm *dv);
 void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu);
 
-/* Calls @fn(cpu, arg) with guest vector state saved and restored around it. */
+/* Calls @fn(cpu, arg) with guest vector state in cpu->xsave, which it may change. */
 void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg);
 
 /* --- mmu.c --- */

@@ -560,6 +560,11 @@ static struct simple_access access_of(const struct translator *t, unsigned i)
 	return a;
 }
 
+static unsigned pop_register(const struct insn *in)
+{
+	return (in->opcode == 0x8f ? in->modrm & 7 : in->opcode & 7) | (in->rex & 1 ? 8 : 0);
+}
+
 /* How instruction i moves @base: true with the step, or false when it is overwritten otherwise. */
 static bool base_step(const struct insn *in, unsigned base, int64_t *ret_step)
 {
@@ -570,7 +575,7 @@ static bool base_step(const struct insn *in, unsigned base, int64_t *ret_step)
 	}
 	if (in->op == INSN_POP && base == RSP) {
 		*ret_step = in->opsize;
-		return !(in->gpr_written & 1u << RSP) || in->opcode != (0x58 | RSP);
+		return in->mem || pop_register(in) != RSP;
 	}
 	if (!(in->gpr_written & 1u << base))
 		return true;
@@ -1241,7 +1246,7 @@ static void emit_pop(struct translator *t, unsigned i)
 		emit_add_rsp(t, (int32_t)size);
 		return;
 	}
-	reg = (in->opcode == 0x8f ? in->modrm & 7 : in->opcode & 7) | (in->rex & 1 ? 8 : 0);
+	reg = pop_register(in);
 	if (reg == RSP && size == 2) {	/* POP SP: rare, and RSP would move twice */
 		emit_move(e, 0x8b, t->s0, squeeze(t, m), size);
 		emit_add_rsp(t, 2);

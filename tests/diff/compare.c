@@ -54,9 +54,13 @@ static const ZydisDecoder *decoder(bool code32)
 
 /* --- Flags --- */
 
-/* Arithmetic flags at @rip that straight-line code behind it reads, or that reach the end. */
+/*
+ * Arithmetic flags at @rip that straight-line code behind it reads, or that reach
+ * the end.  The code may have changed itself: looks at what has become of it.
+ */
 static uint32_t flags_wanted(const struct item *item, uint64_t rip)
 {
+	const uint8_t *code = native_page(CODE_PAGE) + item->off;
 	uint32_t open = ARITH, wanted = 0;
 	uint64_t off = rip - CODE_VA;
 
@@ -66,7 +70,7 @@ static uint32_t flags_wanted(const struct item *item, uint64_t rip)
 		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 		ZydisDecodedInstruction in;
 
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(item->code32), item->code + off, item->len - off, &in, ops)))
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(item->code32), code + off, item->len - off, &in, ops)))
 			return wanted;
 		if (in.cpu_flags) {
 			wanted |= in.cpu_flags->tested & open;

@@ -405,7 +405,7 @@ static bool has_useless_bits(const struct gen *g, const ZydisDecodedInstruction 
 {
 	if (g->code32 && (in->mnemonic == ZYDIS_MNEMONIC_VPINSRD || in->mnemonic == ZYDIS_MNEMONIC_VPEXTRD))
 		return in->raw.vex.W || in->raw.evex.W;
-	if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || in->raw.modrm.mod != 3 || !in->raw.evex.X)
+	if (in->encoding != ZYDIS_INSTRUCTION_ENCODING_EVEX || in->raw.modrm.mod != 3 || in->raw.evex.X)	/* stored inverted */
 		return false;
 	for (unsigned i = 0; i < in->operand_count_visible; i++)
 		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_number(ops[i].reg.value) >= 0)
