@@ -2,9 +2,10 @@
 /*
  * roux run: a machine for one command.
  *
- * Signals: the command's own (Ctrl-C and friends) are passed on to the guest;
- * before the command runs they end roux.  All are handled by a flag and by
- * interrupting the library's waiting, so cleaning up is the ordinary way out.
+ * Signals: the command's own (Ctrl-C and friends) are passed on to the guest,
+ * SIGTERM as the image's stop signal; before the command runs they end roux.
+ * All are handled by a flag and by interrupting the library's waiting, so
+ * cleaning up is the ordinary way out.
  * SIGALRM, at the end of --timeout, has no flag: the clock tells.
  */
 #include "cli/cli.h"
@@ -263,24 +264,30 @@ static int parse(struct run *r, int argc, char **argv)
 /* ----------------------------------------------------------------- terminal */
 
 static struct termios saved_termios;
-static bool is_raw;
+static int raw_fd = -1;
 
-static void terminal_raw(void)
+/* The guest's terminal does the editing and the line ends: this one passes bytes. */
+static void terminal_raw(bool interactive)
 {
+	int fd = interactive ? STDIN_FILENO : STDOUT_FILENO;
 	struct termios raw;
 
-	if (tcgetattr(STDIN_FILENO, &saved_termios) < 0)
+	if (tcgetattr(fd, &saved_termios) < 0)
 		return;
 	raw = saved_termios;
-	cfmakeraw(&raw);
-	is_raw = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+	if (interactive)
+		cfmakeraw(&raw);
+	else
+		raw.c_oflag &= ~(tcflag_t)OPOST;	/* keys such as Ctrl-C keep their meaning here */
+	if (tcsetattr(fd, TCSANOW, &raw) == 0)
+		raw_fd = fd;
 }
 
 static void terminal_restore(void)
 {
-	if (is_raw)
-		(void)tcsetattr(STDIN_FILENO, TCSANOW, &saved_termios);
-	is_raw = false;
+	if (raw_fd >= 0)
+		(void)tcsetattr(raw_fd, TCSANOW, &saved_termios);
+	raw_fd = -1;
 }
 
 static bool terminal_size(uint16_t *rows, uint16_t *cols)
@@ -346,7 +353,7 @@ static int exec_status(const struct roux_error *error)
 	return error->code == -EACCES || error->code == -ENOEXEC || error->code == -EISDIR ? EXIT_NOT_RUNNABLE : EXIT_ROUX;
 }
 
-static int wait_process(struct run *r, struct roux_process *p, uint64_t deadline)
+static int wait_process(struct run *r, struct roux_machine *m, struct roux_process *p, uint64_t deadline)
 {
 	struct roux_error error = { 0 };
 	struct roux_exit how;
@@ -356,8 +363,10 @@ static int wait_process(struct run *r, struct roux_process *p, uint64_t deadline
 		uint64_t now = now_ns();
 		int left = -1, res;
 
-		if (deadline && now >= deadline)
+		if (deadline && now >= deadline) {
+			terminal_restore();
 			return complain(EXIT_TIMEOUT, "the command did not end within %u s; the machine was stopped", r->timeout_s);
+		}
 		if (deadline)
 			left = (int)((deadline - now) / 1000000 + 1);
 		if (resized) {
@@ -369,13 +378,15 @@ static int wait_process(struct run *r, struct roux_process *p, uint64_t deadline
 			int sig = caught;
 
 			caught = 0;
-			(void)roux_process_signal(p, sig);
+			(void)roux_process_signal(p, sig == SIGTERM ? roux_machine_stop_signal(m) : sig);
 		}
 		res = roux_process_wait(p, left, &how, &error);
 		if (res == 0)
 			return how.status;
-		if (res != -EINTR && res != -ETIMEDOUT)
-			return complain(EXIT_ROUX, "%s", error.message);
+		if (res == -EINTR || res == -ETIMEDOUT)
+			continue;
+		terminal_restore();
+		return complain(EXIT_ROUX, "%s", error.message);
 	}
 }
 
@@ -410,9 +421,9 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 		return error.code == -EINTR ? interrupted(r) : complain(exec_status(&error), "%s", error.message);
 	commanded = 1;
 	started = now_ns();
-	if (r->exec.tty && r->interactive)
-		terminal_raw();
-	status = wait_process(r, p, deadline);
+	if (r->exec.tty)
+		terminal_raw(r->interactive);
+	status = wait_process(r, m, p, deadline);
 	terminal_restore();
 	if (r->json)
 		print_phases(m, started, now_ns());

@@ -200,13 +200,13 @@ def mounts():
         return sorted(line.split()[4] for line in f if WORK in line or CACHE in line)
 
 
-def unfinished_files(cache=None):
-    """Files in roux's cache that a finished command must not leave."""
+def cache_files(cache=None):
+    """Files in roux's cache, without the stamps that may appear when a kernel file has got old enough."""
     names = []
     for base, dirs, files in os.walk(cache or CACHE):
         if "test-roots" in dirs:
             dirs.remove("test-roots")
-        names += [os.path.join(base, n) for n in dirs + files]
+        names += [os.path.join(base, n) for n in dirs + files if not n.startswith("stamp-")]
     return sorted(names)
 
 

@@ -1,0 +1,104 @@
+#!/usr/bin/env python3
+"""Ends of roux run that nobody planned, and what they leave: nothing.  run_signals.py ROUX [TEST...]"""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, os.path.dirname(__file__))
+import harness
+from harness import (CACHE, ROUX, WORK, busybox_root, check_nothing_left, complains, environ, expect, folder, main,
+                     marked_processes, mounts, read_until, roux, start, cache_files, wait_until)
+
+ROOT = busybox_root()
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as f:
+        return [int(c) for c in f.read().split()]
+
+
+def test_kill_9_of_roux_ends_the_machine():
+    p = start(ROOT, "--", "sh", "-c", "echo go; sleep 100")
+    read_until(p.stdout, b"go\n")
+    assert len(marked_processes()) == 2
+    p.kill()
+    p.wait()
+    wait_until("the VM's process to end", lambda: not marked_processes(), 5)
+
+
+def test_kill_9_of_the_vm_is_told():
+    p = start(ROOT, "--", "sh", "-c", "echo go; sleep 100")
+    read_until(p.stdout, b"go\n")
+    (vm,) = children_of(p.pid)
+    os.kill(vm, signal.SIGKILL)
+    out, err = p.communicate(timeout=10)
+    complains(harness.Result(p.returncode, out, err, 0), 125, "killed by signal 9")
+
+
+def test_term_and_int_reach_the_command():
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        p = start(ROOT, "--", "sh", "-c", "echo go; exec sleep 100")
+        read_until(p.stdout, b"go\n")
+        p.send_signal(sig)
+        assert p.wait(10) == 128 + sig, p.returncode
+
+
+def test_control_c_at_any_time_of_the_boot_is_130():
+    # The cache of its own lets every file be accounted for.
+    cache = os.path.join(WORK, "cache")
+    shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots"))
+    expect(roux(ROOT, "--", "true", env={"ROUX_CACHE": cache}), 0)	# fills it
+    before, mounted = cache_files(cache), mounts()
+    for delay_ms in (0, 2, 5, 10, 20, 40, 80, 150, 250, 400, 550, 700, 900):
+        p = start(ROOT, "--", "sleep", "100", env={"ROUX_CACHE": cache}, start_new_session=True)
+        time.sleep(delay_ms / 1000)
+        os.killpg(p.pid, signal.SIGINT)
+        out, err = p.communicate(timeout=20)
+        # The first instructions of the program, before it can catch anything, die of the signal itself.
+        assert p.returncode in (130, -signal.SIGINT), (delay_ms, p.returncode, out, err)
+        assert p.returncode == 130 or delay_ms < 20, (delay_ms, p.returncode)
+        check_nothing_left(mounted)
+        assert cache_files(cache) == before, set(cache_files(cache)) ^ set(before)
+
+
+def test_term_while_the_image_is_unpacked_leaves_a_clean_cache():
+    image = folder("big-image")
+    payload = os.path.join(WORK, "big")
+    with open(payload, "wb") as f:
+        f.write(os.urandom(1 << 20) * 150)
+    from oci_maker import docker_archive
+    tar = docker_archive(os.path.join(image, "big.tar"), {"big": payload, "bin/busybox": ROOT + "/bin/busybox"},
+                         {"Cmd": ["/bin/busybox", "true"]})
+    cache = os.path.join(WORK, "cache-unpack")
+    shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots", "images"))
+    p = start(tar, env={"ROUX_CACHE": cache})
+    time.sleep(0.25)
+    p.send_signal(signal.SIGTERM)
+    assert p.wait(30) in (143, 0), p.returncode
+    # Whatever was left half done does not disturb the next one.
+    expect(roux(tar, env={"ROUX_CACHE": cache}), 0)
+    left = [f for f in cache_files(cache) if ".tmp" in f or "/new." in f]
+    assert not left, left
+
+
+def test_standard_output_that_is_stalled_does_not_hold_the_timeout():
+    p = start("--timeout", "3", ROOT, "--", "sh", "-c", "while :; do seq 1 10000; done")
+    begin = time.monotonic()
+    assert p.wait(20) == 124
+    assert time.monotonic() - begin < 6
+    p.stdout.close()
+
+
+def test_machines_of_a_closed_terminal_session_end():
+    p = subprocess.Popen(["sh", "-c", f"{ROUX} run {ROOT} -- sh -c 'echo go; sleep 100' & read x"],
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ(), start_new_session=True)
+    read_until(p.stdout, b"go\n")
+    os.killpg(p.pid, signal.SIGHUP)
+    p.wait(10)
+    wait_until("all processes to end", lambda: not marked_processes(), 10)
+
+
+main(globals())
