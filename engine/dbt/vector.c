@@ -128,10 +128,13 @@ static void read_byte_mask(struct cpu *cpu, const struct insn *in, struct vector
 		mmx = mmx && in->bytes[k] != 0x66;
 	if (in->enc == ENC_VEX && prefix(in)[0] == 0xc4 && !(prefix(in)[1] & 0x20))
 		reg |= 8;
-	if (mmx)
-		copy_bytes(v->b, cpu->xsave + XSAVE_MMX + 16 * (reg & 7), 8);
-	else
+	if (mmx) {	/* the image has ST(0) first, MMX registers are numbered from the bottom */
+		unsigned top = cpu->xsave[3] >> 3 & 7;
+
+		copy_bytes(v->b, cpu->xsave + XSAVE_MMX + 16 * ((reg - top) & 7), 8);
+	} else {
 		move_vector(cpu, reg, v, false);
+	}
 }
 
 static void read_mask(struct cpu *cpu, void *arg)
