@@ -317,6 +317,10 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_SPEC, 0, 0, text, strlen(text), -1);
 	free(text);
+	if (r == -EPIPE) {	/* dead before it could read: say of what */
+		process_gone(m);
+		r = 0;
+	}
 	while (r == 0 && m->ready_fd < 0 && !ended(m)) {
 		uint64_t now = monotonic_ns();
 

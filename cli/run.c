@@ -406,7 +406,8 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	int status;
 
 	if (roux_machine_start(m, &error) < 0) {
-		if (error.code == -EINTR)
+		/* A signal to roux's group may also hit the VM's process before it has a group of its own. */
+		if (error.code == -EINTR || caught)
 			return interrupted(r);
 		(void)complain(EXIT_ROUX, "%s%s", error.message,
 			       *roux_machine_console_tail(m) && !r->console ? " (--console shows more)" : "");
@@ -418,7 +419,7 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	if (r->exec.tty)
 		(void)terminal_size(&r->exec.rows, &r->exec.cols);
 	if (roux_exec(m, &r->exec, &p, &error) < 0)
-		return error.code == -EINTR ? interrupted(r) : complain(exec_status(&error), "%s", error.message);
+		return error.code == -EINTR || caught ? interrupted(r) : complain(exec_status(&error), "%s", error.message);
 	commanded = 1;
 	started = now_ns();
 	if (r->exec.tty)

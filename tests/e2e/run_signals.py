@@ -52,7 +52,7 @@ def test_control_c_at_any_time_of_the_boot_is_130():
     shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots"))
     expect(roux(ROOT, "--", "true", env={"ROUX_CACHE": cache}), 0)	# fills it
     before, mounted = cache_files(cache), mounts()
-    for delay_ms in (0, 2, 5, 10, 20, 40, 80, 150, 250, 400, 550, 700, 900):
+    for delay_ms in (0, 1, 2, 3, 4, 5, 7, 10, 20, 40, 80, 150, 250, 400, 550, 700, 900):
         p = start(ROOT, "--", "sleep", "100", env={"ROUX_CACHE": cache}, start_new_session=True)
         time.sleep(delay_ms / 1000)
         os.killpg(p.pid, signal.SIGINT)
