@@ -167,6 +167,24 @@ static void keep_console(struct roux_machine *m, const char *data, size_t len)
 	m->tail[m->tail_len] = '\0';
 }
 
+/* A panic says why on one line; the commonest reason has a remedy. */
+static void reset_reason(struct roux_machine *m)
+{
+	static const char mark[] = "Kernel panic - not syncing: ";
+	const char *at = strstr(m->tail, mark);
+	size_t n;
+
+	if (!at) {
+		set_reason(m, ROUX_FAILED, "the guest reset itself");
+		return;
+	}
+	at += sizeof(mark) - 1;
+	n = strcspn(at, "\r\n");
+	m->state = ROUX_FAILED;
+	(void)snprintf(m->reason, sizeof(m->reason), "the guest kernel panicked: %.*s%s", n > 160 ? 160 : (int)n, at,
+		       strstr(at, "memory") ? "; give it more with --memory" : "");
+}
+
 static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 {
 	switch ((enum control_end)msg->value) {
@@ -174,8 +192,7 @@ static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 		set_reason(m, ROUX_STOPPED, msg->text);
 		break;
 	case CONTROL_END_RESET:	/* panic=-1 turns a panic into a reset */
-		set_reason(m, ROUX_FAILED, strstr(m->tail, "Kernel panic") ? "the guest kernel panicked" :
-			   "the guest reset itself");
+		reset_reason(m);
 		break;
 	case CONTROL_END_CRASH:
 	case CONTROL_END_ERROR:

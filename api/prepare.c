@@ -20,7 +20,7 @@
  * What every guest gets: no search for hardware that is not there, no waiting
  * for calibration, reset (seen by roux) instead of a hang after a panic.
  */
-#define CMDLINE "console=ttyS0 quiet panic=-1 nokaslr tsc=reliable no_timer_check " \
+#define CMDLINE "console=ttyS0 quiet panic=-1 reboot=k nokaslr tsc=reliable no_timer_check " \
 	"random.trust_cpu=on mitigations=off cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
 
 struct text {

@@ -327,22 +327,6 @@ static void show_console(void *ctx, const void *data, size_t len)
 	(void)fwrite(data, 1, len, stderr);
 }
 
-/* What the guest's kernel said last, when that explains a failure. */
-static void show_tail(const struct roux_machine *m)
-{
-	const char *tail = roux_machine_console_tail(m), *at = strstr(tail, "Kernel panic");
-	unsigned lines = 0;
-
-	if (!*tail)
-		return;
-	if (!at) {
-		for (at = tail + strlen(tail); at > tail && lines < 6; at--)
-			lines += at[-1] == '\n';
-	}
-	(void)fprintf(stderr, "roux: last words of the guest's console:\n%s%s", at,
-		      tail[strlen(tail) - 1] == '\n' ? "" : "\n");
-}
-
 static void print_phases(const struct roux_machine *m, uint64_t started, uint64_t ended)
 {
 	static const char *const names[ROUX_PHASES] = {
@@ -424,8 +408,8 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	if (roux_machine_start(m, &error) < 0) {
 		if (error.code == -EINTR)
 			return interrupted(r);
-		(void)complain(EXIT_ROUX, "%s", error.message);
-		show_tail(m);
+		(void)complain(EXIT_ROUX, "%s%s", error.message,
+			       *roux_machine_console_tail(m) && !r->console ? " (--console shows more)" : "");
 		return error.code == -ETIMEDOUT && r->timeout_s ? EXIT_TIMEOUT : EXIT_ROUX;
 	}
 	r->exec.stdin_fd = r->interactive ? STDIN_FILENO : -1;
@@ -441,8 +425,6 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 		terminal_raw(r->interactive);
 	status = wait_process(r, m, p, deadline);
 	terminal_restore();
-	if (status == EXIT_ROUX && roux_machine_dispatch(m) == ROUX_FAILED)
-		show_tail(m);
 	if (r->json)
 		print_phases(m, started, now_ns());
 	roux_process_destroy(p);

@@ -15,10 +15,12 @@
 #include <grp.h>
 #include <limits.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
@@ -245,12 +247,22 @@ static int child_user(const struct user *user)
 	return setuid(user->uid);
 }
 
+/* As the kernel has it (arch/x86/include/uapi/asm/signal.h). */
+struct kernel_sigaction {
+	void (*handler)(int);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
 static void child_signals(void)
 {
+	struct kernel_sigaction fresh = { .handler = SIG_DFL };
 	sigset_t none;
 
-	for (int sig = 1; sig < NSIG; sig++)
-		(void)signal(sig, SIG_DFL);
+	/* The system call, because the C library keeps some signals to itself. */
+	for (long sig = 1; sig < NSIG; sig++)
+		(void)syscall(SYS_rt_sigaction, sig, &fresh, NULL, sizeof(fresh.mask));
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }

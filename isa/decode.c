@@ -154,9 +154,6 @@ static const struct special specials[] = {
 	{ ZYDIS_MNEMONIC_DAA, INSN_SYSTEM, SYS_DECIMAL, false },
 	{ ZYDIS_MNEMONIC_DAS, INSN_SYSTEM, SYS_DECIMAL, false },
 	{ ZYDIS_MNEMONIC_SALC, INSN_SYSTEM, SYS_SALC, false },
-	{ ZYDIS_MNEMONIC_MASKMOVQ, INSN_SYSTEM, SYS_MASKMOV, false },
-	{ ZYDIS_MNEMONIC_MASKMOVDQU, INSN_SYSTEM, SYS_MASKMOV, false },
-	{ ZYDIS_MNEMONIC_VMASKMOVDQU, INSN_SYSTEM, SYS_MASKMOV, false },
 	{ ZYDIS_MNEMONIC_CLZERO, INSN_SYSTEM, SYS_CLZERO, false },
 
 	/* Not offered to guests by the CPUID table, so undefined. */
@@ -175,10 +172,11 @@ static const struct special specials[] = {
 	{ ZYDIS_MNEMONIC_MOVDIR64B, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_XBEGIN, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_XEND, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_XTEST, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDMK, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_BNDCL, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDCU, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_BNDCN, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDMOV, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_BNDLDX, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_BNDSTX, INSN_UD, 0, false },
+	/* Hint space on processors without MPX. */
+	{ ZYDIS_MNEMONIC_BNDMK, INSN_NOP, 0, false }, { ZYDIS_MNEMONIC_BNDCL, INSN_NOP, 0, false },
+	{ ZYDIS_MNEMONIC_BNDCU, INSN_NOP, 0, false }, { ZYDIS_MNEMONIC_BNDCN, INSN_NOP, 0, false },
+	{ ZYDIS_MNEMONIC_BNDMOV, INSN_NOP, 0, false }, { ZYDIS_MNEMONIC_BNDLDX, INSN_NOP, 0, false },
+	{ ZYDIS_MNEMONIC_BNDSTX, INSN_NOP, 0, false },
 	{ ZYDIS_MNEMONIC_WRSSD, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_WRSSQ, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_WRUSSD, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_WRUSSQ, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_RSTORSSP, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_SAVEPREVSSP, INSN_UD, 0, false },
@@ -262,10 +260,16 @@ static uint8_t log2_of(unsigned scale)
 	return scale >= 8 ? 3 : scale == 4 ? 2 : scale == 2 ? 1 : 0;
 }
 
+static bool has_implicit_memory(const ZydisDecodedInstruction *zi)
+{
+	return zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || zi->mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU ||
+	       zi->mnemonic == ZYDIS_MNEMONIC_VMASKMOVDQU || zi->mnemonic == ZYDIS_MNEMONIC_XLAT;
+}
+
 static void take_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 			const ZydisDecodedOperand *op)
 {
-	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || op->encoding == ZYDIS_OPERAND_ENCODING_NONE)
+	if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || (op->encoding == ZYDIS_OPERAND_ENCODING_NONE && !has_implicit_memory(zi)))
 		return;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 		in->op = INSN_GATHER;
@@ -275,6 +279,11 @@ static void take_memory(struct insn *in, const ZydisDecodedInstruction *zi,
 	in->mem_index = gpr_of[op->mem.index];
 	in->mem_scale = log2_of(op->mem.scale);
 	in->mem_disp = op->mem.disp.has_displacement ? op->mem.disp.value : 0;
+	/* Zydis 4.0 names R13D as the base here when there are both 67h and REX.B. */
+	if (in->sib_off && !(in->modrm & 0xc0) && (in->bytes[in->sib_off] & 7) == 5) {
+		in->mem_base = INSN_REG_NONE;
+		in->mem_disp = zi->raw.disp.value;
+	}
 	in->mem_seg = op->mem.segment == ZYDIS_REGISTER_FS ? 4 :
 		op->mem.segment == ZYDIS_REGISTER_GS ? 5 : INSN_REG_NONE;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN || op->mem.type == ZYDIS_MEMOP_TYPE_MIB)
@@ -297,14 +306,26 @@ static void take_flags(struct insn *in, const ZydisDecodedInstruction *zi)
 	if (!f)
 		return;
 	in->flags_read = f->tested & FLAGS_ARITH;
-	in->flags_killed = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
-	in->flags_written = in->flags_killed;
+	in->flags_written = (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH;
+	/*
+	 * Processors leave many undefined flags as they were, and so do we.  AF is
+	 * the exception: logic and shifts would otherwise keep it live for ever.
+	 */
+	in->flags_killed = (f->modified | f->set_0 | f->set_1 | (f->undefined & FLAG_AF)) & FLAGS_ARITH;
 }
 
 static bool is_conditional_jump(uint8_t opcode, uint8_t map)
 {
 	return (map == 0 && opcode >= 0x70 && opcode <= 0x7f) ||
 	       (map == 1 && opcode >= 0x80 && opcode <= 0x8f);
+}
+
+static bool has_prefix(const struct insn *in, uint8_t a, uint8_t b)
+{
+	for (unsigned i = 0; i < in->prefix_len; i++)
+		if (in->bytes[i] == a || in->bytes[i] == b)
+			return true;
+	return false;
 }
 
 /* Instructions whose class depends on operands rather than on the mnemonic. */
@@ -346,7 +367,9 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	default:
 		break;
 	}
-	if (legacy && in->map == 1 && in->opcode >= 0x20 && in->opcode <= 0x23) {
+	if (in->sys == SYS_CLZERO && in->op == INSN_SYSTEM && has_prefix(in, 0xf2, 0xf3)) {
+		in->op = INSN_UD;
+	} else if (legacy && in->map == 1 && in->opcode >= 0x20 && in->opcode <= 0x23) {
 		static const uint8_t kinds[] = { SYS_MOV_FROM_CR, SYS_MOV_FROM_DR, SYS_MOV_TO_CR, SYS_MOV_TO_DR };
 
 		in->op = INSN_SYSTEM;
@@ -355,6 +378,12 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	} else if (legacy && in->map == 0 && (in->opcode == 0x8c || in->opcode == 0x8e)) {
 		in->op = INSN_SYSTEM;
 		in->sys = in->opcode == 0x8c ? SYS_MOV_FROM_SEG : SYS_MOV_TO_SEG;
+	} else if (legacy && in->map == 0 && in->opcode == 0x90 && in->rex & 1) {
+		/* F3 REX.B 90 is PAUSE to Zydis and XCHG R8, RAX to some processors. */
+		in->gpr_read |= 1u << 8 | 1u << 0;
+		in->gpr_written |= 1u << 8 | 1u << 0;
+	} else if (legacy && in->map == 1 && in->opcode == 0x0d && !in->mem) {
+		in->op = INSN_COPY;	/* PREFETCHW of a register: #UD or not is the processor's choice */
 	} else if (zi->meta.category == ZYDIS_CATEGORY_PREFETCH || zi->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
 		in->op = INSN_NOP;
 	} else if (zi->meta.category == ZYDIS_CATEGORY_AMX_TILE || zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER ||
@@ -364,9 +393,15 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	}
 }
 
+/* FISTTP is SSE3 to Zydis. */
+static bool is_x87(const ZydisDecodedInstruction *zi)
+{
+	return zi->meta.isa_set == ZYDIS_ISA_SET_X87 || zi->mnemonic == ZYDIS_MNEMONIC_FISTTP;
+}
+
 static bool touches_fpu(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
-	if (zi->meta.isa_set == ZYDIS_ISA_SET_X87)
+	if (is_x87(zi))
 		return true;
 	for (unsigned i = 0; i < zi->operand_count; i++) {
 		if (ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
@@ -385,6 +420,18 @@ static bool touches_fpu(const ZydisDecodedInstruction *zi, const ZydisDecodedOpe
 		if (ops[i].reg.value == ZYDIS_REGISTER_MXCSR)
 			return true;
 	}
+	return false;
+}
+
+/* Reports pending x87 exceptions before it does anything (SDM vol. 1, 8.6). */
+static bool waits_for_x87(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	if (is_x87(zi))
+		return true;
+	for (unsigned i = 0; i < zi->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ZydisRegisterGetClass(ops[i].reg.value) == ZYDIS_REGCLASS_MMX)
+			return true;
 	return false;
 }
 
@@ -409,11 +456,8 @@ static uint8_t map_of(ZydisOpcodeMap m)
 static void take_layout(struct insn *in, const ZydisDecodedInstruction *zi)
 {
 	const ZydisDecodedInstructionRaw *raw = &zi->raw;
-	unsigned n = 0;
 
-	while (n < raw->prefix_count && !(raw->prefixes[n].value >= 0x40 && raw->prefixes[n].value <= 0x4f))
-		n++;
-	in->prefix_len = (uint8_t)n;
+	in->prefix_len = raw->prefix_count;	/* a REX that is not the last of them counts for nothing */
 	if (in->enc == ENC_LEGACY && (zi->attributes & ZYDIS_ATTRIB_HAS_REX)) {
 		in->rex = in->bytes[raw->rex.offset];
 		in->prefix_len = raw->rex.offset;
@@ -438,6 +482,56 @@ static void take_layout(struct insn *in, const ZydisDecodedInstruction *zi)
 	in->imm2 = (int64_t)raw->imm[1].value.u;
 }
 
+/* W selects 64-bit general operands, implicit ones too; outside 64-bit mode it is ignored where it would do so. */
+static bool w_means_gpr_size(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	switch ((int)zi->mnemonic) {
+	case ZYDIS_MNEMONIC_VMOVD:
+	case ZYDIS_MNEMONIC_VPEXTRD:
+	case ZYDIS_MNEMONIC_VPINSRD:
+	case ZYDIS_MNEMONIC_VPCMPESTRI:
+	case ZYDIS_MNEMONIC_VPCMPESTRM:
+	case ZYDIS_MNEMONIC_VCVTSI2SD:
+	case ZYDIS_MNEMONIC_VCVTSI2SS:
+	case ZYDIS_MNEMONIC_VCVTSI2SH:
+	case ZYDIS_MNEMONIC_VCVTUSI2SD:
+	case ZYDIS_MNEMONIC_VCVTUSI2SS:
+	case ZYDIS_MNEMONIC_VCVTUSI2SH:
+		return true;
+	default:
+		break;
+	}
+	for (unsigned i = 0; i < zi->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr_of[ops[i].reg.value] != INSN_REG_NONE)
+			return true;
+	return false;
+}
+
+/*
+ * Bits of VEX and EVEX that 32-bit code leaves unused have a meaning in 64-bit
+ * mode, where the bytes will run: makes them say the same there.
+ */
+static void vex_for_64bit(struct insn *in, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
+{
+	uint8_t *v = in->bytes + in->opcode_off;
+
+	if (in->enc == ENC_EVEX) {
+		v[1] |= 0xf0;	/* R, X, B, R': no registers beyond 7 */
+		v[2] |= 0x40;	/* vvvv */
+		v[3] |= 0x08;	/* V' */
+	} else if (v[0] == 0xc4) {
+		v[1] |= 0xe0;
+		v[2] |= 0x40;
+	} else {
+		v[1] |= 0xc0;
+	}
+	if (v[0] != 0xc5 && w_means_gpr_size(zi, ops))
+		v[2] &= 0x7f;
+	for (unsigned i = 0; i < zi->operand_count_visible; i++)
+		if (ops[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+			in->bytes[in->len - 1] &= 0x7f;
+}
+
 static int undefined(struct insn *in, const uint8_t *bytes, size_t avail)
 {
 	/* Length is unknown and irrelevant: #UD reports the first byte. */
@@ -447,11 +541,13 @@ static int undefined(struct insn *in, const uint8_t *bytes, size_t avail)
 	return 0;
 }
 
-/* A shift or rotate whose count is (or may be) zero leaves all flags alone. */
-static bool shift_may_keep_flags(const struct insn *in)
+/* Shifts, rotates and repeated comparisons whose count is (or may be) zero leave all flags alone. */
+static bool may_keep_flags(const struct insn *in)
 {
 	if (in->enc != ENC_LEGACY)
 		return false;
+	if ((in->op == INSN_SCAS || in->op == INSN_CMPS) && in->rep)
+		return true;
 	if (in->map == 0)
 		return in->opcode == 0xd2 || in->opcode == 0xd3 ||
 		       ((in->opcode == 0xc0 || in->opcode == 0xc1) && !(in->imm & 0x1f));
@@ -497,10 +593,15 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 		in->sys = s->sys;
 		in->privileged = s->privileged;
 	}
+	if (!mode64 && in->enc != ENC_LEGACY)
+		vex_for_64bit(in, &zi, ops);
 	for (unsigned i = 0; i < zi.operand_count; i++)
 		take_registers(in, &ops[i]);
 	for (unsigned i = 0; i < zi.operand_count_visible; i++)
 		take_memory(in, &zi, &ops[i]);
+	if (has_implicit_memory(&zi))
+		for (unsigned i = zi.operand_count_visible; i < zi.operand_count; i++)
+			take_memory(in, &zi, &ops[i]);
 	take_flags(in, &zi);
 	refine(in, &zi, ops);
 	in->uses_fpu = touches_fpu(&zi, ops);
@@ -508,7 +609,13 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 	if (zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS || zi.mnemonic == ZYDIS_MNEMONIC_VMASKMOVPD ||
 	    zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD || zi.mnemonic == ZYDIS_MNEMONIC_VPMASKMOVQ)
 		in->mem_masked = MASK_VECTOR;
-	if (shift_may_keep_flags(in))
+	if (in->mem && has_implicit_memory(&zi)) {
+		in->mem_implicit = 1;
+		in->mem_index = INSN_REG_NONE;
+		in->mem_masked = in->op == INSN_COPY ? MASK_BYTES : MASK_NONE;
+	}
+	in->mem_careful = in->mem_masked || in->mem_size >= 16 || waits_for_x87(&zi, ops);
+	if (may_keep_flags(in))
 		in->flags_killed = 0;
 	return 0;
 }

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #define INSN_LEN_MAX 15
+#define INSN_MEM_MAX 128	/* at least mem_size of any INSN_COPY (FNSAVE: 108 bytes) */
 
 enum insn_op {
 	INSN_COPY,	/* runs on the host as it is, memory operand replaced */
@@ -59,7 +60,7 @@ enum insn_sys {
 	SYS_JMP_FAR, SYS_CALL_FAR, SYS_RET_FAR,
 	SYS_XSAVE, SYS_XSAVEC, SYS_XRSTOR, SYS_FXSAVE, SYS_FXRSTOR,
 	SYS_VMCALL, SYS_CLAC, SYS_STAC, SYS_MONITOR, SYS_MWAIT, SYS_XLAT, SYS_BOUND,
-	SYS_DECIMAL, SYS_SALC, SYS_MASKMOV, SYS_CLZERO, SYS_X87_ENV,
+	SYS_DECIMAL, SYS_SALC, SYS_CLZERO, SYS_X87_ENV,
 };
 
 #define FLAG_CF (1u << 0)
@@ -86,12 +87,13 @@ enum insn_mask {
 	MASK_NONE,
 	MASK_K,	/* opmask register, an element each */
 	MASK_K_PACKED,	/* opmask register, but selected elements lie side by side (compress, expand) */
+	MASK_BYTES,	/* sign bits of the bytes of the ModRM.rm register (MASKMOVQ, MASKMOVDQU) */
 	MASK_VECTOR,	/* sign bits of the elements of the VEX.vvvv register */
 };
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX };
 
 struct insn {
-	uint8_t bytes[INSN_LEN_MAX];
+	uint8_t bytes[INSN_LEN_MAX];	/* as found; VEX and EVEX of 32-bit code as 64-bit code would have them */
 	uint8_t len;
 	uint8_t op;	/* enum insn_op */
 	uint8_t sys;	/* enum insn_sys, for INSN_SYSTEM */
@@ -105,7 +107,7 @@ struct insn {
 	uint8_t map;	/* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A, 5, 6 */
 
 	/* where fields lie in bytes[]; 0 when absent */
-	uint8_t prefix_len;	/* legacy prefixes without REX/VEX/EVEX */
+	uint8_t prefix_len;	/* legacy prefixes without REX/VEX/EVEX; may hold REX bytes without effect */
 	uint8_t rex;	/* the REX byte, 0 when absent */
 	uint8_t opcode_off;	/* first byte of the opcode proper, after REX/VEX/EVEX and 0F escapes kept */
 	uint8_t modrm_off, sib_off, disp_off, disp_size, imm_off, imm_size;
@@ -121,6 +123,8 @@ struct insn {
 	uint8_t mem_scale;	/* log2 */
 	uint8_t mem_masked;	/* enum insn_mask: elements not selected are not accessed and cannot fault */
 	uint8_t mem_elem;	/* bytes an element, for masked operands */
+	uint8_t mem_careful;	/* something may come before a fault: mask, alignment, pending x87 exception */
+	uint8_t mem_implicit;	/* not in ModRM: [RDI] of MASKMOVQ and MASKMOVDQU, [RBX] of XLAT without AL */
 	uint16_t mem_size;	/* bytes accessed at most */
 	int64_t mem_disp;
 
@@ -132,7 +136,7 @@ struct insn {
 	uint8_t uses_fpu;	/* x87, MMX, SSE, AVX: #NM when CR0.TS */
 	uint8_t privileged;	/* #GP at CPL 3 */
 	uint32_t flags_read;	/* FLAGS_ARITH bits */
-	uint32_t flags_killed;	/* FLAGS_ARITH bits surely overwritten (or undefined) */
+	uint32_t flags_killed;	/* FLAGS_ARITH bits surely overwritten */
 	uint32_t flags_written;	/* FLAGS_ARITH bits possibly changed */
 };
 

@@ -34,6 +34,7 @@
 
 #define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + 2)
 #define FIRST_GSI 5u
+#define IO_POLL_NS 30000u	/* a guest that gets an answer usually asks again within this time */
 #define GUEST_CID 3u
 #define CONF_ARCHIVE_MAX (GUEST_CONF_SIZE_MAX + 1024u)
 
@@ -371,6 +372,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		m->vm->ended = vm_ended;
 		m->vm->ended_ctx = m;
 		r = loop_create(&m->io_loop, err);
+		if (r == 0)
+			loop_set_poll(m->io_loop, IO_POLL_NS);
 	}
 	if (r == 0)
 		r = platform_create(m->vm, NULL, &m->platform, err);

@@ -52,6 +52,7 @@ struct loop {
 	atomic_bool quit;
 	pthread_mutex_t lock;	/* guards the two below */
 	struct posted *posted, **posted_end;
+	uint64_t poll_ns;	/* see loop_set_poll() */
 };
 
 static void wake_up(struct loop *loop)
@@ -167,13 +168,42 @@ static void dispatch(struct loop_source *s, uint32_t events)
 	s->timer_fn(s->ctx);
 }
 
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+/* Looks again and again for a while after the last batch, then sleeps. */
+static int wait_events(struct loop *loop, struct epoll_event *ev)
+{
+	uint64_t until = loop->poll_ns ? now_ns() + loop->poll_ns : 0;
+
+	while (until) {
+		int n = epoll_wait(loop->epoll_fd, ev, BATCH, 0);
+
+		if (n != 0)
+			return n;
+		if (now_ns() >= until)
+			break;
+	}
+	return epoll_wait(loop->epoll_fd, ev, BATCH, -1);
+}
+
+void loop_set_poll(struct loop *loop, uint64_t ns)
+{
+	loop->poll_ns = ns;
+}
+
 int loop_run(struct loop *loop, struct err *err)
 {
 	struct epoll_event ev[BATCH];
 	int r = 0;
 
 	while (!atomic_load(&loop->quit)) {
-		int n = epoll_wait(loop->epoll_fd, ev, BATCH, -1);
+		int n = wait_events(loop, ev);
 
 		if (n < 0 && errno == EINTR)
 			continue;

@@ -29,6 +29,13 @@ void loop_destroy(struct loop *loop);	/* frees sources left; NULL is fine */
 /* Runs until loop_quit().  Returns 0 or a negative errno from epoll. */
 int loop_run(struct loop *loop, struct err *err);
 
+/*
+ * Makes the loop look for events for @ns nanoseconds after each batch before it
+ * sleeps: a waiter that answers at once, for the price of that much CPU.  Before
+ * loop_run().
+ */
+void loop_set_poll(struct loop *loop, uint64_t ns);
+
 /* Makes loop_run() return.  Any thread; async-signal-safe. */
 void loop_quit(struct loop *loop);
 

@@ -76,7 +76,7 @@ struct block {
 	uint16_t len;	/* guest bytes */
 	uint16_t ninsns;
 	bool absolute, valid;
-	bool masked;	/* BLOCK_SLOW: the operand has an element mask */
+	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
 	int8_t borrow[2];	/* registers used as scratch for R14, R15, or -1 */
 	uint8_t *code;	/* executable address */
 	uint32_t code_len;

@@ -22,6 +22,7 @@
 #ifndef ENGINE_DBT_CPU_H
 #define ENGINE_DBT_CPU_H
 
+#include "isa/insn.h"
 #include "vmm/guest_mem.h"
 #include "vmm/vcpu_state.h"
 
@@ -38,6 +39,8 @@
 #define JC_BITS 11
 #define JC_ENTRIES (1u << JC_BITS)
 #define PAGE_SIZE 4096ull
+#define GUARD_PAGES 4
+#define GUARD_OPEN 2	/* the one of them that is accessible */
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
 /*
@@ -119,6 +122,7 @@ struct cpu {
 	uint64_t xsave_area;	/* guest vector state while C code may use it */
 	uint64_t xcr0_host;	/* components saved and restored: all that guests may use */
 	uint32_t default_mxcsr;	/* for C code */
+	uint32_t xsave_size;	/* bytes of a standard XSAVE area for the guest's XCR0 */
 
 	/* --- C side only --- */
 	uint32_t sysflags;	/* IOPL, NT, RF, AC, ID, TF bits of RFLAGS */
@@ -155,11 +159,18 @@ struct cpu {
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;
+	uint32_t halt_poll_ns;	/* how long HLT looks before it sleeps */
 	bool intr_shadow;	/* interrupts wait one instruction: a level that stays up cannot stop the guest */
 	bool nmi_pending, nmi_masked;
 	bool wait_for_sipi;
 	bool delivering;	/* an event is being delivered: a second one may be a double fault */
 	uint8_t delivering_vector;
+	struct {	/* the exceptions that led to a shutdown, oldest first */
+		uint64_t rip, rsp, cr2;
+		uint32_t error;
+		uint8_t vector, cpl;
+	} chain[3];
+	unsigned nchain;
 	struct event pending;	/* valid when has_pending */
 	bool has_pending;
 	_Atomic bool kicked;
@@ -174,18 +185,24 @@ struct cpu {
 		bool direct;	/* works on RAM itself, not on bounce */
 		gpa_t gpa[2];
 		uint8_t *host[2];	/* NULL: a device */
-		bool absent[2];	/* not mapped, and no selected element lies there */
 		uint64_t active;	/* bit per byte: those an element mask selects */
+		uint64_t ea;
+		bool through_rdi;	/* the guest's RDI is in tmp[1] while the instruction runs */
+		/* Pieces that the guest may not access: vector 0, or what to raise when it does. */
+		uint8_t vector[2];
+		uint32_t error[2];
 	} slow;
+	uint64_t guard;	/* GUARD_PAGES host pages, see slow.c */
 	/* filled by the signal handler for dbt_fault() */
 	struct {
-		uint64_t pc;
+		uint64_t pc, address;	/* @address: of a page fault in the guard pages */
 		uint8_t vector;
 	} fault;
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
 	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
+	bool vectors_live;	/* guest vector state is in the registers, not in xsave[] */
 	bool stepping;	/* RFLAGS.TF was set when the present instruction began */
-	_Alignas(64) uint8_t bounce[128];
+	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 
 	struct dbt_stats {
 		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, invalidations, exits, slow,

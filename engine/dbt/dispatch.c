@@ -448,7 +448,8 @@ uint64_t dbt_miss(struct cpu *cpu)
 		take_saved_flags(cpu);
 	if (site.group)
 		return dispatch_single(cpu);
-	if (r == FILL_FAULT && !site.masked) {
+	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
+	if (r == FILL_FAULT && vector == VEC_PF && !site.careful) {
 		cpu->stepping = false;
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);
@@ -471,7 +472,9 @@ uint64_t dbt_fault(struct cpu *cpu)
 	cpu_canonicalize(cpu, b);
 	cpu->rip = block_rip(cpu, b, block_guest_off(b, cpu->fault.pc));
 	cpu->stepping = false;
-	if (cpu->fault.vector == VEC_GP || cpu->fault.vector == VEC_SS)
+	if (cpu->fault.vector == VEC_PF)
+		slow_raise(cpu, cpu->fault.address);
+	else if (cpu->fault.vector == VEC_GP || cpu->fault.vector == VEC_SS)
 		raise_error(cpu, VEC_GP, 0);
 	else
 		raise_vector(cpu, cpu->fault.vector);

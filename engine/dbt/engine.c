@@ -13,6 +13,7 @@
 #include "base/checked.h"
 #include "engine/dbt/run.h"
 #include "os/err.h"
+#include "os/log.h"
 #include "vmm/boot.h"
 #include "vmm/irqchip.h"
 #include "vmm/vm.h"
@@ -94,6 +95,8 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 	cpu->fault.vector = (uint8_t)g[REG_TRAPNO];
 	if (sig == SIGBUS && g[REG_TRAPNO] != VEC_AC)
 		cpu->fatal = "the host has no memory left for the guest; give it less with --memory, or free some";
+	else if (g[REG_TRAPNO] == VEC_PF && (uint64_t)g[REG_CR2] - cpu->guard < GUARD_PAGES * PAGE_SIZE)
+		cpu->fault.address = (uint64_t)g[REG_CR2];
 	else if (g[REG_TRAPNO] == VEC_PF)
 		cpu->fatal = "translated code made a wild access (please report this)";
 	if (cpu->fatal)
@@ -137,7 +140,6 @@ static void install_handlers(void)
 static int enter_thread(struct dbt_vcpu *dv, struct err *err)
 {
 	struct sigevent ev = { .sigev_notify = SIGEV_THREAD_ID, .sigev_signo = TIMER_SIGNAL };
-	stack_t stack = { .ss_size = ALT_STACK_BYTES, .ss_flags = (int)(1u << 31) /* SS_AUTODISARM */ };
 	sigset_t block;
 
 	current_cpu = dv->cpu;
@@ -151,9 +153,6 @@ static int enter_thread(struct dbt_vcpu *dv, struct err *err)
 	(void)sigdelset(&block, SIGTRAP);
 	(void)sigdelset(&block, TIMER_SIGNAL);
 	(void)pthread_sigmask(SIG_SETMASK, &block, NULL);
-	stack.ss_sp = dv->alt_stack;
-	if (sigaltstack(&stack, NULL) < 0)
-		return err_set(err, -errno, "cannot set the signal stack: %s", strerror(errno));
 	ev.sigev_value.sival_ptr = dv->cpu;
 	ev._sigev_un._tid = gettid();
 	if (timer_create(CLOCK_MONOTONIC, &ev, &dv->timer) < 0)
@@ -176,12 +175,13 @@ static uint64_t host_xcr0(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
-/* Window 0 .. n-1, each the shared pages and then its own. */
+/* Window 0 .. n-1, each the shared pages and then its own; behind them the guard pages. */
 static int map_windows(struct dbt_vcpu *dv, struct err *err)
 {
 	size_t own = WINDOW_SIZE - WINDOW_SHARED;
+	uint8_t *guard;
 
-	dv->area_size = WINDOW_SIZE * DBT_CONTEXTS;
+	dv->area_size = WINDOW_SIZE * DBT_CONTEXTS + GUARD_PAGES * PAGE_SIZE;
 	dv->fd = memfd_create("roux-vcpu", MFD_CLOEXEC);
 	dv->area = mmap(NULL, dv->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (dv->fd < 0 || dv->area == MAP_FAILED ||
@@ -195,7 +195,11 @@ static int map_windows(struct dbt_vcpu *dv, struct err *err)
 			 (off_t)(WINDOW_SHARED + own * i)) == MAP_FAILED)
 			goto fail;
 	}
+	guard = (uint8_t *)dv->area + WINDOW_SIZE * DBT_CONTEXTS;
+	if (mprotect(guard + GUARD_OPEN * PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE) < 0)
+		goto fail;
 	dv->cpu = dv->area;
+	dv->cpu->guard = (uint64_t)(uintptr_t)guard;
 	return 0;
 
 fail:
@@ -245,6 +249,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	memcpy(cpu->xsave + 24, &mxcsr, 4);
 	cpu->flags = 2;
 	cpu->xcr0 = 1;
+	cpu->xsave_size = cpuid_xsave_size(vm->cpuid, 1);
 	cpu->pat = 0x0007040600070406ull;
 	cpu->dr[6] = 0xffff0ff0;
 	cpu->dr[7] = 0x400;
@@ -361,6 +366,7 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	dv->tsc_khz = vm->tsc_khz;
 	offer_cheap_features(&vm->cpuid);
 	dv->cpuid = &vm->cpuid;
+	dv->xcr0_mask = cpuid_xcr0_mask(&vm->cpuid);
 	atomic_store(&dv->next_token, 1);
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(),
@@ -384,6 +390,32 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 
 /* ----------------------------------------------------------------- running */
 
+#define HALT_POLL_NS 50000u
+
+/*
+ * Sleeps until cpu->wake is no longer @seen.  An answer to what the guest just
+ * asked a device for is often microseconds away, so it looks for a while first;
+ * after polls in vain for ever shorter, so that an idle guest costs nothing.
+ */
+static void sleep_halted(struct cpu *cpu, uint32_t seen)
+{
+	uint64_t ticks = (uint64_t)cpu->halt_poll_ns * cpu->vm->tsc_khz / 1000000, start = __builtin_ia32_rdtsc();
+
+	while (__builtin_ia32_rdtsc() - start < ticks) {
+		if (atomic_load_explicit(&cpu->wake, memory_order_acquire) != seen) {
+			cpu->halt_poll_ns = HALT_POLL_NS;
+			return;
+		}
+		__builtin_ia32_pause();
+	}
+	start = __builtin_ia32_rdtsc();
+	futex_wait(&cpu->wake, seen, NULL);
+	if (__builtin_ia32_rdtsc() - start < HALT_POLL_NS * (uint64_t)cpu->vm->tsc_khz / 1000000)
+		cpu->halt_poll_ns = HALT_POLL_NS;	/* would have paid */
+	else
+		cpu->halt_poll_ns /= 2;
+}
+
 /* Waits for an interrupt, a kick or a request. */
 static void wait_halted(struct cpu *cpu)
 {
@@ -397,7 +429,7 @@ static void wait_halted(struct cpu *cpu)
 		    atomic_load(&cpu->kicked) || atomic_load(&cpu->vm->stop_wanted) ||
 		    atomic_load(&cpu->vm->vm->request) != VM_REQUEST_NONE)
 			break;
-		futex_wait(&cpu->wake, seen, NULL);
+		sleep_halted(cpu, seen);
 	}
 	atomic_store(&cpu->exit_request, 1);
 }
@@ -447,8 +479,10 @@ static void run_guest(struct cpu *cpu)
 		cpu->leave = LEAVE_STOP;
 	} else {
 		code = dispatch(cpu);
+		cpu->vectors_live = true;
 		if (code)
 			(void)cpu->vm->enter(cpu, code);
+		cpu->vectors_live = false;
 	}
 	atomic_store(&cpu->inside, 0);
 }
@@ -458,14 +492,20 @@ static enum vcpu_exit requested(const struct vm *vm)
 	return atomic_load(&vm->request) == VM_REQUEST_RESET ? VCPU_EXIT_RESET : VCPU_EXIT_POWEROFF;
 }
 
-static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
+static void log_shutdown(const struct cpu *cpu)
 {
-	struct dbt_vcpu *dv = vcpu->engine_data;
-	struct cpu *cpu = dv->cpu;
+	for (unsigned i = 0; i < cpu->nchain; i++)
+		log_msg(LOG_LEVEL_WARN, "dbt",
+			"vCPU %u: exception %u (error 0x%x) at 0x%llx, ring %u, rsp 0x%llx, cr2 0x%llx", cpu->index,
+			cpu->chain[i].vector, cpu->chain[i].error, (unsigned long long)cpu->chain[i].rip,
+			cpu->chain[i].cpl, (unsigned long long)cpu->chain[i].rsp,
+			(unsigned long long)cpu->chain[i].cr2);
+}
+
+static enum vcpu_exit run_until_exit(struct vcpu *vcpu, struct cpu *cpu, struct err *err)
+{
 	char at[64];
 
-	if (enter_thread(dv, err) < 0)
-		return VCPU_EXIT_ERROR;
 	for (;;) {
 		if (atomic_exchange(&cpu->kicked, false))
 			return VCPU_EXIT_KICKED;
@@ -483,6 +523,7 @@ static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
 		case LEAVE_REQUEST:
 			return requested(vcpu->vm);
 		case LEAVE_SHUTDOWN:
+			log_shutdown(cpu);
 			return VCPU_EXIT_SHUTDOWN;
 		case LEAVE_ERROR:
 			(void)snprintf(at, sizeof(at), " (at guest address 0x%llx)", (unsigned long long)cpu->rip);
@@ -498,6 +539,25 @@ static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
 			break;
 		}
 	}
+}
+
+static enum vcpu_exit dbt_vcpu_run(struct vcpu *vcpu, struct err *err)
+{
+	struct dbt_vcpu *dv = vcpu->engine_data;
+	stack_t stack = { .ss_sp = dv->alt_stack, .ss_size = ALT_STACK_BYTES,
+			  .ss_flags = (int)(1u << 31) /* SS_AUTODISARM: RSP may point anywhere, even into it */ };
+	stack_t before;
+	enum vcpu_exit exit;
+
+	if (enter_thread(dv, err) < 0)
+		return VCPU_EXIT_ERROR;
+	if (sigaltstack(&stack, &before) < 0) {
+		(void)err_set(err, -errno, "cannot set the signal stack: %s", strerror(errno));
+		return VCPU_EXIT_ERROR;
+	}
+	exit = run_until_exit(vcpu, dv->cpu, err);
+	(void)sigaltstack(&before, NULL);
+	return exit;
 }
 
 static void dbt_vcpu_kick(struct vcpu *vcpu)
@@ -522,6 +582,8 @@ static int dbt_get_state(struct vcpu *vcpu, struct vcpu_state *st, struct err *e
 	struct cpu *cpu = dv->cpu;
 
 	(void)err;
+	/* An expiry that nobody has looked at yet must be in the IRR, where it is saved. */
+	irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
 	memset(st, 0, sizeof(*st));
 	memcpy(st->gpr, cpu->gpr, sizeof(st->gpr));
 	st->rip = cpu->rip;
@@ -575,6 +637,7 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->cr2 = st->cr2;
 	cpu->cr4 = st->cr4;
 	cpu->xcr0 = st->xcr0;
+	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, st->xcr0);
 	cpu->efer = st->efer;
 	memcpy(cpu->dr, st->dr, sizeof(cpu->dr));
 	memcpy(cpu->seg, st->seg, sizeof(cpu->seg));

@@ -55,6 +55,16 @@ static bool contributory(unsigned vector)
 /* SDM vol. 3, table 6-5: what a second exception while delivering the first becomes. */
 static void raise_event(struct cpu *cpu, struct event ev)
 {
+	if (!cpu->delivering)
+		cpu->nchain = 0;
+	if (cpu->nchain < 3) {
+		cpu->chain[cpu->nchain].rip = cpu->rip;
+		cpu->chain[cpu->nchain].rsp = cpu->gpr[RSP];
+		cpu->chain[cpu->nchain].cr2 = cpu->cr2;
+		cpu->chain[cpu->nchain].error = ev.error;
+		cpu->chain[cpu->nchain].cpl = cpu->cpl;
+		cpu->chain[cpu->nchain++].vector = ev.vector;
+	}
 	if (cpu->delivering) {
 		unsigned first = cpu->delivering_vector;
 
@@ -167,7 +177,7 @@ bool load_segment(struct cpu *cpu, unsigned seg, uint16_t sel)
 	int vector;
 
 	if (!(sel & 0xfffc)) {
-		if (seg == SEG_SS && ((sel & 3) != cpu->cpl || cpu->mode & BLOCK_32)) {
+		if (seg == SEG_SS && ((sel & 3) != cpu->cpl || cpu->cpl == 3 || cpu->mode & BLOCK_32)) {
 			raise_error(cpu, VEC_GP, 0);
 			return false;
 		}
@@ -355,7 +365,8 @@ void deliver_pending(struct cpu *cpu)
 
 		cpu->has_pending = false;
 		cpu->delivering = true;
-		cpu->delivering_vector = ev.vector;
+		/* INT n and interrupts are benign whatever their number (SDM table 6-4). */
+		cpu->delivering_vector = ev.kind == EVENT_FAULT ? ev.vector : VEC_BP;
 		vector = try_deliver(cpu, &ev, &error);
 		if (vector)	/* while delivering: may turn into a double fault */
 			raise_event(cpu, (struct event){ .vector = (uint8_t)vector, .kind = EVENT_FAULT,

@@ -13,7 +13,7 @@ struct miss_site {
 	uint8_t s0;	/* register that holds the address */
 	uint8_t user;	/* privilege of the access */
 	uint8_t flags_saved;	/* guest flags are in cpu.tmp[3] as LAHF and SETO left them */
-	uint8_t masked;	/* parts of the operand may not be accessed, and then cannot fault */
+	uint8_t careful;	/* struct insn.mem_careful */
 } __attribute__((packed));
 
 /* A host address inside the instruction that missed. */

@@ -35,6 +35,7 @@ struct dbt_vm {
 	struct irqchip *irqchip;
 	struct kvmclock clock;
 	const struct cpuid_table *cpuid;	/* of the struct vm */
+	uint64_t xcr0_mask;	/* what guests may set */
 	uint32_t tsc_khz;
 	struct cpu *cpu[8];
 	unsigned ncpus;
@@ -54,7 +55,7 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx);
 uint64_t thunk_fault_entry(const struct dbt_vm *dv);
 void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu);
 
-/* Calls @fn(cpu, arg) with guest vector state saved and restored around it. */
+/* Calls @fn(cpu, arg) with guest vector state in cpu->xsave, which it may change. */
 void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg);
 
 /* --- mmu.c --- */
@@ -165,6 +166,8 @@ bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *v
 /* Starts a slow access of the instruction at cpu->rip; returns code to run or 0. */
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user);
 void slow_commit(struct cpu *cpu);
+/* The slow access in progress did touch what the guest may not: host address @at in the guard pages. */
+void slow_raise(struct cpu *cpu, uint64_t at);
 
 /* The host wrote guest RAM, or guest code is about to: forget translations. */
 void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len);
@@ -184,6 +187,12 @@ static inline void *zero_bytes(void *dst, size_t n)
 
 	__asm__ volatile("rep stosb" : "+D"(d), "+c"(n) : "a"(0) : "memory");
 	return dst;
+}
+
+/* Whether a non-canonical operand address raises #SS rather than #GP. */
+static inline bool through_stack_segment(const struct insn *in)
+{
+	return in->mem_seg == INSN_REG_NONE && (in->mem_base == RSP || in->mem_base == RBP);
 }
 
 static inline bool canonical(uint64_t va)

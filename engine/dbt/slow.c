@@ -8,6 +8,14 @@
  * the real bytes where they are one piece of RAM, else cpu->bounce, which is
  * filled before and written back by slow_commit() after.  Stack and branch
  * instructions are interpreted instead.
+ *
+ * Where the guest may not access an operand, or the part of it in one page, the
+ * host decides whether that matters (struct insn.mem_careful).  The instruction runs on the guard pages
+ *
+ *	no access | no access | bounce page | no access
+ *
+ * at the same offset in the page, and the pieces that the guest may not access
+ * are where the host may not access either.
  */
 #include "engine/dbt/run.h"
 
@@ -124,86 +132,111 @@ void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len)
 
 /* ------------------------------------------------------------ slow accesses */
 
-/* One piece of an operand; false with an exception pending. */
-static bool translate_piece(struct cpu *cpu, unsigned k, uint64_t va, uint64_t active, unsigned rw, bool user)
+static uint64_t piece_address(const struct cpu *cpu, uint64_t off)
 {
-	struct translation tr = { 0 };
-	uint32_t error;
-	int vector = mmu_walk(cpu, va, rw, user, &tr, &error);
+	uint64_t va = cpu->slow.ea + off;
 
-	cpu->slow.absent[k] = vector && !active;
-	cpu->slow.host[k] = tr.host;
-	cpu->slow.gpa[k] = tr.gpa;
-	if (!vector || !active)
-		return true;
-	raise_access(cpu, vector, va + (unsigned)__builtin_ctzll(active), error);
-	return false;
+	return cpu->mode & BLOCK_32 ? (uint32_t)va : va;
 }
 
-static bool translate_pieces(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
+/* Fills in all of cpu->slow but the data. */
+static void translate_pieces(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
 	unsigned first = (unsigned)(PAGE_SIZE - (ea & 4095));
-	uint64_t active = cpu->slow.active;
 
+	cpu->slow.ea = ea;
+	cpu->slow.size = size;
 	cpu->slow.split = first < size ? first : size;
-	if (first >= size)
-		return translate_piece(cpu, 0, ea, active, rw, user);
-	return translate_piece(cpu, 0, ea, first >= 64 ? active : active & ((1ull << first) - 1), rw, user) &&
-	       translate_piece(cpu, 1, ea + first, first >= 64 ? 0 : active >> first, rw, user);
+	cpu->slow.rw = (uint8_t)rw;
+	cpu->slow.through_rdi = in->mem_implicit;
+	for (unsigned k = 0; k < 2; k++) {
+		struct translation tr = { 0 };
+		int vector = 0;
+
+		if (k == 0 || first < size)
+			vector = mmu_walk(cpu, piece_address(cpu, k ? first : 0), rw, user, &tr, &cpu->slow.error[k]);
+		cpu->slow.vector[k] = (uint8_t)(vector == VEC_GP && through_stack_segment(in) ? VEC_SS : vector);
+		cpu->slow.host[k] = vector ? NULL : tr.host;
+		cpu->slow.gpa[k] = tr.gpa;
+	}
 }
 
-static void store_piece(struct cpu *cpu, unsigned k, const uint8_t *buf, unsigned size, uint64_t active)
+static void raise_piece(struct cpu *cpu, unsigned k, uint64_t va)
 {
+	cpu->stepping = false;
+	raise_access(cpu, cpu->slow.vector[k], va, cpu->slow.error[k]);
+}
+
+void slow_raise(struct cpu *cpu, uint64_t at)
+{
+	uint64_t off = at - cpu->slow_host;
+	unsigned k = off >= cpu->slow.split;
+
+	if (cpu->slow.through_rdi)
+		cpu->gpr[RDI] = cpu->tmp[1];
+	raise_piece(cpu, k, piece_address(cpu, off));
+}
+
+static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size, bool write)
+{
+	uint64_t active = k && cpu->slow.split < 64 ? cpu->slow.active >> cpu->slow.split : cpu->slow.active;
 	uint8_t *host = cpu->slow.host[k];
 
-	/* Bytes that the mask left out belong to others: never write them back. */
-	for (unsigned i = 0; i < size; i++)
-		if (i >= 64 || active >> i & 1)
-			host[i] = buf[i];
-	page_written(cpu, cpu->slow.gpa[k], size);
-}
-
-static void move_piece(struct cpu *cpu, unsigned k, uint8_t *buf, unsigned size, bool write, uint64_t active)
-{
-	if (cpu->slow.absent[k])
-		return;
-	if (!cpu->slow.host[k])
+	if (!host) {
 		mmio_move(cpu, cpu->slow.gpa[k], buf, size, write);
-	else if (write)
-		store_piece(cpu, k, buf, size, active);
-	else
-		copy_bytes(buf, cpu->slow.host[k], size);
+	} else if (write) {
+		/* Bytes that a mask left out belong to others: never write them back. */
+		for (unsigned i = 0; i < size; i++)
+			if (i >= 64 || active >> i & 1)
+				host[i] = buf[i];
+		page_written(cpu, cpu->slow.gpa[k], size);
+	} else {
+		copy_bytes(buf, host, size);
+	}
 }
 
-static uint64_t start_copy(struct cpu *cpu, uint64_t active, uint64_t ea, unsigned size, unsigned rw, bool user)
+/* Where in the guard pages the operand goes so that the forbidden pieces cannot be accessed. */
+static uint64_t guarded_place(const struct cpu *cpu, bool crosses)
 {
-	bool crosses, direct;
+	unsigned page = 0;
 
-	cpu->slow.active = active;
-	cpu->slow.absent[1] = false;
-	cpu->slow.host[1] = NULL;
-	if (!translate_pieces(cpu, ea, size, rw, user)) {
-		cpu->stepping = false;
+	if (crosses && !cpu->slow.vector[0])
+		page = GUARD_OPEN;
+	else if (crosses && !cpu->slow.vector[1])
+		page = GUARD_OPEN - 1;
+	return cpu->guard + page * PAGE_SIZE + (cpu->slow.ea & 4095);
+}
+
+static uint64_t start_copy(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
+	bool crosses, forbidden;
+
+	translate_pieces(cpu, in, ea, size, rw, user);
+	crosses = cpu->slow.split < size;
+	forbidden = cpu->slow.vector[0] || cpu->slow.vector[1];
+	if (forbidden && !in->mem_careful) {
+		unsigned k = !cpu->slow.vector[0];
+
+		raise_piece(cpu, k, piece_address(cpu, k ? cpu->slow.split : 0));
 		return dispatch(cpu);
 	}
-	crosses = cpu->slow.split < size;
-	direct = cpu->slow.host[0] &&
-		 (!crosses || cpu->slow.host[1] == cpu->slow.host[0] + cpu->slow.split);
-	cpu->slow.size = size;
-	cpu->slow.rw = (uint8_t)rw;
-	cpu->slow.direct = direct;
-	if (direct) {
+	cpu->slow.active = in->mem_masked && rw & MEM_WRITE && crosses ? active_bytes(cpu, in, size) : ~0ull;
+	cpu->slow.direct = cpu->slow.host[0] &&
+		(!crosses || cpu->slow.host[1] == cpu->slow.host[0] + cpu->slow.split);
+	if (cpu->slow.direct)
 		cpu->slow_host = (uint64_t)(uintptr_t)cpu->slow.host[0];
-	} else {
-		uint8_t *buf = cpu->bounce + (ea & 63);
-		unsigned split = cpu->slow.split;
+	else if (forbidden)
+		cpu->slow_host = guarded_place(cpu, crosses);
+	else
+		cpu->slow_host = (uint64_t)(uintptr_t)(cpu->bounce + (ea & 63));
+	if (!cpu->slow.direct) {
+		uint8_t *buf = (uint8_t *)(uintptr_t)cpu->slow_host;
 
 		/* RAM is always read: the instruction may write only part of it. */
-		if (rw & MEM_READ || cpu->slow.host[0])
-			move_piece(cpu, 0, buf, split, false, 0);
-		if (crosses && (rw & MEM_READ || cpu->slow.host[1]))
-			move_piece(cpu, 1, buf + split, size - split, false, 0);
-		cpu->slow_host = (uint64_t)(uintptr_t)buf;
+		if (!cpu->slow.vector[0] && (rw & MEM_READ || cpu->slow.host[0]))
+			move_piece(cpu, 0, buf, cpu->slow.split, false);
+		if (crosses && !cpu->slow.vector[1] && (rw & MEM_READ || cpu->slow.host[1]))
+			move_piece(cpu, 1, buf + cpu->slow.split, size - cpu->slow.split, false);
 	}
 	return dispatch_slow(cpu);
 }
@@ -221,9 +254,10 @@ void slow_commit(struct cpu *cpu)
 			page_written(cpu, cpu->slow.gpa[1], rest);
 		return;
 	}
-	move_piece(cpu, 0, buf, split, true, cpu->slow.active);
-	if (rest)
-		move_piece(cpu, 1, buf + split, rest, true, split >= 64 ? ~0ull : cpu->slow.active >> split);
+	if (!cpu->slow.vector[0])
+		move_piece(cpu, 0, buf, split, true);
+	if (rest && !cpu->slow.vector[1])
+		move_piece(cpu, 1, buf + split, rest, true);
 }
 
 struct decode_job {
@@ -261,7 +295,7 @@ static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
 	return true;
 }
 
-/* For the instruction at cpu->rip, and without an element mask. */
+/* For the instruction at cpu->rip, which needs no closer look. */
 static bool slow_block_exists(struct cpu *cpu)
 {
 	struct code_cache *cc = cpu->vm->cc;
@@ -274,23 +308,23 @@ static bool slow_block_exists(struct cpu *cpu)
 		return false;
 	lock_take(&cc->lock);
 	b = block_find(cc, tr.gpa, cpu->mode | BLOCK_SLOW, cpu->rip);
-	simple = b && !b->masked && b->pa2 == ~0ull;
+	simple = b && !b->careful && b->pa2 == ~0ull;
 	lock_drop(&cc->lock);
 	return simple;
 }
 
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
+	static const struct insn plain = { .mem_seg = INSN_REG_NONE, .mem_base = INSN_REG_NONE };
 	struct decode_job j;
 
-	/* A slow block that exists already tells all there is to know. */
-	if (slow_block_exists(cpu))
-		return start_copy(cpu, ~0ull, ea, size, rw, user);
+	/* A slow block that exists already tells all there is to know of a plain instruction. */
+	if (canonical(ea) && slow_block_exists(cpu))
+		return start_copy(cpu, &plain, ea, size, rw, user);
 	if (!fetch_insn(cpu, &j))
 		return dispatch(cpu);	/* the mapping went away: fetch again and fault */
 	if (j.insn.op == INSN_COPY)
-		return start_copy(cpu, j.insn.mem_masked ? active_bytes(cpu, &j.insn, size) : ~0ull, ea, size,
-				  rw, user);
+		return start_copy(cpu, &j.insn, ea, size, rw, user);
 	interpret(cpu, &j.insn);
 	return dispatch(cpu);
 }

@@ -182,10 +182,6 @@ static uint64_t port_run(const struct string *s)
 	uint16_t port = (uint16_t)s->cpu->gpr[RDX];
 	uint32_t v = 0, error = 0;
 
-	if (!port_allowed(s->cpu, port, s->size)) {
-		raise_error(s->cpu, VEC_GP, 0);
-		return 0;
-	}
 	if (s->in->op == INSN_OUTS) {
 		if (fail(s, mem_load(s->cpu, src_address(s), &v, s->size, s->user, &error), &error))
 			return 0;
@@ -235,8 +231,14 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 	};
 	uint64_t left = count_left(&s), next = cpu->rip + in->len;
 
-	if ((in->op == INSN_INS || in->op == INSN_OUTS) && s.size == 8)
-		s.size = 4;
+	if (in->op == INSN_INS || in->op == INSN_OUTS) {
+		if (s.size == 8)
+			s.size = 4;
+		if (!port_allowed(cpu, (uint16_t)cpu->gpr[RDX], s.size)) {	/* even with a count of zero */
+			raise_error(cpu, VEC_GP, 0);
+			return;
+		}
+	}
 	s.step = cpu->direction ? -(int64_t)s.size : (int64_t)s.size;
 	for (unsigned k = 0; k < in->prefix_len; k++)
 		if (in->bytes[k] == 0x64 || in->bytes[k] == 0x65)

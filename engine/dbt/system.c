@@ -156,12 +156,53 @@ static bool store(struct cpu *cpu, uint64_t va, const void *src, unsigned size)
 	return !vector;
 }
 
+/* Accesses through SS: #SS where others raise #GP. */
+static void raise_stack(struct cpu *cpu, int vector, uint32_t error)
+{
+	raise_access(cpu, vector == VEC_GP ? VEC_SS : vector, cpu->fault_va, error);
+}
+
+static bool load_stack(struct cpu *cpu, uint64_t va, void *dst, unsigned size)
+{
+	uint32_t error = 0;
+	int vector = mem_load(cpu, va, dst, size, cpu->cpl == 3, &error);
+
+	if (vector)
+		raise_stack(cpu, vector, error);
+	return !vector;
+}
+
+static bool store_stack(struct cpu *cpu, uint64_t va, const void *src, unsigned size)
+{
+	uint32_t error = 0;
+	int vector = mem_store(cpu, va, src, size, cpu->cpl == 3, &error);
+
+	if (vector)
+		raise_stack(cpu, vector, error);
+	return !vector;
+}
+
+/* The memory operand of @in. */
+static bool load_operand(struct cpu *cpu, const struct insn *in, void *dst, unsigned size)
+{
+	uint64_t va = operand_address(cpu, in);
+
+	return through_stack_segment(in) ? load_stack(cpu, va, dst, size) : load(cpu, va, dst, size);
+}
+
+static bool store_operand(struct cpu *cpu, const struct insn *in, const void *src, unsigned size)
+{
+	uint64_t va = operand_address(cpu, in);
+
+	return through_stack_segment(in) ? store_stack(cpu, va, src, size) : store(cpu, va, src, size);
+}
+
 /* The register or memory operand selected by ModRM.rm. */
 static bool read_rm(struct cpu *cpu, const struct insn *in, unsigned size, uint64_t *ret)
 {
 	*ret = 0;
 	if (in->mem)
-		return load(cpu, operand_address(cpu, in), ret, size);
+		return load_operand(cpu, in, ret, size);
 	*ret = read_gpr(cpu, rm_of(in), size);
 	return true;
 }
@@ -170,7 +211,7 @@ static bool read_rm(struct cpu *cpu, const struct insn *in, unsigned size, uint6
 static bool write_selector(struct cpu *cpu, const struct insn *in, uint64_t value)
 {
 	if (in->mem)
-		return store(cpu, operand_address(cpu, in), &value, 2);
+		return store_operand(cpu, in, &value, 2);
 	write_gpr(cpu, rm_of(in), in->opsize, value);
 	return true;
 }
@@ -191,7 +232,7 @@ static void move_rsp(struct cpu *cpu, int64_t off)
 
 static bool push(struct cpu *cpu, uint64_t value, unsigned size)
 {
-	if (!store(cpu, stack_address(cpu, -(int64_t)size), &value, size))
+	if (!store_stack(cpu, stack_address(cpu, -(int64_t)size), &value, size))
 		return false;
 	move_rsp(cpu, -(int64_t)size);
 	return true;
@@ -200,7 +241,7 @@ static bool push(struct cpu *cpu, uint64_t value, unsigned size)
 static bool peek(struct cpu *cpu, uint64_t *ret, unsigned size)
 {
 	*ret = 0;
-	return load(cpu, cpu->gpr[RSP], ret, size);
+	return load_stack(cpu, cpu->gpr[RSP], ret, size);
 }
 
 static bool push_insn(struct cpu *cpu, const struct insn *in)
@@ -226,7 +267,7 @@ static bool pop_insn(struct cpu *cpu, const struct insn *in)
 		return false;
 	move_rsp(cpu, in->opsize);
 	if (in->mem) {
-		if (store(cpu, operand_address(cpu, in), &v, in->opsize))
+		if (store_operand(cpu, in, &v, in->opsize))
 			return true;
 		cpu->gpr[RSP] = old;
 		return false;
@@ -257,7 +298,8 @@ static bool enter_insn(struct cpu *cpu, const struct insn *in)
 {
 	unsigned size = in->opsize, level = (unsigned)in->imm2 & 31;
 	uint64_t old_rsp = cpu->gpr[RSP], frame, rbp = cpu->gpr[RBP];
-	uint32_t error;
+	uint32_t error = 0;
+	int vector;
 
 	if (!push(cpu, rbp, size))
 		return false;
@@ -267,7 +309,7 @@ static bool enter_insn(struct cpu *cpu, const struct insn *in)
 
 		if (i < level) {
 			rbp -= size;
-			if (!load(cpu, cpu->mode & BLOCK_32 ? (uint32_t)rbp : rbp, &v, size))
+			if (!load_stack(cpu, cpu->mode & BLOCK_32 ? (uint32_t)rbp : rbp, &v, size))
 				goto undo;
 		}
 		if (!push(cpu, v, size))
@@ -275,8 +317,9 @@ static bool enter_insn(struct cpu *cpu, const struct insn *in)
 	}
 	move_rsp(cpu, -(int64_t)(uint16_t)in->imm);
 	/* The frame must be writable at its new end (SDM vol. 2, ENTER). */
-	if (mem_probe(cpu, cpu->gpr[RSP], 1, MEM_WRITE, cpu->cpl == 3, &error)) {
-		raise_page_fault(cpu, cpu->fault_va, error);
+	vector = mem_probe(cpu, cpu->gpr[RSP], 1, MEM_WRITE, cpu->cpl == 3, &error);
+	if (vector) {
+		raise_stack(cpu, vector, error);
 		goto undo;
 	}
 	write_gpr(cpu, RBP, size, frame);
@@ -304,7 +347,7 @@ static bool popa_insn(struct cpu *cpu, unsigned size)
 	uint8_t raw[32];
 	uint64_t v;
 
-	if (!load(cpu, cpu->gpr[RSP], raw, 8 * size))
+	if (!load_stack(cpu, cpu->gpr[RSP], raw, 8 * size))
 		return false;
 	for (unsigned k = 0; k < 8; k++) {
 		v = 0;
@@ -319,14 +362,12 @@ static bool popa_insn(struct cpu *cpu, unsigned size)
 static bool leave_insn(struct cpu *cpu, const struct insn *in)
 {
 	uint64_t v = 0, rbp = cpu->gpr[RBP];
-	unsigned size = cpu->mode & BLOCK_32 ? 4 : 8;
 
-	if (!load(cpu, size == 4 ? (uint32_t)rbp : rbp, &v, size))
+	if (!load_stack(cpu, cpu->mode & BLOCK_32 ? (uint32_t)rbp : rbp, &v, in->opsize))
 		return false;
 	cpu->gpr[RSP] = rbp;
-	move_rsp(cpu, size);
-	cpu->gpr[RBP] = v;
-	(void)in;
+	move_rsp(cpu, in->opsize);
+	write_gpr(cpu, RBP, in->opsize, v);
 	return true;
 }
 
@@ -543,6 +584,20 @@ static int set_canonical(uint64_t *field, uint64_t v)
 	return 0;
 }
 
+struct clock_job {
+	uint64_t value;
+	bool wall;
+	int result;
+};
+
+static void run_clock(struct cpu *cpu, void *arg)
+{
+	struct clock_job *j = arg;
+
+	j->result = j->wall ? kvmclock_write_wall_clock(&cpu->vm->clock, j->value, guest_tsc(cpu)) :
+		kvmclock_write_system_time(&cpu->vm->clock, j->value);
+}
+
 int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 {
 	if (irqchip_has_msr(msr)) {
@@ -567,11 +622,13 @@ int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 	case MSR_MISC_ENABLE: cpu->misc_enable = v; return 0;
 	case MSR_MTRR_DEF_TYPE: cpu->mtrr_def_type = v; return 0;
 	case MSR_KVM_SYSTEM_TIME_NEW:
-		cpu->kvm_system_time = v;
-		return kvmclock_write_system_time(&cpu->vm->clock, v);
-	case MSR_KVM_WALL_CLOCK_NEW:
-		cpu->kvm_wall_clock = v;
-		return kvmclock_write_wall_clock(&cpu->vm->clock, v, guest_tsc(cpu));
+	case MSR_KVM_WALL_CLOCK_NEW: {
+		struct clock_job j = { .value = v, .wall = msr == MSR_KVM_WALL_CLOCK_NEW };
+
+		*(j.wall ? &cpu->kvm_wall_clock : &cpu->kvm_system_time) = v;
+		cpu_heavy(cpu, run_clock, &j);
+		return j.result;
+	}
 	case MSR_UCODE_REV:
 	case MSR_MCG_STATUS:
 	case MSR_SPEC_CTRL:
@@ -609,21 +666,34 @@ static bool msr_insn(struct cpu *cpu, const struct insn *in)
 
 /* ------------------------------------------------------------------- others */
 
-static void do_cpuid(struct cpu *cpu)
+/* The table and the clock are ordinary code: they may use vector registers. */
+static void run_cpuid(struct cpu *cpu, void *arg)
 {
 	struct cpuid_dynamic dyn = { .apic_id = cpu->index, .osxsave = !!(cpu->cr4 & CR4_OSXSAVE), .xcr0 = cpu->xcr0 };
+
+	cpuid_query(cpu->vm->cpuid, &dyn, (uint32_t)cpu->gpr[RAX], (uint32_t)cpu->gpr[RCX], arg);
+}
+
+static void do_cpuid(struct cpu *cpu)
+{
 	uint32_t r[4];
 
-	cpuid_query(cpu->vm->cpuid, &dyn, (uint32_t)cpu->gpr[RAX], (uint32_t)cpu->gpr[RCX], r);
+	cpu_heavy(cpu, run_cpuid, r);
 	cpu->gpr[RAX] = r[CPUID_EAX];
 	cpu->gpr[RBX] = r[CPUID_EBX];
 	cpu->gpr[RCX] = r[CPUID_ECX];
 	cpu->gpr[RDX] = r[CPUID_EDX];
 }
 
+static void take_xsave_size(struct cpu *cpu, void *arg)
+{
+	(void)arg;
+	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, cpu->xcr0);
+}
+
 static bool xcr_insn(struct cpu *cpu, const struct insn *in)
 {
-	uint64_t v = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32, known = cpuid_xcr0_mask(cpu->vm->cpuid);
+	uint64_t v = (uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32, known = cpu->vm->xcr0_mask;
 	uint32_t index = (uint32_t)cpu->gpr[RCX];
 
 	if (!(cpu->cr4 & CR4_OSXSAVE)) {
@@ -653,6 +723,7 @@ static bool xcr_insn(struct cpu *cpu, const struct insn *in)
 		return false;
 	}
 	cpu->xcr0 = v;
+	cpu_heavy(cpu, take_xsave_size, NULL);
 	return true;
 }
 
@@ -805,7 +876,7 @@ static bool load_far_segment(struct cpu *cpu, const struct insn *in)
 	uint64_t off = 0;
 	uint16_t sel;
 
-	if (!load(cpu, operand_address(cpu, in), raw, in->opsize + 2u))
+	if (!load_operand(cpu, in, raw, in->opsize + 2u))
 		return false;
 	copy_bytes(&off, raw, in->opsize);
 	copy_bytes(&sel, raw + in->opsize, 2);
@@ -825,7 +896,7 @@ static bool xsave_insn(struct cpu *cpu, const struct insn *in)
 	uint64_t mask = ((uint32_t)cpu->gpr[RAX] | cpu->gpr[RDX] << 32) & cpu->xcr0;
 	bool fx = in->sys == SYS_FXSAVE || in->sys == SYS_FXRSTOR;
 	bool write = in->sys == SYS_XSAVE || in->sys == SYS_XSAVEC || in->sys == SYS_FXSAVE;
-	unsigned size = fx ? 512 : cpuid_xsave_size(cpu->vm->cpuid, cpu->xcr0);
+	unsigned size = fx ? 512 : cpu->xsave_size;
 	uint8_t *area = cpu->xsave_copy;
 	uint32_t lo = (uint32_t)mask, hi = (uint32_t)(mask >> 32), error = 0;
 	int vector;
@@ -970,7 +1041,7 @@ static bool invpcid_insn(struct cpu *cpu, const struct insn *in)
 {
 	uint64_t type = read_gpr(cpu, reg_of(in), 8), desc[2];
 
-	if (!load(cpu, operand_address(cpu, in), desc, 16))
+	if (!load_operand(cpu, in, desc, 16))
 		return false;
 	if (type > 3 || desc[0] >> 12 || (type == 0 && !canonical(desc[1])) ||
 	    (type < 2 && desc[0] && !(cpu->cr4 & CR4_PCIDE))) {
@@ -981,46 +1052,11 @@ static bool invpcid_insn(struct cpu *cpu, const struct insn *in)
 	return true;
 }
 
-struct masked_store {
-	uint8_t bytes[16], mask[16];
-	bool mmx;
-	unsigned data, select;
-};
-
-/* MASKMOVQ, MASKMOVDQU: the bytes whose mask has its top bit set go to DS:RDI. */
-static void read_vectors(struct cpu *cpu, void *arg)
+static bool is_amd(const struct cpu *cpu)
 {
-	struct masked_store *m = arg;
+	const struct cpuid_entry *e = &cpu->vm->cpuid->entry[0];
 
-	if (m->mmx) {
-		copy_bytes(m->bytes, cpu->xsave + 32 + 16 * (m->data & 7), 8);
-		copy_bytes(m->mask, cpu->xsave + 32 + 16 * (m->select & 7), 8);
-	} else {
-		copy_bytes(m->bytes, cpu->xsave + 160 + 16 * m->data, 16);
-		copy_bytes(m->mask, cpu->xsave + 160 + 16 * m->select, 16);
-	}
-}
-
-static bool maskmov_insn(struct cpu *cpu, const struct insn *in)
-{
-	struct masked_store m = { .data = reg_of(in), .select = rm_of(in) };
-	uint64_t at = in->addrsize == 8 ? cpu->gpr[RDI] : (uint32_t)cpu->gpr[RDI];
-	unsigned n;
-
-	for (unsigned k = 0; k < in->prefix_len; k++)
-		if (in->bytes[k] == 0x66)
-			n = 16;
-	m.mmx = in->enc == ENC_LEGACY;
-	for (unsigned k = 0; k < in->prefix_len && m.mmx; k++)
-		m.mmx = in->bytes[k] != 0x66;
-	n = m.mmx ? 8 : 16;
-	if (in->enc == ENC_VEX)
-		m.data = (in->modrm >> 3 & 7) | (in->bytes[in->opcode_off + 1] & 0x80 ? 0 : 8);
-	cpu_heavy(cpu, read_vectors, &m);
-	for (unsigned i = 0; i < n; i++)
-		if (m.mask[i] & 0x80 && !store(cpu, at + i, &m.bytes[i], 1))
-			return false;	/* bytes before stay written, as on hardware */
-	return true;
+	return e->leaf == 0 && e->reg[CPUID_EBX] == 0x68747541;	/* "Auth" */
 }
 
 static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, bool *ret_jumped)
@@ -1031,8 +1067,16 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	switch ((enum insn_sys)in->sys) {
 	case SYS_SYSCALL: *ret_jumped = true; do_syscall(cpu, next); return true;
 	case SYS_SYSRET: *ret_jumped = true; do_sysret(cpu, in); return true;
-	case SYS_SYSENTER: *ret_jumped = true; do_sysenter(cpu); return true;
-	case SYS_SYSEXIT: *ret_jumped = true; do_sysexit(cpu, in); return true;
+	case SYS_SYSENTER:
+	case SYS_SYSEXIT:
+		if (cpu->efer & EFER_LMA && is_amd(cpu))
+			break;	/* undefined in long mode there (AMD64 manual, vol. 3) */
+		*ret_jumped = true;
+		if (in->sys == SYS_SYSENTER)
+			do_sysenter(cpu);
+		else
+			do_sysexit(cpu, in);
+		return true;
 	case SYS_IRET: *ret_jumped = true; do_iret(cpu, in); return true;
 	case SYS_JMP_FAR:
 	case SYS_CALL_FAR:
@@ -1097,7 +1141,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 		if ((v & 3) < (src & 3)) {
 			v = (v & ~3ull) | (src & 3);
 			if (in->mem) {
-				if (!store(cpu, operand_address(cpu, in), &v, 2))
+				if (!store_operand(cpu, in, &v, 2))
 					return false;
 			} else {
 				write_gpr(cpu, rm_of(in), 2, v);
@@ -1123,10 +1167,11 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	case SYS_FXRSTOR: return xsave_insn(cpu, in);
 	case SYS_VMCALL: return hypercall(cpu);
 	case SYS_XLAT: {
-		uint64_t at = (in->addrsize == 8 ? cpu->gpr[RBX] : (uint32_t)cpu->gpr[RBX]) + (uint8_t)cpu->gpr[RAX];
+		struct insn where = *in;
 		uint8_t b;
 
-		if (!load(cpu, in->addrsize == 8 ? at : (uint32_t)at, &b, 1))
+		where.mem_disp = (uint8_t)cpu->gpr[RAX];
+		if (!load(cpu, operand_address(cpu, &where), &b, 1))
 			return false;
 		write_gpr(cpu, RAX, 1, b);
 		return true;
@@ -1135,7 +1180,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 		int32_t bounds[2] = { 0 };
 		int32_t index = in->opsize == 2 ? (int16_t)cpu->gpr[reg_of(in)] : (int32_t)cpu->gpr[reg_of(in)];
 
-		if (!load(cpu, operand_address(cpu, in), bounds, 2u * in->opsize))
+		if (!load_operand(cpu, in, bounds, 2u * in->opsize))
 			return false;
 		if (in->opsize == 2) {
 			bounds[1] = bounds[0] >> 16;
@@ -1149,7 +1194,6 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	}
 	case SYS_DECIMAL: return decimal_insn(cpu, in);
 	case SYS_SALC: write_gpr(cpu, RAX, 1, cpu->flags & FLAG_CF ? 0xff : 0); return true;
-	case SYS_MASKMOV: return maskmov_insn(cpu, in);
 	case SYS_CLZERO: {
 		static const uint8_t zero[64];
 
@@ -1166,6 +1210,21 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	}
 	raise_vector(cpu, VEC_UD);
 	return false;
+}
+
+static bool write_base(struct cpu *cpu, const struct insn *in)
+{
+	uint64_t v = read_gpr(cpu, rm_of(in), in->opsize);
+
+	if (!(cpu->cr4 & CR4_FSGSBASE)) {
+		raise_vector(cpu, VEC_UD);
+		return false;
+	}
+	if (set_canonical(in->op == INSN_WRFSBASE ? &cpu->fs_base : &cpu->gs_base, v) < 0) {
+		raise_error(cpu, VEC_GP, 0);
+		return false;
+	}
+	return true;
 }
 
 void interpret(struct cpu *cpu, const struct insn *in)
@@ -1213,6 +1272,10 @@ void interpret(struct cpu *cpu, const struct insn *in)
 		}
 		cpu_set_rflags(cpu, in->op == INSN_STI ? FLAG_IF : 0, FLAG_IF);
 		break;
+	case INSN_WRFSBASE:
+	case INSN_WRGSBASE:
+		ok = write_base(cpu, in);
+		break;
 	case INSN_MOVS:
 	case INSN_STOS:
 	case INSN_LODS:
@@ -1242,8 +1305,6 @@ void interpret(struct cpu *cpu, const struct insn *in)
 	case INSN_STD:
 	case INSN_RDFSBASE:
 	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE:
 	case INSN_SWAPGS:
 	case INSN_RDTSC:
 	case INSN_RDTSCP:

@@ -188,6 +188,10 @@ void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg)
 	uint32_t lo = (uint32_t)cpu->xcr0_host, hi = (uint32_t)(cpu->xcr0_host >> 32);
 
 	cpu->stats.heavy++;
+	if (!cpu->vectors_live) {	/* on the way in: xsave[] holds what the guest has, the registers are ours */
+		fn(cpu, arg);
+		return;
+	}
 	__asm__ volatile("xsave64 (%2)\n\tfninit\n\tldmxcsr %3"
 			 : : "a"(lo), "d"(hi), "r"(cpu->xsave), "m"(cpu->default_mxcsr) : "memory");
 	fn(cpu, arg);

@@ -109,14 +109,11 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_NOP:
 	case INSN_PUSH:
 	case INSN_POP:
-	case INSN_LEAVE:
 	case INSN_CLI:
 	case INSN_CLD:
 	case INSN_STD:
 	case INSN_RDFSBASE:
 	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE:
 	case INSN_SWAPGS:
 	case INSN_RDTSC:
 	case INSN_RDTSCP:
@@ -127,6 +124,8 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 		return in->opsize != 8;
 	case INSN_SYSTEM:
 		return !(in->sys == SYS_MOV_FROM_SEG && !in->mem);
+	case INSN_LEAVE:
+		return in->opsize == 2;
 	case INSN_UD:
 	case INSN_JMP:
 	case INSN_JCC:
@@ -152,6 +151,8 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 	case INSN_INS:
 	case INSN_OUTS:
 	case INSN_GATHER:
+	case INSN_WRFSBASE:	/* must check that the address is canonical */
+	case INSN_WRGSBASE:
 		return true;
 	}
 	return true;
@@ -386,8 +387,12 @@ static void emit_guest_va(struct translator *t, unsigned reg, int64_t va)
 	if (t->absolute) {
 		emit_mov_imm(&t->e, reg, (uint64_t)va);
 	} else {
+		int32_t step = va > INT32_MAX ? INT32_MAX : va < INT32_MIN ? INT32_MIN : (int32_t)va;
+
 		emit_gs_load(&t->e, reg, GS(vbase));
-		emit_lea(&t->e, reg, reg, NO_INDEX, 0, (int32_t)va);
+		emit_lea(&t->e, reg, reg, NO_INDEX, 0, step);
+		if (va != step)	/* at most 2 GiB from a block that is at most 1 GiB from vbase */
+			emit_lea(&t->e, reg, reg, NO_INDEX, 0, (int32_t)(va - step));
 	}
 }
 
@@ -395,6 +400,26 @@ static void emit_guest_va(struct translator *t, unsigned reg, int64_t va)
 static int64_t block_va(const struct translator *t, int64_t off)
 {
 	return (t->absolute ? (int64_t)t->va : t->b->off) + off;
+}
+
+/* @reg = its low @size bytes, 2 or 4.  Flags kept. */
+static void emit_truncate(struct emit *e, unsigned reg, unsigned size)
+{
+	emit_rex(e, false, reg, 0, reg);
+	if (size == 2)
+		emit_u8(e, 0x0f), emit_u8(e, 0xb7);
+	else
+		emit_u8(e, 0x8b);
+	emit_u8(e, 0xc0 | (reg & 7) << 3 | (reg & 7));
+}
+
+/* S0 += segment base of the operand.  Uses S1.  Flags kept. */
+static void emit_segment_base(struct translator *t, const struct insn *in)
+{
+	if (in->mem_seg == INSN_REG_NONE)
+		return;
+	emit_gs_load(&t->e, t->s1, in->mem_seg == SEG_FS ? GS(fs_base) : GS(gs_base));
+	emit_op_mem(&t->e, !t->code32, 0x8d, t->s0, t->s0, t->s1, 0, 0);
 }
 
 /* S0 = linear address of the memory operand.  Uses S1 for segment bases.  Flags kept. */
@@ -421,16 +446,9 @@ static void emit_ea(struct translator *t, const struct insn *in, unsigned i, int
 	} else {
 		emit_op_mem(e, w, 0x8d, t->s0, in->mem_base, index, in->mem_scale, (int32_t)disp);
 	}
-	if (in->addrsize == 2) {	/* 67h in 32-bit code: 16-bit arithmetic */
-		emit_rex(e, false, t->s0, 0, t->s0);
-		emit_u8(e, 0x0f);
-		emit_u8(e, 0xb7);
-		emit_u8(e, 0xc0 | (t->s0 & 7) << 3 | (t->s0 & 7));
-	}
-	if (in->mem_seg != INSN_REG_NONE) {
-		emit_gs_load(e, t->s1, in->mem_seg == SEG_FS ? GS(fs_base) : GS(gs_base));
-		emit_op_mem(e, !t->code32, 0x8d, t->s0, t->s0, t->s1, 0, 0);
-	}
+	if (in->addrsize == 2)	/* 67h in 32-bit code: 16-bit arithmetic */
+		emit_truncate(e, t->s0, 2);
+	emit_segment_base(t, in);
 }
 
 static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool live, uint64_t size,
@@ -542,6 +560,11 @@ static struct simple_access access_of(const struct translator *t, unsigned i)
 	return a;
 }
 
+static unsigned pop_register(const struct insn *in)
+{
+	return (in->opcode == 0x8f ? in->modrm & 7 : in->opcode & 7) | (in->rex & 1 ? 8 : 0);
+}
+
 /* How instruction i moves @base: true with the step, or false when it is overwritten otherwise. */
 static bool base_step(const struct insn *in, unsigned base, int64_t *ret_step)
 {
@@ -552,7 +575,7 @@ static bool base_step(const struct insn *in, unsigned base, int64_t *ret_step)
 	}
 	if (in->op == INSN_POP && base == RSP) {
 		*ret_step = in->opsize;
-		return !(in->gpr_written & 1u << RSP) || in->opcode != (0x58 | RSP);
+		return in->mem || pop_register(in) != RSP;
 	}
 	if (!(in->gpr_written & 1u << base))
 		return true;
@@ -627,9 +650,10 @@ static struct operand lookup_simple(struct translator *t, unsigned i, const stru
 
 		plan_group(t, i, a);
 		span = (uint64_t)(t->group_hi - t->group_lo);
-		lone = span == a->size;
+		lone = span == a->size && (!t->group_write || a->rw & MEM_WRITE);
 		emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
 		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, t->live[i], true, !lone);
+		t->miss[t->nmiss - 1].site.careful = t->insn[i].mem_careful;
 	}
 	if (a->base == RSP)	/* RSP cannot be an index */
 		return (struct operand){ RSP, t->s1, 0, (int32_t)a->disp };
@@ -645,7 +669,7 @@ static struct operand lookup_any(struct translator *t, unsigned i, int64_t adjus
 	t->group_on = false;
 	emit_ea(t, in, i, adjust);
 	emit_check(t, retry, size, rw, t->live[i], false, false);
-	t->miss[t->nmiss - 1].site.masked = in->mem_masked != MASK_NONE;
+	t->miss[t->nmiss - 1].site.careful = in->mem_careful;
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
 
@@ -678,9 +702,10 @@ static void emit_bytes(struct emit *e, const uint8_t *bytes, unsigned n)
 		emit_u8(e, bytes[k]);
 }
 
-static bool is_segment_or_addrsize(uint8_t prefix)
+/* Prefixes that a replaced operand must not have; REX bytes among them have no effect. */
+static bool is_dropped(uint8_t prefix)
 {
-	return prefix == 0x26 || prefix == 0x2e || prefix == 0x36 || prefix == 0x3e || prefix == 0x64 ||
+	return (prefix & 0xf0) == 0x40 || prefix == 0x26 || prefix == 0x2e || prefix == 0x36 || prefix == 0x3e || prefix == 0x64 ||
 	       prefix == 0x65 || prefix == 0x67;
 }
 
@@ -709,10 +734,10 @@ static void emit_with_operand(struct emit *e, const struct insn *in, struct oper
 	unsigned reg = in->modrm >> 3 & 7;
 
 	for (unsigned k = 0; k < in->prefix_len; k++)
-		if (!is_segment_or_addrsize(in->bytes[k]))
+		if (!is_dropped(in->bytes[k]))
 			emit_u8(e, in->bytes[k]);
 	if (in->enc == ENC_LEGACY) {
-		unsigned rex = (in->rex & 0x4c) | x << 1 | b;
+		unsigned rex = (in->rex & (in->modrm_off ? 0x4c : 0x48)) | x << 1 | b;
 
 		if (in->rex || rex)
 			emit_u8(e, 0x40 | rex);
@@ -765,6 +790,26 @@ static void emit_high_byte(struct translator *t, const struct insn *in, struct o
 	emit_gs_load(e, r, GS(tmp) + 8);
 }
 
+/*
+ * MASKMOVQ, MASKMOVDQU: RDI becomes the host address for the moment.  A fault of
+ * the store itself can only happen on the guard pages, where slow_raise() puts RDI
+ * back; an x87 exception that MASKMOVQ would report comes before.
+ */
+static void emit_through_rdi(struct translator *t, const struct insn *in, struct operand m)
+{
+	struct emit *e = &t->e;
+
+	if (in->mem_size == 8)
+		emit_u8(e, 0x9b);	/* fwait */
+	emit_gs_store(e, GS(tmp) + 8, RDI);
+	emit_lea(e, RDI, m.base, m.index, m.scale, m.disp);
+	for (unsigned k = 0; k < in->prefix_len; k++)
+		if (!is_dropped(in->bytes[k]))
+			emit_u8(e, in->bytes[k]);
+	emit_bytes(e, in->bytes + in->prefix_len, (unsigned)(in->len - in->prefix_len));
+	emit_gs_load(e, RDI, GS(tmp) + 8);
+}
+
 /* BT, BTS, BTR, BTC m, r: the register also selects the word. */
 static bool is_bit_string(const struct insn *in)
 {
@@ -780,26 +825,15 @@ static unsigned pick(const uint8_t *choice, unsigned n, const struct translator 
 	return choice[0];	/* not reached: no instruction names that many */
 }
 
-static void emit_bit_string(struct translator *t, unsigned i)
+/* S0 = linear address of the word that bit @reg of the operand is in. */
+static void emit_bit_address(struct translator *t, unsigned i, unsigned reg, unsigned shift)
 {
-	static const uint8_t choice[] = { RSI, RDI, RBX, RDX, RBP };
 	const struct insn *in = &t->insn[i];
 	struct emit *e = &t->e;
-	unsigned reg = (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
-	unsigned r = pick(choice, ARRAY_SIZE(choice), t, in);
-	unsigned shift = in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4;
-	struct insn masked = *in;
-	uint8_t *retry;
+	struct insn plain = *in;
 
-	/* ZF survives and CF is the result: save flags before arithmetic destroys them. */
-	t->group_on = false;
-	emit_gs_store(e, GS(tmp) + 16, RAX);
-	emit_u8(e, 0x9f);	/* lahf */
-	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
-	emit_gs_store(e, GS(tmp) + 24, RAX);
-	emit_gs_load(e, RAX, GS(tmp) + 16);
-	retry = e->p;
-	emit_ea(t, in, i, 0);
+	plain.mem_seg = INSN_REG_NONE;	/* the base comes last: the address before it wraps */
+	emit_ea(t, &plain, i, 0);
 	if (in->opsize == 2) {
 		emit_rex(e, true, t->s1, 0, reg);	/* movsx S1, r16 */
 		emit_u8(e, 0x0f), emit_u8(e, 0xbf), emit_u8(e, 0xc0 | (t->s1 & 7) << 3 | (reg & 7));
@@ -809,20 +843,56 @@ static void emit_bit_string(struct translator *t, unsigned i)
 	emit_rex(e, true, 0, 0, t->s1);	/* sar S1, shift: which word */
 	emit_u8(e, 0xc1), emit_u8(e, 0xf8 | (t->s1 & 7)), emit_u8(e, shift);
 	emit_lea(e, t->s0, t->s0, t->s1, shift - 3, 0);
-	if (t->code32)
-		emit_op_reg(e, false, 0x8b, t->s0, t->s0);
+	if (in->addrsize != 8)
+		emit_truncate(e, t->s0, in->addrsize);
+	emit_segment_base(t, in);
+}
+
+/* The instruction itself on the word at @m, with the bit number in the word. */
+static void emit_bit_in_word(struct translator *t, const struct insn *in, struct operand m, unsigned reg, unsigned shift)
+{
+	static const uint8_t choice[] = { RSI, RDI, RBX, RDX, RBP };
+	struct emit *e = &t->e;
+	unsigned r = pick(choice, ARRAY_SIZE(choice), t, in);
+	struct insn masked = *in;
+
+	emit_gs_store(e, GS(tmp) + 8, r);
+	emit_pext_gs(e, r, reg, GS(bit_mask) + 8 * (shift - 4));
+	masked.modrm = (uint8_t)((in->modrm & 0xc7) | (r & 7) << 3);
+	masked.rex = (uint8_t)(in->rex & ~4u);
+	emit_with_operand(e, &masked, m);
+	emit_gs_load(e, r, GS(tmp) + 8);
+}
+
+static void emit_bit_string(struct translator *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+	struct emit *e = &t->e;
+	unsigned reg = (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
+	unsigned shift = in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4;
+	uint8_t *retry;
+
+	if (t->b->mode & BLOCK_SLOW) {	/* the word has been found already */
+		emit_gs_load(e, t->s0, GS(slow_host));
+		emit_bit_in_word(t, in, (struct operand){ t->s0, NO_INDEX, 0, 0 }, reg, shift);
+		return;
+	}
+	/* ZF survives and CF is the result: save flags before arithmetic destroys them. */
+	t->group_on = false;
+	emit_gs_store(e, GS(tmp) + 16, RAX);
+	emit_u8(e, 0x9f);	/* lahf */
+	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+	emit_gs_store(e, GS(tmp) + 24, RAX);
+	emit_gs_load(e, RAX, GS(tmp) + 16);
+	retry = e->p;
+	emit_bit_address(t, i, reg, shift);
 	emit_check(t, retry, in->opsize, in->mem_rw, false, false, false);
 	t->miss[t->nmiss - 1].site.flags_saved = 1;
 	emit_gs_load(e, RAX, GS(tmp) + 24);
 	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: sets OF again */
 	emit_u8(e, 0x9e);	/* sahf */
 	emit_gs_load(e, RAX, GS(tmp) + 16);
-	emit_gs_store(e, GS(tmp) + 8, r);
-	emit_pext_gs(e, r, reg, GS(bit_mask) + 8 * (shift - 4));	/* which bit in the word */
-	masked.modrm = (uint8_t)((in->modrm & 0xc7) | (r & 7) << 3);
-	masked.rex = (uint8_t)(in->rex & ~4u);
-	emit_with_operand(e, &masked, (struct operand){ t->s0, t->s1, 0, 0 });
-	emit_gs_load(e, r, GS(tmp) + 8);
+	emit_bit_in_word(t, in, (struct operand){ t->s0, t->s1, 0, 0 }, reg, shift);
 }
 
 /* ------------------------------------------------------------------- exits */
@@ -1104,7 +1174,9 @@ static void emit_copy(struct translator *t, unsigned i)
 		}
 		return;
 	}
-	if (is_bit_string(in) && !(t->b->mode & BLOCK_SLOW)) {
+	if (in->mem_implicit)
+		emit_through_rdi(t, in, lookup_operand(t, i));
+	else if (is_bit_string(in)) {
 		emit_bit_string(t, i);
 	} else if (in->high_byte) {
 		emit_high_byte(t, in, lookup_operand(t, i));
@@ -1174,7 +1246,7 @@ static void emit_pop(struct translator *t, unsigned i)
 		emit_add_rsp(t, (int32_t)size);
 		return;
 	}
-	reg = (in->opcode == 0x8f ? in->modrm & 7 : in->opcode & 7) | (in->rex & 1 ? 8 : 0);
+	reg = pop_register(in);
 	if (reg == RSP && size == 2) {	/* POP SP: rare, and RSP would move twice */
 		emit_move(e, 0x8b, t->s0, squeeze(t, m), size);
 		emit_add_rsp(t, 2);
@@ -1271,21 +1343,11 @@ static void emit_ret(struct translator *t, unsigned i)
 	emit_dispatch(t);
 }
 
-static void emit_base_move(struct translator *t, const struct insn *in)
+static void emit_base_read(struct translator *t, const struct insn *in)
 {
 	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
-	bool fs = in->op == INSN_RDFSBASE || in->op == INSN_WRFSBASE;
-	bool write = in->op == INSN_WRFSBASE || in->op == INSN_WRGSBASE;
-	uint32_t field = fs ? GS(fs_base) : GS(gs_base);
 
-	if (!write) {
-		emit_gs_abs(&t->e, in->opsize == 8, 0x8b, reg, field);
-	} else if (in->opsize == 8) {
-		emit_gs_store(&t->e, field, reg);
-	} else {
-		emit_op_reg(&t->e, false, 0x8b, t->s0, reg);
-		emit_gs_store(&t->e, field, t->s0);
-	}
+	emit_gs_abs(&t->e, in->opsize == 8, 0x8b, reg, in->op == INSN_RDFSBASE ? GS(fs_base) : GS(gs_base));
 }
 
 static void emit_swapgs(struct translator *t)
@@ -1405,9 +1467,7 @@ static bool emit_insn(struct translator *t, unsigned i)
 	case INSN_CLD: emit_gs_store_imm8(&t->e, GS(direction), 0); break;
 	case INSN_STD: emit_gs_store_imm8(&t->e, GS(direction), 1); break;
 	case INSN_RDFSBASE:
-	case INSN_RDGSBASE:
-	case INSN_WRFSBASE:
-	case INSN_WRGSBASE: emit_base_move(t, in); break;
+	case INSN_RDGSBASE: emit_base_read(t, in); break;
 	case INSN_SWAPGS: emit_swapgs(t); break;
 	case INSN_RDTSC:
 	case INSN_RDTSCP: emit_rdtsc(t, in); break;
@@ -1565,7 +1625,7 @@ struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, 
 	cc->used = (cc->used + 15) & ~(size_t)15;
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	b->code = cc->rx + cc->used;
-	b->masked = t.insn[0].mem_masked != MASK_NONE;
+	b->careful = t.insn[0].mem_careful || t.insn[0].mem_implicit;
 	if (mode & BLOCK_SLOW)
 		emit_slow(&t);
 	else

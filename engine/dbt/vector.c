@@ -10,6 +10,7 @@
  */
 #include "engine/dbt/run.h"
 
+#define XSAVE_MMX 32u	/* ST0/MM0 in the legacy region */
 #define XSAVE_SSE 160u	/* XMM0 in the legacy region */
 #define XSAVE_BV 512u	/* XSTATE_BV in the header */
 #define COMPONENT_YMM 2u
@@ -117,19 +118,40 @@ struct mask_job {
 	struct vector v;
 };
 
+/* MASKMOVQ names an MMX register, MASKMOVDQU (66h, or VEX) an XMM register. */
+static void read_byte_mask(struct cpu *cpu, const struct insn *in, struct vector *v)
+{
+	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
+	bool mmx = in->enc == ENC_LEGACY;
+
+	for (unsigned k = 0; k < in->prefix_len; k++)
+		mmx = mmx && in->bytes[k] != 0x66;
+	if (in->enc == ENC_VEX && prefix(in)[0] == 0xc4 && !(prefix(in)[1] & 0x20))
+		reg |= 8;
+	if (mmx) {	/* the image has ST(0) first, MMX registers are numbered from the bottom */
+		unsigned top = cpu->xsave[3] >> 3 & 7;
+
+		copy_bytes(v->b, cpu->xsave + XSAVE_MMX + 16 * ((reg - top) & 7), 8);
+	} else {
+		move_vector(cpu, reg, v, false);
+	}
+}
+
 static void read_mask(struct cpu *cpu, void *arg)
 {
 	struct mask_job *j = arg;
 
 	if (j->in->mem_masked == MASK_VECTOR)
 		move_vector(cpu, vector_vvvv(j->in), &j->v, false);
+	else if (j->in->mem_masked == MASK_BYTES)
+		read_byte_mask(cpu, j->in, &j->v);
 	else
 		move_component(cpu, COMPONENT_K, 8u * (prefix(j->in)[3] & 7), &j->k, 8, false);
 }
 
 uint64_t active_bytes(struct cpu *cpu, const struct insn *in, unsigned size)
 {
-	unsigned elem = in->mem_elem ? in->mem_elem : 1, n = size / elem, packed = 0;
+	unsigned elem = in->mem_elem && in->mem_masked != MASK_BYTES ? in->mem_elem : 1, n = size / elem, packed = 0;
 	uint64_t bytes = 0, one = elem >= 64 ? ~0ull : (1ull << elem) - 1;
 	struct mask_job j = { .in = in };
 
@@ -139,7 +161,7 @@ uint64_t active_bytes(struct cpu *cpu, const struct insn *in, unsigned size)
 	if (n <= 1)	/* scalar: bit 0 alone decides */
 		return j.k & 1 ? ~0ull : 0;
 	for (unsigned i = 0; i < n && i < 64; i++) {
-		bool on = in->mem_masked == MASK_VECTOR ? j.v.b[(i + 1) * elem - 1] & 0x80 : j.k >> i & 1;
+		bool on = in->mem_masked == MASK_VECTOR || in->mem_masked == MASK_BYTES ? j.v.b[(i + 1) * elem - 1] & 0x80 : j.k >> i & 1;
 
 		if (!on)
 			continue;

@@ -90,7 +90,7 @@ def check_running(m):
     out, err, end = run(p, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert (out, err, end) == (b"out\n", b"err\n", {"status": 7}), (out, err, end)
     out, _, end = run(p, ["sh", "-c", "id; hostname; date -u +%Y; pwd; env"], user="app", cwd="/made/here")
-    assert b"uid=1000(app) gid=1000(app) groups=2000(extra)" in out and b"testvm\n2023\n/made/here\n" in out, out
+    assert b"uid=1000(app) gid=1000(app) groups=1000(app),2000(extra)" in out and b"testvm\n2023\n/made/here\n" in out, out
     assert b"HOME=/home/app" in out, out
     # The disk is read-only: what was written went to the layer above.
     out, _, end = run(p, ["sh", "-c", "touch /new && ls / && grep -c ' / overlay' /proc/mounts"])

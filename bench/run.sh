@@ -1,0 +1,10 @@
+#!/bin/bash
+# Runs every benchmark of the build in folder OUT and prints the tables.
+#   bench/run.sh OUT [PART...]     parts: boot cpu io memory phases (default: all)
+# BENCH_QUICK=1: fewer and shorter runs, about two minutes, for a smoke test.
+# Samples go to OUT/bench/samples.txt (`name unit value`), tables to OUT/bench/summary.md.
+set -eu
+for tool in python3 qemu-system-x86_64 busybox; do
+	command -v "$tool" >/dev/null || { echo "skipped: no $tool"; exit 77; }
+done
+exec python3 "$(dirname "$0")/run.py" "$@"
