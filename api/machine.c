@@ -185,11 +185,30 @@ static void reset_reason(struct roux_machine *m)
 		       strstr(at, "memory") ? "; give it more with --memory" : "");
 }
 
+/* A guest that cannot tell its owner why it gives up has said so on its console. */
+static void boot_reason(struct roux_machine *m)
+{
+	static const char mark[] = "roux: ";
+	const char *line = NULL;
+	size_t n;
+
+	m->state = ROUX_STOPPED;
+	for (const char *at = m->tail; (at = strstr(at, mark)); at += sizeof(mark) - 1)
+		line = at + sizeof(mark) - 1;
+	if (!line)
+		return;
+	n = strcspn(line, "\r\n");
+	(void)snprintf(m->reason, sizeof(m->reason), "the guest gave up: %.*s", n > 200 ? 200 : (int)n, line);
+}
+
 static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 {
 	switch ((enum control_end)msg->value) {
 	case CONTROL_END_POWEROFF:
-		set_reason(m, ROUX_STOPPED, msg->text);
+		if (m->state == ROUX_CREATED)
+			boot_reason(m);
+		else
+			set_reason(m, ROUX_STOPPED, msg->text);
 		break;
 	case CONTROL_END_RESET:	/* panic=-1 turns a panic into a reset */
 		reset_reason(m);

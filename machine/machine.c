@@ -322,6 +322,8 @@ static int load_guest(struct machine *m, const struct machine_spec *spec, const 
 		r = build_tables(m, &boot.rsdp, err);
 	if (r == 0)
 		r = boot_load(m->mem, &boot, &state, err);
+	if (r == -ENOEXEC)
+		(void)err_prefix(err, r, "%s", spec->kernel);
 	if (r == 0)
 		r = m->engine->set_state(&m->vm->vcpu[0], &state, err);
 	initrds_finish(&in);
@@ -350,12 +352,25 @@ static int start_io(struct machine *m, struct err *err)
 	return 0;
 }
 
+/* Memory comes as the guest touches it: one that could never have it all is a mistake to be told now. */
+static int check_memory(const struct machine_spec *spec, struct err *err)
+{
+	uint64_t host = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+
+	if (spec->memory > host)
+		return err_set(err, -ENOMEM, "%llu MiB of memory are more than this host's %llu MiB",
+			       (unsigned long long)(spec->memory >> 20), (unsigned long long)(host >> 20));
+	return 0;
+}
+
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
 		   const struct machine_events *events, struct machine **ret_machine, struct err *err)
 {
 	struct machine *m;
 	int r = machine_spec_check(spec, err);
 
+	if (r == 0)
+		r = check_memory(spec, err);
 	if (r < 0)
 		return r;
 	m = calloc(1, sizeof(*m));
