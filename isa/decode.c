@@ -387,7 +387,8 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	} else if (zi->meta.category == ZYDIS_CATEGORY_PREFETCH || zi->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
 		in->op = INSN_NOP;
 	} else if (zi->meta.category == ZYDIS_CATEGORY_AMX_TILE || zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER ||
-		   zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER_WIDE || zi->meta.category == ZYDIS_CATEGORY_XOP ||
+		   zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER_WIDE || zi->meta.isa_ext == ZYDIS_ISA_EXT_XOP ||
+		   zi->meta.isa_ext == ZYDIS_ISA_EXT_FMA4 || zi->meta.isa_ext == ZYDIS_ISA_EXT_TBM ||
 		   zi->meta.category == ZYDIS_CATEGORY_PADLOCK || zi->meta.category == ZYDIS_CATEGORY_AMD3DNOW) {
 		in->op = INSN_UD;
 	}

@@ -245,8 +245,6 @@ static bool good_address(struct gen *g, const ZydisDecodedOperand *op)
 		return true;
 	if (base >= 0 && base != RSP && !((g->pointers | g->indices) & 1u << base))
 		return false;
-	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
-		return true;
 	return index < 0 || (g->indices & 1u << index);
 }
 
@@ -280,7 +278,7 @@ static bool accept(struct gen *g, const ZydisDecodedInstruction *in, const Zydis
 		int r = -1;
 
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY &&
-		    ((op->mem.type == ZYDIS_MEMOP_TYPE_VSIB && !g->options->gather) ||
+		    (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB ||	/* see gather() */
 		     (g->code32 && (op->mem.segment == ZYDIS_REGISTER_FS || op->mem.segment == ZYDIS_REGISTER_GS ||
 				     op->mem.segment == ZYDIS_REGISTER_CS))))
 			return false;	/* in 32-bit code FS and GS are null, CS read-only: the translator does not look */
@@ -1024,11 +1022,34 @@ static void only_in_32(struct gen *g)
 	}
 }
 
+/* Makes small indices in a vector register, then gathers through them. */
+static void gather(struct gen *g)
+{
+	unsigned base = any_of(g, g->pointers), wide = rng_below(&g->r, 2), l = rng_below(&g->r, 2);
+	unsigned index = rng_below(&g->r, 8), dst = (index + 1) & 7, mask = (index + 2) & 7;
+	unsigned op = 0x90 | rng_below(&g->r, 2) << 1 | wide, sib = rng_below(&g->r, 4) << 6 | index << 3 | (base & 7);
+	unsigned w = rng_below(&g->r, 2) << 7, b = base < 8;
+
+	if (!g->pointers)
+		return;
+	ADD(g, 0xc5, (uint8_t)(0x81 | (~index & 7) << 3 | 0x40 | l << 2), 0x72 + (uint8_t)wide, (uint8_t)(0xd0 | index),
+	    (uint8_t)(wide ? 52 + rng_below(&g->r, 12) : 20 + rng_below(&g->r, 12)));	/* vpsrld or vpsrlq */
+	if (rng_chance(&g->r, 50))
+		ADD(g, 0xc4, (uint8_t)(0xc2 | b << 5), (uint8_t)(w | (mask ^ 15) << 3 | l << 2 | 1), (uint8_t)op,
+		    (uint8_t)(0x44 | dst << 3), (uint8_t)sib, (uint8_t)rng_next(&g->r));
+	else if (diff_xcr0 & 0xe0)
+		ADD(g, 0x62, (uint8_t)(0xd2 | b << 5), (uint8_t)(w | 0x7d), (uint8_t)(rng_below(&g->r, 3) << 5 | 8 | (1 + rng_below(&g->r, 7))),
+		    (uint8_t)(rng_chance(&g->r, 30) ? op | 0x30 : op) /* scatter */, (uint8_t)(0x44 | dst << 3), (uint8_t)sib,
+		    (uint8_t)rng_range(&g->r, -4, 4));
+}
+
 static void step(struct gen *g)
 {
 	unsigned kind = rng_below(&g->r, 100);
 
-	if (kind < 50)
+	if (g->options->gather && rng_chance(&g->r, 20))
+		gather(g);
+	else if (kind < 50)
 		random_insn(g);
 	else if (kind < 58)
 		stack_run(g);
