@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ static int add_volume(struct run_options *r, const char *arg)
 	if (r->machine.nshares == RUN_SHARES_MAX)
 		return complain(EXIT_ROUX, "at most %d folders can be shared", RUN_SHARES_MAX);
 	guest = host ? strchr(host, ':') : NULL;
-	if (!guest || guest[1] != '/')
+	if (!guest || guest == host || guest[1] != '/')
 		return complain(EXIT_ROUX, "-v needs HOST:GUEST with an absolute GUEST, not '%s'", arg);
 	*guest++ = '\0';
 	mode = strrchr(guest, ':');
@@ -93,6 +94,8 @@ static int add_env(struct run_options *r, const char *arg)
 
 	if (r->nenv + 1 == RUN_ENV_MAX)
 		return complain(EXIT_ROUX, "at most %d variables can be set", RUN_ENV_MAX - 1);
+	if (!*arg || *arg == '=')
+		return complain(EXIT_ROUX, "-e needs NAME or NAME=VALUE, not '%s'", arg);
 	if (strchr(arg, '=')) {
 		r->env[r->nenv++] = arg;
 		return 0;
@@ -137,7 +140,7 @@ static int parse_count(const char *what, const char *arg, unsigned min, unsigned
 	char *end;
 	unsigned long v = strtoul(arg, &end, 10);
 
-	if (end == arg || *end || v < min || v > max)
+	if (!isdigit((unsigned char)*arg) || *end || v < min || v > max)
 		return complain(EXIT_ROUX, "%s must be a number from %u to %u, not '%s'", what, min, max, arg);
 	*ret = (unsigned)v;
 	return 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/cli.h"
 
+#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,11 +27,15 @@ bool parse_size(const char *text, uint64_t *ret_bytes)
 	char *end;
 	double v = strtod(text, &end);
 
-	if (end == text || v <= 0 || v > 1e12)
+	if (!isdigit((unsigned char)*text) && *text != '.')	/* strtod() knows signs, "nan" and "inf" too */
 		return false;
 	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
 		if (strcasecmp(end, units[i].name) == 0) {
-			*ret_bytes = (uint64_t)(v * (double)(1ull << units[i].shift));
+			double bytes = v * (double)(1ull << units[i].shift);
+
+			if (bytes < 1 || bytes >= 0x1p63)
+				return false;
+			*ret_bytes = (uint64_t)bytes;
 			return true;
 		}
 	return false;
