@@ -77,7 +77,8 @@ struct block {
 	uint16_t ninsns;
 	bool absolute, valid;
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
-	int8_t borrow[2];	/* registers used as scratch for R14, R15, or -1 */
+	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
+	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
 	uint8_t *code;	/* executable address */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;

@@ -36,12 +36,13 @@ void cpu_update_mode(struct cpu *cpu)
 
 void cpu_canonicalize(struct cpu *cpu, const struct block *b)
 {
-	for (unsigned k = 0; k < 2; k++) {
-		if (b->borrow[k] < 0)
-			continue;
-		cpu->gpr[R14 + k] = k ? cpu->s15 : cpu->s14;
-		cpu->gpr[b->borrow[k]] = cpu->spill[k];
-	}
+	if (b->at_home & 1u << R14)
+		cpu->gpr[R14] = cpu->s14;
+	if (b->at_home & 1u << R15)
+		cpu->gpr[R15] = cpu->s15;
+	for (unsigned r = RAX; r <= R13; r++)
+		if (b->borrowed & 1u << r)
+			cpu->gpr[r] = cpu->spill[r];
 }
 
 static uint64_t block_rip(const struct cpu *cpu, const struct block *b, unsigned off)

@@ -10,42 +10,40 @@ _Static_assert(sizeof(struct jc_entry) == 32, "the look-up scales by 32");
 
 void enter_state(struct translator *t)
 {
-	for (unsigned k = 0; k < 2; k++)
-		if (t->b->borrow[k] >= 0) {
-			emit_gs_store(&t->e, GS(spill) + 8 * k, (unsigned)t->b->borrow[k]);
-			emit_gs_load(&t->e, R14 + k, GS(gpr) + 8 * (R14 + k));
-		}
+	for (unsigned r = RAX; r <= R13; r++)
+		if (t->b->borrowed & 1u << r)
+			emit_gs_store(&t->e, GS(spill) + 8 * r, r);
+	for (unsigned r = R14; r <= R15; r++)
+		if (t->b->at_home & 1u << r)
+			emit_gs_load(&t->e, r, GS(gpr) + 8 * r);
+}
+
+static void save_home(struct translator *t)
+{
+	for (unsigned r = R14; r <= R15; r++)
+		if (t->b->at_home & t->written & 1u << r)
+			emit_gs_store(&t->e, GS(gpr) + 8 * r, r);
+}
+
+static void give_back(struct translator *t)
+{
+	for (unsigned r = RAX; r <= R13; r++)
+		if (t->b->borrowed & 1u << r)
+			emit_gs_load(&t->e, r, GS(spill) + 8 * r);
 }
 
 void leave_state(struct translator *t)
 {
-	for (unsigned k = 0; k < 2; k++)
-		if (t->b->borrow[k] >= 0) {
-			if (t->written & 1u << (R14 + k))
-				emit_gs_store(&t->e, GS(gpr) + 8 * (R14 + k), R14 + k);
-			emit_gs_load(&t->e, (unsigned)t->b->borrow[k], GS(spill) + 8 * k);
-		}
+	save_home(t);
+	give_back(t);
 }
 
 void leave_state_keep_s0(struct translator *t)
 {
-	if (t->s0 == R14) {
-		if (t->b->borrow[1] >= 0) {
-			if (t->written & 1u << R15)
-				emit_gs_store(&t->e, GS(gpr) + 8 * R15, R15);
-			emit_gs_load(&t->e, (unsigned)t->b->borrow[1], GS(spill) + 8);
-		}
-		return;
-	}
-	if (t->written & 1u << R14)
-		emit_gs_store(&t->e, GS(gpr) + 8 * R14, R14);
-	emit_mov(&t->e, R14, t->s0);
-	emit_gs_load(&t->e, t->s0, GS(spill));
-	if (t->b->borrow[1] >= 0) {
-		if (t->written & 1u << R15)
-			emit_gs_store(&t->e, GS(gpr) + 8 * R15, R15);
-		emit_gs_load(&t->e, (unsigned)t->b->borrow[1], GS(spill) + 8);
-	}
+	save_home(t);
+	if (t->s0 != R14)
+		emit_mov(&t->e, R14, t->s0);
+	give_back(t);
 }
 
 /* ------------------------------------------------------------------- exits */

@@ -85,6 +85,19 @@ uint16_t names(const struct insn *in)
 
 static const uint8_t borrow_order[] = { R13, R12, R11, R10, R9, R8, RBX, RBP, RDI, RSI };
 
+unsigned borrow(struct translator *t)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(borrow_order); i++) {
+		unsigned r = borrow_order[i];
+
+		if (!((t->used | t->b->borrowed) & 1u << r)) {
+			t->b->borrowed |= (uint16_t)(1u << r);
+			return r;
+		}
+	}
+	return NO_REG;
+}
+
 static unsigned free_borrowable(uint16_t used)
 {
 	unsigned n = 0;
@@ -217,17 +230,12 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 	t->b->ninsns = (uint16_t)t->n;
 	t->s0 = R14;
 	t->s1 = R15;
-	t->b->borrow[0] = t->b->borrow[1] = -1;
-	for (unsigned k = 0; k < 2; k++) {
-		if (!(used & 1u << (R14 + k)))
-			continue;
-		for (unsigned i = 0; i < ARRAY_SIZE(borrow_order); i++)
-			if (!(used & 1u << borrow_order[i])) {
-				used |= (uint16_t)(1u << borrow_order[i]);
-				t->b->borrow[k] = (int8_t)borrow_order[i];
-				break;
-			}
-		*(k ? &t->s1 : &t->s0) = (unsigned)t->b->borrow[k];
-	}
+	t->used = used;
+	t->b->borrowed = 0;
+	t->b->at_home = used & (1u << R14 | 1u << R15);
+	if (used & 1u << R14)
+		t->s0 = borrow(t);
+	if (used & 1u << R15)
+		t->s1 = borrow(t);
 	return true;
 }

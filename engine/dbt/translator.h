@@ -16,6 +16,8 @@
 #include "engine/dbt/emit.h"
 #include "engine/dbt/miss.h"
 
+enum { NO_REG = 16 };
+
 /* A host operand: [base + index << scale + disp]. */
 struct operand {
 	unsigned base, index, scale;
@@ -45,7 +47,7 @@ struct translator {
 	struct insn_mark marks[BLOCK_INSNS_MAX + 1];
 	unsigned n;
 	unsigned s0, s1;	/* scratch registers */
-	uint16_t written;	/* guest registers the block writes */
+	uint16_t used, written;	/* guest registers the block names, and writes */
 	uint64_t va;
 	bool user, absolute, code32;
 	const uint8_t *page;	/* host bytes of the guest page */
@@ -82,6 +84,8 @@ bool is_helper(const struct insn *in, uint32_t mode);
  * kept out of the choice because sequences here use them.
  */
 uint16_t names(const struct insn *in);
+/* A host register that the block does not name, from now on scratch; NO_REG when there is none. */
+unsigned borrow(struct translator *t);
 
 /* --- lookup.c --- */
 /* What instruction i does to memory through a plain base register: one access, or none. */
