@@ -164,13 +164,6 @@ static struct code_page *page_get(struct code_cache *cc, gpa_t page, bool make)
 	return p;
 }
 
-static uint64_t line_mask(gpa_t first, gpa_t last)
-{
-	unsigned a = (unsigned)(first & 4095) / 64, b = (unsigned)(last & 4095) / 64;
-
-	return (~0ull << a) & (~0ull >> (63 - b));
-}
-
 static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t first, gpa_t last, bool second)
 {
 	struct code_page *p = page_get(cc, page, true);
@@ -178,7 +171,7 @@ static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t f
 
 	if (!p)
 		return false;
-	p->lines |= line_mask(first, last);
+	p->lines |= line_mask(first, last) | (second ? 0 : b->ahead);
 	if (second) {
 		b->page2_next = p->blocks;
 	} else {
@@ -327,6 +320,8 @@ static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
 	gpa_t page_end = (b->pa | (PAGE_SIZE - 1));
 	gpa_t b_last = b->pa + b->len - 1;
 
+	if (b->pa2 == ~0ull && b->ahead & line_mask(gpa, last))
+		return true;
 	if (b->pa2 == ~0ull)
 		return b->pa <= last && gpa <= b_last;
 	return (b->pa <= last && gpa <= page_end) ||

@@ -40,10 +40,10 @@ enum {
 	BLOCK_NO_FPU = 4,	/* CR0.TS or EM: FPU instructions raise #NM */
 	BLOCK_SINGLE = 8,	/* one instruction, no merged look-ups */
 	BLOCK_SLOW = 16,	/* one instruction whose operand is at cpu.slow_host */
-	BLOCK_MODES = 32,
+	BLOCK_PLAIN = 32,	/* a loop for one round: look-ups where the operands are */
 };
 
-#define BLOCK_INSNS_MAX 32
+#define BLOCK_INSNS_MAX 64
 
 struct exit {
 	struct block *from;
@@ -77,6 +77,7 @@ struct block {
 	uint16_t ninsns;
 	bool absolute, valid;
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
+	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
 	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
 	uint8_t *code;	/* executable address */
@@ -86,6 +87,14 @@ struct block {
 	struct exit *incoming;
 	struct block *hash_next, *page_next, *page2_next;
 };
+
+/* Bits of the 64-byte lines that bytes @first to @last, of one page, lie in. */
+static inline uint64_t line_mask(gpa_t first, gpa_t last)
+{
+	unsigned a = (unsigned)(first & 4095) / 64, b = (unsigned)(last & 4095) / 64;
+
+	return (~0ull << a) & (~0ull >> (63 - b));
+}
 
 /* Blocks of one guest page. */
 struct code_page {

@@ -117,6 +117,7 @@ struct cpu {
 	uint8_t direction;	/* RFLAGS.DF */
 	uint8_t cpl;
 	uint8_t in_code;	/* inside translated code, for signal handlers */
+	_Atomic uint32_t strips;	/* odd: translated code holds look-ups for writing across rounds of a loop */
 	uint64_t gs_window;	/* GS base now in force */
 	uint64_t self;	/* host address of this struct in window 0 */
 	uint64_t xsave_area;	/* guest vector state while C code may use it */

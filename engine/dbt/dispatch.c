@@ -119,6 +119,24 @@ static void run_translate(struct cpu *cpu, void *arg)
 	cpu->stats.blocks++;
 }
 
+/* Until the loop that @cpu is in now, if any, has given up its look-ups for writing (see loop.c). */
+static void wait_for_strip(struct cpu *cpu)
+{
+	uint32_t now = atomic_load(&cpu->strips);
+
+	while (now & 1 && atomic_load(&cpu->strips) == now) {
+		atomic_store(&cpu->exit_request, 1);
+		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
+	}
+}
+
+/* Translated code was left in the middle of a block for good: it holds no look-ups any more. */
+static void end_strip(struct cpu *cpu)
+{
+	if (atomic_load_explicit(&cpu->strips, memory_order_relaxed) & 1)
+		atomic_fetch_add(&cpu->strips, 1);
+}
+
 /* From now on writes to the page are noticed, on every vCPU. */
 static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 {
@@ -134,6 +152,10 @@ static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 	atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_WRITE_CACHED);
 	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
 		mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK);
+	atomic_thread_fence(memory_order_seq_cst);
+	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
+		if (cpu->vm->cpu[k] != cpu)
+			wait_for_strip(cpu->vm->cpu[k]);
 }
 
 static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
@@ -321,6 +343,14 @@ uint64_t dispatch_single(struct cpu *cpu)
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
 
+/* The loop at cpu->rip, for one round. */
+static uint64_t dispatch_plain(struct cpu *cpu)
+{
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN);
+
+	return b ? enter_block(cpu, b) : dispatch(cpu);
+}
+
 uint64_t dispatch_slow(struct cpu *cpu)
 {
 	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW);
@@ -340,7 +370,7 @@ static bool may_link(const struct cpu *cpu, const struct exit *x, const struct b
 {
 	const struct block *from = x->from;
 
-	if (!from->valid || !b->valid || b->mode != from->mode || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
+	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
 	    b->pa2 != ~0ull || b->absolute != from->absolute)
 		return false;
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK) && !x->token)
@@ -442,13 +472,16 @@ uint64_t dbt_miss(struct cpu *cpu)
 	if (r == FILL_OK && (ea & 4095) + site.size <= PAGE_SIZE)
 		return cpu->miss_data + (uint64_t)(int64_t)site.retry;
 
+	end_strip(cpu);
 	b = block_of_pc(cpu->vm->cc, cpu->miss_data);
 	cpu_canonicalize(cpu, b);
 	cpu->rip = block_rip(cpu, b, block_guest_off(b, site_pc(cpu->miss_data, &site)));
 	if (site.flags_saved)
 		take_saved_flags(cpu);
-	if (site.group)
+	if (site.instead == MISS_GROUP)
 		return dispatch_single(cpu);
+	if (site.instead == MISS_LOOP)
+		return dispatch_plain(cpu);
 	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
 	if (r == FILL_FAULT && vector == VEC_PF && !site.careful) {
 		cpu->stepping = false;
@@ -465,6 +498,7 @@ uint64_t dbt_fault(struct cpu *cpu)
 	const struct block *b = block_of_pc(cpu->vm->cc, cpu->fault.pc);
 
 	tidy_flags(cpu);
+	end_strip(cpu);
 	if (!b) {
 		cpu->fatal = "the translator itself faulted (please report this)";
 		cpu->leave = LEAVE_ERROR;

@@ -113,8 +113,7 @@ void emit_dispatch(struct translator *t)
 	emit_pext_gs(e, R15, R14, GS(jc_mask));
 	emit_gs_load(e, RCX, GS(exit_request));
 	emit_lea(e, RCX, RCX, R14, 0, 0);
-	emit_rex(e, true, R15, R15, 0);	/* lea r15, [r15 * 4] */
-	emit_u8(e, 0x8d), emit_u8(e, 7 << 3 | 4), emit_u8(e, 2u << 6 | 7 << 3 | 5), emit_u32(e, 0);
+	emit_lea_index(e, true, R15, R15, 2, 0);
 	emit_gs_idx(e, true, 0x8b, R14, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, ntag));
 	emit_lea(e, RCX, RCX, R14, 0, 0);
 	hit = emit_short(e, 0xe3);
@@ -145,10 +144,9 @@ static bool needs_token(const struct translator *t, int64_t off)
 	return !t->absolute && !same_page(t, off);
 }
 
-void emit_goto(struct translator *t, int64_t off)
+void emit_goto(struct translator *t, int64_t off, bool live)
 {
 	struct emit *e = &t->e;
-	bool live = t->live[t->n] != 0;
 	struct exit_stub *s;
 	struct exit *x;
 	uint8_t *ok;
@@ -181,6 +179,7 @@ void emit_jcc_exits(struct translator *t, const struct insn *in)
 {
 	struct emit *e = &t->e;
 	int64_t next = t->guest_off[t->n], taken = next + in->imm;
+	bool live = t->live[t->n] != 0;
 
 	if (t->code32)
 		taken = next + (int32_t)in->imm;
@@ -194,16 +193,17 @@ void emit_jcc_exits(struct translator *t, const struct insn *in)
 	} else {
 		uint8_t *around = emit_jcc(e, in->cond ^ 1);
 
-		emit_goto(t, taken);
+		emit_goto(t, taken, live);
 		emit_patch_here(e, around);
 	}
-	emit_goto(t, next);
+	emit_goto(t, next, live);
 }
 
 void emit_loop_exits(struct translator *t, const struct insn *in)
 {
 	struct emit *e = &t->e;
 	int64_t next = t->guest_off[t->n], taken = next + in->imm;
+	bool live = t->live[t->n] != 0;
 	uint8_t *fall, *cond = NULL, *go;
 
 	if (in->op != INSN_JCXZ) {
@@ -217,9 +217,9 @@ void emit_loop_exits(struct translator *t, const struct insn *in)
 		emit_patch_short(e, fall);
 		if (cond)
 			emit_patch_short(e, cond);
-		emit_goto(t, next);
+		emit_goto(t, next, live);
 		emit_patch_here(e, go);
-		emit_goto(t, taken);
+		emit_goto(t, taken, live);
 		return;
 	}
 	if (in->addrsize == 4)
@@ -227,9 +227,9 @@ void emit_loop_exits(struct translator *t, const struct insn *in)
 	fall = emit_short(e, 0xe3);
 	go = emit_jmp(e);
 	emit_patch_short(e, fall);
-	emit_goto(t, taken);
+	emit_goto(t, taken, live);
 	emit_patch_here(e, go);
-	emit_goto(t, next);
+	emit_goto(t, next, live);
 }
 
 void emit_helper(struct translator *t, unsigned i)

@@ -58,11 +58,7 @@ void emit_ea(struct translator *t, const struct insn *in, unsigned i, int64_t ad
 	} else if (in->mem_base == INSN_REG_NONE && index == NO_INDEX) {
 		emit_mov_imm(e, t->s0, w ? (uint64_t)disp : (uint32_t)disp);
 	} else if (in->mem_base == INSN_REG_NONE) {
-		emit_rex(e, w, t->s0, index, 0);
-		emit_u8(e, 0x8d);
-		emit_u8(e, (t->s0 & 7) << 3 | 4);
-		emit_u8(e, (unsigned)in->mem_scale << 6 | (index & 7) << 3 | 5);
-		emit_u32(e, (uint32_t)disp);
+		emit_lea_index(e, w, t->s0, index, in->mem_scale, (int32_t)disp);
 	} else {
 		emit_op_mem(e, w, 0x8d, t->s0, in->mem_base, index, in->mem_scale, (int32_t)disp);
 	}
@@ -72,15 +68,15 @@ void emit_ea(struct translator *t, const struct insn *in, unsigned i, int64_t ad
 }
 
 static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool live, uint64_t size,
-		     unsigned rw, bool group)
+		     unsigned rw, enum miss_instead instead)
 {
 	t->miss[t->nmiss++] = (struct miss_stub){ .jump = jump, .retry = retry, .live = live,
-		.site = { .size = (uint16_t)size, .rw = (uint8_t)rw, .group = group,
+		.site = { .size = (uint16_t)size, .rw = (uint8_t)rw, .instead = (uint8_t)instead,
 			  .s0 = (uint8_t)t->s0, .user = t->user } };
 }
 
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
-		       bool addend, bool group)
+		bool addend, enum miss_instead instead)
 {
 	struct emit *e = &t->e;
 	uint32_t ntag = rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
@@ -97,11 +93,7 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 	} else {
 		emit_gs_store(e, GS(tmp), RCX);
 		emit_pext_gs(e, t->s1, t->s0, GS(tlb_mask));
-		emit_rex(e, true, t->s1, t->s1, 0);	/* lea S1, [S1 * 4] */
-		emit_u8(e, 0x8d);
-		emit_u8(e, (t->s1 & 7) << 3 | 4);
-		emit_u8(e, 2u << 6 | (t->s1 & 7) << 3 | 5);
-		emit_u32(e, 0);
+		emit_lea_index(e, true, t->s1, t->s1, 2, 0);
 		emit_gs_idx(e, true, 0x8b, RCX, t->s1, 3, ntag);
 		emit_lea(e, t->s0, t->s0, RCX, 0, 0);
 		emit_lea(e, RCX, t->s0, NO_INDEX, 0, (int32_t)size - 1);
@@ -112,7 +104,7 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 		emit_gs_load(e, RCX, GS(tmp));
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, result);
 	}
-	add_miss(t, miss, retry, live, size, rw, group);
+	add_miss(t, miss, retry, live, size, rw, instead);
 }
 
 static bool groupable(const struct translator *t, const struct insn *in)
@@ -126,6 +118,8 @@ struct simple_access access_of(const struct translator *t, unsigned i)
 	const struct insn *in = &t->insn[i];
 	struct simple_access a = { 0 };
 
+	if (t->loop.on && t->loop.stream_of[i] >= 0)
+		return a;	/* looked up in front of the loop */
 	switch ((int)in->op) {
 	case INSN_PUSH:
 		a = (struct simple_access){ !in->mem, in->mem, RSP, MEM_WRITE, -(int64_t)in->opsize, in->opsize };
@@ -186,6 +180,12 @@ bool base_step(const struct insn *in, unsigned base, int64_t *ret_step)
 	}
 	if (!(in->gpr_written & 1u << base))
 		return true;
+	/* inc, dec base */
+	if (in->op == INSN_COPY && !in->mem && in->enc == ENC_LEGACY && in->map == 0 && in->opsize == 8 &&
+	    in->opcode == 0xff && (in->modrm & 0xf0) == 0xc0) {
+		*ret_step = in->modrm & 8 ? -1 : 1;
+		return true;
+	}
 	/* add/sub base, imm in 64 bits */
 	if (in->op == INSN_COPY && !in->mem && in->enc == ENC_LEGACY && in->map == 0 && in->opsize == 8 &&
 	    (in->opcode == 0x83 || in->opcode == 0x81) && (in->modrm & 0xc0) == 0xc0) {
@@ -258,7 +258,8 @@ struct operand lookup_simple(struct translator *t, unsigned i, const struct simp
 		span = (uint64_t)(t->group_hi - t->group_lo);
 		lone = span == a->size && (!t->group_write || a->rw & MEM_WRITE);
 		emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
-		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, t->live[i], true, !lone);
+		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, t->live[i], true,
+			   lone ? MISS_SLOW : MISS_GROUP);
 		t->miss[t->nmiss - 1].site.careful = t->insn[i].mem_careful;
 	}
 	if (a->base == RSP)	/* RSP cannot be an index */
@@ -273,7 +274,7 @@ struct operand lookup_any(struct translator *t, unsigned i, int64_t adjust, uint
 
 	t->group_on = false;
 	emit_ea(t, in, i, adjust);
-	emit_check(t, retry, size, rw, t->live[i], false, false);
+	emit_check(t, retry, size, rw, t->live[i], false, MISS_SLOW);
 	t->miss[t->nmiss - 1].site.careful = in->mem_careful;
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
@@ -285,7 +286,7 @@ struct operand lookup_stack32(struct translator *t, unsigned i, unsigned base, i
 
 	t->group_on = false;
 	emit_op_mem(&t->e, false, 0x8d, t->s0, base, NO_INDEX, 0, disp);
-	emit_check(t, retry, size, rw, t->live[i], false, false);
+	emit_check(t, retry, size, rw, t->live[i], false, MISS_SLOW);
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
 

@@ -186,7 +186,7 @@ void emit_bit_string(struct translator *t, unsigned i)
 	emit_gs_load(e, RAX, GS(tmp) + 16);
 	retry = e->p;
 	emit_bit_address(t, i, reg, shift);
-	emit_check(t, retry, in->opsize, in->mem_rw, false, false, false);
+	emit_check(t, retry, in->opsize, in->mem_rw, false, false, MISS_SLOW);
 	t->miss[t->nmiss - 1].site.flags_saved = 1;
 	emit_gs_load(e, RAX, GS(tmp) + 24);
 	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: sets OF again */

@@ -118,6 +118,7 @@ static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 		if (off < 0 || off >= (int64_t)PAGE_SIZE ||
 		    insn_decode(t->page + off, (size_t)((int64_t)PAGE_SIZE - off), !t->code32, &in) < 0)
 			return live | open;
+		t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
 		live |= in.flags_read & open;
 		open &= ~in.flags_killed;
 		off += in.len;

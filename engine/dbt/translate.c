@@ -32,7 +32,10 @@
  * S1 (and RCX between save and restore) are free, and that borrowed registers
  * are in cpu.spill[].
  */
+#include "engine/dbt/run.h"
 #include "engine/dbt/translator.h"
+
+#include "vmm/vm.h"
 
 #include <string.h>
 
@@ -79,6 +82,8 @@ static struct operand lookup_operand(struct translator *t, unsigned i)
 		emit_gs_load(&t->e, t->s0, GS(slow_host));
 		return (struct operand){ t->s0, NO_INDEX, 0, 0 };
 	}
+	if (t->loop.on && t->loop.stream_of[i] >= 0)
+		return loop_operand(t, i);
 	if (a.is && in->op == INSN_COPY)
 		return lookup_simple(t, i, &a);
 	return lookup_any(t, i, 0, in->mem_size, in->mem_rw);
@@ -231,7 +236,7 @@ static void emit_call(struct translator *t, unsigned i)
 
 	push_return(t, i);
 	leave_state(t);
-	emit_goto(t, t->guest_off[t->n] + in->imm);
+	emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n] != 0);
 }
 
 /* S0 = target of an indirect jump or call. */
@@ -372,8 +377,7 @@ static void emit_sti(struct translator *t)
 	emit_gs_abs(&t->e, false, 0x89, t->s0, GS(exit_request) + 4);
 }
 
-/* Returns false when the instruction ended the block. */
-static bool emit_insn(struct translator *t, unsigned i)
+bool emit_insn(struct translator *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	int64_t step;
@@ -405,7 +409,7 @@ static bool emit_insn(struct translator *t, unsigned i)
 		break;
 	case INSN_JMP:
 		leave_state(t);
-		emit_goto(t, t->guest_off[t->n] + in->imm);
+		emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n] != 0);
 		return false;
 	case INSN_JCC:
 		leave_state(t);
@@ -425,7 +429,7 @@ static bool emit_insn(struct translator *t, unsigned i)
 	default: break;
 	}
 	if (t->group_on) {
-		if (in->op == INSN_STI || (in->op == INSN_COPY && in->mem && in->mem_rw && !access_of(t, i).is))
+		if (in->op == INSN_STI || (in->op == INSN_COPY && in->mem && in->mem_rw && access_of(t, i).other))
 			t->group_on = false;
 		else if (!base_step(in, t->group_base, &step))
 			t->group_on = false;
@@ -447,14 +451,18 @@ static void emit_slow(struct translator *t)
 	emit_exit_now(t, x);
 }
 
+void mark_insn(struct translator *t, unsigned i)
+{
+	t->marks[i] = (struct insn_mark){ (uint16_t)(emit_pc(&t->e) - (uint64_t)(uintptr_t)t->b->code), t->guest_off[i] };
+}
+
 static void emit_body(struct translator *t)
 {
 	unsigned i;
 
 	enter_state(t);
 	for (i = 0; i < t->n; i++) {
-		t->marks[i] = (struct insn_mark){ (uint16_t)(emit_pc(&t->e) - (uint64_t)(uintptr_t)t->b->code),
-						  t->guest_off[i] };
+		mark_insn(t, i);
 		if (!emit_insn(t, i))
 			return;
 	}
@@ -462,7 +470,7 @@ static void emit_body(struct translator *t)
 	/* After STI and its shadow, waiting interrupts must be looked at. */
 	if ((t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) || (t->n == 1 && t->insn[0].op == INSN_STI))
 		emit_poll(t, t->guest_off[t->n], true);
-	emit_goto(t, t->guest_off[t->n]);
+	emit_goto(t, t->guest_off[t->n], t->live[t->n] != 0);
 }
 
 static bool fits_simm32(uint64_t va)
@@ -488,6 +496,8 @@ struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, 
 	t.code32 = mode & BLOCK_32;
 	t.absolute = !t.user && fits_simm32(va);
 	t.tsc_plain = cpu->tsc_offset == 0;
+	t.smp = cpu->vm->vm->nvcpus > 1;
+	t.loop.on = false;
 	t.written = 0;
 	t.nmiss = t.nstubs = 0;
 	t.group_on = false;
@@ -511,6 +521,8 @@ struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, 
 	b->careful = t.insn[0].mem_careful || t.insn[0].mem_implicit;
 	if (mode & BLOCK_SLOW)
 		emit_slow(&t);
+	else if (loop_plan(&t))
+		emit_loop(&t);
 	else
 		emit_body(&t);
 	for (unsigned k = 0; k < t.nmiss; k++)

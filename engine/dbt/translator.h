@@ -6,6 +6,7 @@
  *   lookup.c     guest address to host address, in front of memory operands
  *   operand.c    an instruction with another operand in place of its own
  *   exits.c      ways out of a block, and the stubs behind it
+ *   loop.c       blocks that jump back to their own start
  *   translate.c  instruction by instruction
  */
 #ifndef ENGINE_DBT_TRANSLATOR_H
@@ -37,6 +38,25 @@ struct exit_stub {
 	unsigned njumps;
 };
 
+/* Operands of a loop whose addresses move together (see loop.c). */
+struct stream {
+	unsigned base, index, scale;	/* as in struct insn */
+	unsigned rw, accesses;
+	unsigned holder;	/* host register */
+	int64_t lo, hi;	/* bytes [lo, hi) from the registers at the start of the round */
+	int64_t step;	/* of the address, a round */
+	bool base_moves, index_moves;	/* differ, at some operand, from what they were at the start of the loop */
+};
+
+struct loop {
+	bool on;
+	bool marked;	/* keeps cpu.strips */
+	unsigned count;	/* host register: rounds left */
+	unsigned nstreams;
+	struct stream stream[12];
+	int8_t stream_of[BLOCK_INSNS_MAX];	/* by instruction, -1: none */
+};
+
 struct translator {
 	struct code_cache *cc;
 	struct emit e;
@@ -50,6 +70,7 @@ struct translator {
 	uint16_t used, written;	/* guest registers the block names, and writes */
 	uint64_t va;
 	bool user, absolute, code32;
+	bool smp;	/* more than one vCPU */
 	const uint8_t *page;	/* host bytes of the guest page */
 	uint32_t tsc_plain;	/* TSC offset is zero: RDTSC as it is */
 
@@ -57,6 +78,8 @@ struct translator {
 	unsigned group_base;
 	int64_t group_shift, group_lo, group_hi;	/* offsets from the base at the check */
 	bool group_on, group_write;
+
+	struct loop loop;
 
 	struct miss_stub miss[BLOCK_INSNS_MAX * 3];
 	unsigned nmiss;
@@ -106,7 +129,7 @@ int64_t block_va(const struct translator *t, int64_t off);
  * in S1, the offset in S0.  @live: guest flags must survive.
  */
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
-		       bool addend, bool group);
+		bool addend, enum miss_instead instead);
 /* S0 = linear address of the memory operand.  Uses S1 for segment bases.  Flags kept. */
 void emit_ea(struct translator *t, const struct insn *in, unsigned i, int64_t adjust);
 /* @reg = guest address relative to nothing: absolute, or through vbase.  Flags kept. */
@@ -152,8 +175,8 @@ void emit_dispatch(struct translator *t);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
-/* Everything an exit to guest offset @off needs, at the current place. */
-void emit_goto(struct translator *t, int64_t off);
+/* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags must survive. */
+void emit_goto(struct translator *t, int64_t off, bool live);
 void emit_helper(struct translator *t, unsigned i);
 void emit_jcc_exits(struct translator *t, const struct insn *in);
 /* LOOP, LOOPE, LOOPNE, JRCXZ, JECXZ. */
@@ -167,5 +190,18 @@ void leave_state(struct translator *t);
 /* The same when S0 holds a value wanted in R14 afterwards. */
 void leave_state_keep_s0(struct translator *t);
 struct exit *new_exit(struct translator *t, unsigned kind, int64_t off);
+
+/* --- loop.c --- */
+/* True, with registers assigned, when the block is to be made by emit_loop(). */
+bool loop_plan(struct translator *t);
+void emit_loop(struct translator *t);
+/* The host operand of instruction i, which is in a stream. */
+struct operand loop_operand(const struct translator *t, unsigned i);
+
+/* --- translate.c --- */
+/* Returns false when the instruction ended the block. */
+bool emit_insn(struct translator *t, unsigned i);
+/* Host code for instruction i begins here. */
+void mark_insn(struct translator *t, unsigned i);
 
 #endif /* ENGINE_DBT_TRANSLATOR_H */
