@@ -43,6 +43,7 @@ enum {
 	BLOCK_PLAIN = 32,	/* a loop for one round: look-ups where the operands are */
 };
 
+#define VBASE_REACH (1ll << 30)	/* how far from vbase a block may be */
 #define BLOCK_INSNS_MAX 64
 
 struct exit {
@@ -52,7 +53,6 @@ struct exit {
 	uint8_t *patch;	/* rel32 in writable code memory */
 	uint8_t *token;	/* imm32 of the mapping check, or NULL */
 	uint8_t *fail;	/* rel32 taken when the check fails, or NULL */
-	uint8_t *dispatch;	/* the jump through the jump cache, used by exits that change target often */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
@@ -96,10 +96,16 @@ static inline uint64_t line_mask(gpa_t first, gpa_t last)
 	return (~0ull << a) & (~0ull >> (63 - b));
 }
 
-/* Blocks of one guest page. */
+/*
+ * Blocks of one guest page.  All its relocatable blocks are relative to the same
+ * vbase: jumps between them can be linked whatever that is at the moment.
+ */
 struct code_page {
 	gpa_t page;
 	struct block *blocks;
+	int64_t off;	/* of the page's first byte, as struct block.off */
+	bool has_off;
+	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
 	struct code_page *next;
 };
@@ -157,8 +163,12 @@ void block_insert(struct code_cache *cc, struct block *b);
 void *code_arena(struct code_cache *cc, size_t bytes);
 /* Makes @x jump straight to @to; @token is checked first where the exit has a check. */
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
-/* Gives up linking @x: its failing check from now on goes through the jump cache. */
-void exit_give_up(struct exit *x);
+/* Has @x, which cannot stay linked to one block, go to @code unless it is linked: to exit_dispatch()'s. */
+void exit_divert(struct exit *x, uint8_t *code);
+/* Offset that new relocatable blocks at @pa must have.  False: any. */
+bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off);
+/* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
+bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off);
 void block_unlink_incoming(struct code_cache *cc, struct block *b);
 /* Drops all blocks that touch guest bytes [@gpa, @gpa + @len).  Returns how many. */
 unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len);
@@ -181,5 +191,11 @@ unsigned block_guest_off(const struct block *b, uint64_t pc);
  */
 struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, uint64_t va,
 			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes);
+
+/*
+ * Makes code that goes to the target of @x through the jump cache.  Writable
+ * address, or NULL when the cache is full.  Lock held.
+ */
+uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x);
 
 #endif /* ENGINE_DBT_BLOCK_H */

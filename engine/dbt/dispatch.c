@@ -362,6 +362,11 @@ uint64_t dispatch_slow(struct cpu *cpu)
 
 #define RELINKS_MAX 16
 
+static bool same_vbase(const struct cpu *cpu, const struct block *b)
+{
+	return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+}
+
 /*
  * Decides whether exit @x may from now on jump straight to @b, which is what
  * cpu->rip leads to at this moment.
@@ -371,13 +376,51 @@ static bool may_link(const struct cpu *cpu, const struct exit *x, const struct b
 	const struct block *from = x->from;
 
 	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
-	    b->pa2 != ~0ull || b->absolute != from->absolute)
+	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
 		return false;
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK) && !x->token)
-		return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+		return true;
 	if (b->absolute)	/* another page: only where CR3 does not matter */
 		return cpu->rip >> 63 && !cpu->kernel_code_moves;
-	return x->token && cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+	return x->token;
+}
+
+/* A page whose blocks are relative to another vbase than the code that goes there: make them anew. */
+static bool move_page(struct cpu *cpu, const struct exit *x, const struct block *b)
+{
+	int64_t off = (int64_t)((cpu->rip & PAGE_MASK) - cpu->exit_vbase);
+	bool moved;
+
+	if (b->absolute || x->from->absolute || same_vbase(cpu, b) || off <= -VBASE_REACH || off >= VBASE_REACH)
+		return false;
+	lock_take(&cpu->vm->cc->lock);
+	moved = code_page_move(cpu->vm->cc, b->pa & PAGE_MASK, off);
+	lock_drop(&cpu->vm->cc->lock);
+	return moved;
+}
+
+static void run_divert(struct cpu *cpu, void *arg)
+{
+	uint8_t *code = exit_dispatch(cpu->vm->cc, arg);
+
+	if (code)
+		exit_divert(arg, code);
+}
+
+/* Links @x to @b, or sees to it that it does not come here for ever. */
+static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
+{
+	lock_take(&cpu->vm->cc->lock);
+	if (x->relinks < RELINKS_MAX) {
+		x->relinks++;
+		if (may_link(cpu, x, b)) {
+			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);
+			cpu->stats.links++;
+		}
+	} else if (x->from->valid && !(b->absolute && cpu->kernel_code_moves) && !code_cache_full(cpu->vm->cc)) {
+		cpu_heavy(cpu, run_divert, x);
+	}
+	lock_drop(&cpu->vm->cc->lock);
 }
 
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
@@ -385,20 +428,14 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 	uint64_t rip = cpu->rip;
 	struct block *b = next_block(cpu);
 
+	if (b && cpu->rip == rip && move_page(cpu, x, b))
+		b = next_block(cpu);
 	if (!b)
 		return 0;
 	if (!(b->mode & BLOCK_SINGLE))
 		mmu_jc_insert(cpu, cpu->rip, b);
-	if (cpu->rip == rip) {
-		lock_take(&cpu->vm->cc->lock);
-		if (x->token && ++x->relinks > RELINKS_MAX) {
-			exit_give_up(x);
-		} else if (may_link(cpu, x, b)) {
-			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);
-			cpu->stats.links++;
-		}
-		lock_drop(&cpu->vm->cc->lock);
-	}
+	if (cpu->rip == rip)
+		settle_exit(cpu, x, b);
 	return enter_block(cpu, b);
 }
 

@@ -286,9 +286,22 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 	for (unsigned k = 0; k < s->njumps; k++)
 		emit_patch_here(&t->e, s->jump[k]);
 	emit_exit_now(t, x);
-	if (x->fail) {
-		x->dispatch = t->e.p;
-		emit_guest_va(t, R14, x->target);
-		emit_dispatch(t);
-	}
+}
+
+uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
+{
+	const struct block *b = x->from;
+	struct translator t = {	/* what emit_dispatch() looks at */
+		.cc = cc, .b = (struct block *)(uintptr_t)b, .va = b->va, .absolute = b->absolute,
+		.user = b->mode & BLOCK_USER, .code32 = b->mode & BLOCK_32,
+		.e = { .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw },
+	};
+	uint8_t *code = t.e.p;
+
+	emit_guest_va(&t, R14, x->target);
+	emit_dispatch(&t);
+	if (t.e.full)
+		return NULL;
+	cc->used = (size_t)(t.e.p - cc->rw);
+	return code;
 }

@@ -505,7 +505,8 @@ struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, 
 	b->mode = mode;
 	b->absolute = t.absolute;
 	b->va = va;
-	b->off = near > -(1ll << 30) && near < 1ll << 30 ? near : (int64_t)(va & 4095);
+	if (!code_page_off(cc, pa, &b->off))
+		b->off = near > -VBASE_REACH && near < VBASE_REACH ? near : (int64_t)(va & 4095);
 	b->first_exit = cc->nexits;
 	if (!scan(&t, bytes, pa2_bytes))
 		return NULL;
