@@ -36,6 +36,7 @@ static const char help[] =
 	"      --append TEXT         Add to the kernel command line\n"
 	"      --console             Show the guest's serial console on standard error\n"
 	"      --json                Print start-up phases as JSON on standard error\n"
+	"      --dbt-stats           Print what the translator counted, on standard error\n"
 	"      --help                Print this text\n"
 	"\n"
 	"Exit status: the command's; 124 after --timeout, 125 when roux itself failed, 126\n"
@@ -110,7 +111,7 @@ static int add_env(struct run_options *r, const char *arg)
 }
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
-       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT };
+       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -131,6 +132,7 @@ static const struct option options[] = {
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
 	{ "json", no_argument, NULL, OPT_JSON },
+	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -170,6 +172,7 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;
+	case OPT_STATS: r->stats = true; return 0;
 	default: return complain(EXIT_ROUX, "see 'roux run --help'");
 	}
 }

@@ -20,7 +20,7 @@ struct run_options {
 	const char *env[RUN_ENV_MAX];
 	unsigned nenv;
 	const char *argv[RUN_ARGS_MAX];
-	bool interactive, json, console;
+	bool interactive, json, console, stats;
 	unsigned timeout_s;	/* 0: none */
 	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX];	/* strings made while parsing */
 	unsigned nowned;

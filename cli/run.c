@@ -26,6 +26,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define COUNTERS_MAX 32
+
 static volatile sig_atomic_t caught;	/* last signal to pass on */
 static volatile sig_atomic_t resized;
 static volatile sig_atomic_t commanded;	/* the command runs: a new size is news */
@@ -126,6 +128,49 @@ static void print_phases(const struct roux_machine *m, uint64_t started, uint64_
 		      (double)(ended - begin) / 1e6);
 }
 
+/* Counters of the engine when the command starts, then when it has ended. */
+struct stats {
+	uint64_t began_ns;
+	unsigned n;
+	uint64_t before[COUNTERS_MAX];
+	unsigned i;	/* of the next counter to come */
+};
+
+static void keep_counter(void *ctx, const char *name, uint64_t value)
+{
+	struct stats *s = ctx;
+
+	(void)name;
+	if (s->n < COUNTERS_MAX)
+		s->before[s->n++] = value;
+}
+
+static void print_counter(void *ctx, const char *name, uint64_t value)
+{
+	struct stats *s = ctx;
+	uint64_t before = s->i < s->n ? s->before[s->i] : 0;
+	double seconds = (double)(now_ns() - s->began_ns) / 1e9;
+
+	s->i++;
+	(void)fprintf(stderr, "%-12s %14llu %14llu %14.0f\n", name, (unsigned long long)before,
+		      (unsigned long long)(value - before), (double)(value - before) / seconds);
+}
+
+static void begin_stats(struct stats *s, struct roux_machine *m)
+{
+	*s = (struct stats){ .began_ns = now_ns() };
+	(void)roux_machine_counters(m, keep_counter, s, NULL);
+}
+
+static void end_stats(struct stats *s, struct roux_machine *m)
+{
+	struct roux_error error = { 0 };
+
+	(void)fprintf(stderr, "%-12s %14s %14s %14s\n", roux_machine_engine(m), "start-up", "command", "a second");
+	if (roux_machine_counters(m, print_counter, s, &error) < 0)
+		(void)complain(EXIT_ROUX, "%s", error.message);
+}
+
 static int exec_status(const struct roux_error *error)
 {
 	if (error->code == -ENOENT)
@@ -182,6 +227,7 @@ static int run_in(struct run_options *r, struct roux_machine *m, uint64_t deadli
 {
 	struct roux_process *p = NULL;
 	struct roux_error error = { 0 };
+	struct stats stats;
 	uint64_t started;
 	int status;
 
@@ -198,6 +244,8 @@ static int run_in(struct run_options *r, struct roux_machine *m, uint64_t deadli
 	r->exec.stderr_fd = STDERR_FILENO;
 	if (r->exec.tty)
 		(void)terminal_size(&r->exec.rows, &r->exec.cols);
+	if (r->stats)
+		begin_stats(&stats, m);
 	if (roux_exec(m, &r->exec, &p, &error) < 0)
 		return error.code == -EINTR || caught ? interrupted(r) : complain(exec_status(&error), "%s", error.message);
 	commanded = 1;
@@ -208,6 +256,8 @@ static int run_in(struct run_options *r, struct roux_machine *m, uint64_t deadli
 	terminal_restore();
 	if (r->json)
 		print_phases(m, started, now_ns());
+	if (r->stats)
+		end_stats(&stats, m);
 	roux_process_destroy(p);
 	return status;
 }
