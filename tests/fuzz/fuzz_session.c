@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The host's side of the agent protocol, and of the control protocol below it.  The
- * input begins with a byte and a length of 16 bits: how many descriptors come with a
- * control packet of the VM's process, that packet, and then what the agent says.
+ * input begins with a byte and a length of 16 bits: whether a descriptor comes with a
+ * control packet of the VM's process (1) and whether it is asked for counters (2),
+ * that packet, and then what the agent says.
  */
 #include "abi/agent.h"
 #include "api/handle.h"
@@ -36,6 +37,12 @@ static void check_exit(const struct roux_exit *how)
 		abort();
 }
 
+static void on_counter(void *ctx, const char *name, uint64_t value)
+{
+	if (strlen(name) > CONTROL_TEXT_MAX)
+		abort();
+}
+
 static void run(struct roux_machine *m, int input)
 {
 	static const char *const argv[] = { "true", NULL };
@@ -63,7 +70,7 @@ static void run(struct roux_machine *m, int input)
 }
 
 /* A machine whose VM, at the other end of @control, answers one request for a stream and ends. */
-static struct roux_machine *machine(uint8_t nfds, const uint8_t *packet, size_t len, int stream, int control[2])
+static struct roux_machine *machine(uint8_t how, const uint8_t *packet, size_t len, int stream, int control[2])
 {
 	struct roux_machine *m = calloc(1, sizeof(*m));
 
@@ -73,7 +80,7 @@ static struct roux_machine *machine(uint8_t nfds, const uint8_t *packet, size_t 
 				    .msg = malloc(sizeof(*m->msg)), .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	if (len >= 12)	/* type, value, value2 */
 		(void)control_send(control[1], (enum control_type)packet[0], (int8_t)packet[4], (int8_t)packet[8],
-				   packet + 12, len - 12, nfds & 1 ? stream : -1);
+				   packet + 12, len - 12, how & 1 ? stream : -1);
 	(void)control_send(control[1], CONTROL_CONNECTED, 1, 0, NULL, 0, stream);
 	(void)shutdown(control[1], SHUT_WR);
 	return m;
@@ -98,6 +105,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	if (len)
 		(void)send(stream[1], data + 3 + packet_len, len - 3 - packet_len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	(void)shutdown(stream[1], SHUT_WR);
+	if (len && data[0] & 2)
+		(void)roux_machine_counters(m, on_counter, NULL, NULL);
 	run(m, input);
 	if (strlen(m->tail) > CONSOLE_TAIL || strlen(m->reason) >= sizeof(m->reason))
 		abort();

@@ -71,8 +71,8 @@ static void test_sizes_have_units(void **state)
 
 static void test_options_end_at_the_image(void **state)
 {
-	assert_int_equal(parse("-it", "--cpus", "4", "--memory=2G", "debian", "ls", "-l", "--cpus", "9", NULL), 0);
-	assert_true(opt.interactive && opt.exec.tty);
+	assert_int_equal(parse("-it", "--json", "--dbt-stats", "--cpus", "4", "--memory=2G", "debian", "ls", "-l", "--cpus", "9", NULL), 0);
+	assert_true(opt.interactive && opt.exec.tty && opt.json && opt.stats && !opt.console);
 	assert_int_equal(opt.machine.cpus, 4);
 	assert_int_equal(opt.machine.memory, 2ull << 30);
 	assert_string_equal(opt.machine.image, "debian");
