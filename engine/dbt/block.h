@@ -52,6 +52,7 @@ struct exit {
 	struct exit *next_to;	/* list of exits linked to the same block */
 	uint8_t *patch;	/* rel32 in writable code memory */
 	uint8_t *token;	/* imm32 of the mapping check, or NULL */
+	bool token_negated;	/* it is added to window_private.token, not compared with it */
 	uint8_t *fail;	/* rel32 taken when the check fails, or NULL */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
