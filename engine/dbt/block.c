@@ -335,6 +335,41 @@ static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
 	       ((b->pa2 & PAGE_MASK) <= last && gpa <= (b->pa2 & PAGE_MASK) + (b_last & 4095));
 }
 
+bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct block *to)
+{
+	struct code_page *p;
+
+	if (!(x->dead & to->live_in))
+		return true;
+	p = page_get(cc, x->from->pa & PAGE_MASK, false);
+	if (p)
+		p->timid = true;
+	if (x->from->valid)
+		block_remove(cc, x->from);
+	return false;
+}
+
+bool code_page_timid(struct code_cache *cc, gpa_t pa)
+{
+	const struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
+
+	return p && p->timid;
+}
+
+/* Blocks of other pages that jump to @b and took flags to be dead there: its code is about to change. */
+static void drop_misled(struct code_cache *cc, const struct block *b)
+{
+	const struct exit *x = b->incoming;
+
+	while (x)
+		if (x->dead && (x->from->pa & PAGE_MASK) != (b->pa & PAGE_MASK)) {
+			block_remove(cc, x->from);
+			x = b->incoming;
+		} else {
+			x = x->next_to;
+		}
+}
+
 bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off)
 {
 	struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
@@ -374,6 +409,7 @@ unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
 		for (b = p ? p->blocks : NULL; b; b = next) {
 			next = *next_in(b, page);
 			if (overlaps(b, from, to)) {
+				drop_misled(cc, b);
 				block_remove(cc, b);
 				dropped++;
 			}

@@ -57,6 +57,7 @@ struct exit {
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
+	uint32_t dead;	/* arithmetic flags that @from took to be dead at the target */
 	uint8_t kind;	/* enum exit_kind */
 	uint8_t relinks;
 };
@@ -80,6 +81,7 @@ struct block {
 	bool cached, cached_elsewhere;	/* has been in a jump cache: under cached_va, under other addresses too */
 	uint64_t cached_va;
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
+	uint32_t live_in;	/* arithmetic flags that the block reads, as it finds them */
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
 	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
@@ -108,6 +110,7 @@ struct code_page {
 	struct block *blocks;
 	int64_t off;	/* of the page's first byte, as struct block.off */
 	bool has_off;
+	bool timid;	/* looking ahead from here into other pages has misled: do not */
 	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
 	struct code_page *next;
@@ -168,6 +171,13 @@ void *code_arena(struct code_cache *cc, size_t bytes);
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
 /* Has @x, which cannot stay linked to one block, go to @code unless it is linked: to exit_dispatch()'s. */
 void exit_divert(struct exit *x, uint8_t *code);
+/*
+ * True when the block that @x comes from was right about the flags that @to reads.
+ * Otherwise it is dropped, and blocks of its page will assume less.
+ */
+bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct block *to);
+/* Whether blocks of the page must not look beyond it. */
+bool code_page_timid(struct code_cache *cc, gpa_t pa);
 /* Offset that new relocatable blocks at @pa must have.  False: any. */
 bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off);
 /* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
@@ -192,7 +202,7 @@ unsigned block_guest_off(const struct block *b, uint64_t pc);
  * when it is not mapped executable.  Returns NULL when the cache is full.
  * Lock held.
  */
-struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, uint64_t va,
+struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64_t va,
 			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes);
 
 /*

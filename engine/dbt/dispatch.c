@@ -411,7 +411,9 @@ static void run_divert(struct cpu *cpu, void *arg)
 static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 {
 	lock_take(&cpu->vm->cc->lock);
-	if (x->relinks < RELINKS_MAX) {
+	if (!exit_flags_agree(cpu->vm->cc, x, b)) {
+		/* the block is gone */
+	} else if (x->relinks < RELINKS_MAX) {
 		x->relinks++;
 		if (may_link(cpu, x, b)) {
 			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);

@@ -59,7 +59,8 @@ struct exit *new_exit(struct translator *t, unsigned kind, int64_t off)
 {
 	struct exit *x = &t->cc->exits[t->cc->nexits++];
 
-	*x = (struct exit){ .from = t->b, .kind = (uint8_t)kind, .target = block_va(t, off) };
+	*x = (struct exit){ .from = t->b, .kind = (uint8_t)kind, .target = block_va(t, off),
+			    .dead = kind == EXIT_DIRECT ? FLAGS_ARITH & ~t->live[t->n] : 0 };
 	t->b->nexits++;
 	return x;
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Finding a block: which instructions it has, which registers stay free, where flags are live. */
+#include "engine/dbt/run.h"
 #include "engine/dbt/translator.h"
 
 #include "base/checked.h"
 
 #include <errno.h>
 #include <string.h>
+
+#define AHEAD_MAX 12
 
 static bool ends_block(const struct insn *in, uint32_t mode)
 {
@@ -107,18 +110,44 @@ static unsigned free_borrowable(uint16_t used)
 	return n;
 }
 
-/* Flags live before guest offset @off of the page, as far as a short look ahead tells. */
+/* The code at offset @off from the start of the block's page, to the end of its own page; NULL where unknown. */
+static const uint8_t *code_at(struct translator *t, int64_t off, size_t *ret_avail)
+{
+	uint64_t page = ((t->va & PAGE_MASK) + (uint64_t)off) & PAGE_MASK;
+	struct translation tr;
+	uint32_t error;
+
+	*ret_avail = PAGE_SIZE - ((uint64_t)off & ~PAGE_MASK);
+	if (off >= 0 && off < (int64_t)PAGE_SIZE)
+		return t->page + off;
+	if (t->code32 || t->timid)
+		return NULL;
+	if (t->other_va != page || !t->other) {
+		t->other_va = page;
+		t->other = mmu_walk(t->cpu, page, ACCESS_EXEC | ACCESS_PROBE, t->user, &tr, &error) == 0 ? tr.host : NULL;
+	}
+	return t->other ? t->other + ((uint64_t)off & ~PAGE_MASK) : NULL;
+}
+
+/*
+ * Flags live before the code at offset @off from the start of the block's page,
+ * as far as a short look ahead tells.  What it sees in the block's page is noted in
+ * block.ahead; what it sees in others is checked when the exit is linked
+ * (exit.dead), which is before anything can rely on it twice.
+ */
 static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 {
 	uint32_t live = 0, open = FLAGS_ARITH;
 
-	for (unsigned i = 0; i < 8 && open; i++) {
+	for (unsigned i = 0; i < AHEAD_MAX && open; i++) {
+		size_t avail;
+		const uint8_t *code = code_at(t, off, &avail);
 		struct insn in;
 
-		if (off < 0 || off >= (int64_t)PAGE_SIZE ||
-		    insn_decode(t->page + off, (size_t)((int64_t)PAGE_SIZE - off), !t->code32, &in) < 0)
+		if (!code || insn_decode(code, avail, !t->code32, &in) < 0)
 			return live | open;
-		t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
+		if (off >= 0 && off < (int64_t)PAGE_SIZE)
+			t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
 		live |= in.flags_read & open;
 		open &= ~in.flags_killed;
 		off += in.len;
@@ -175,10 +204,11 @@ void flow_flags(struct translator *t)
 		const struct insn *in = &t->insn[i];
 
 		live = (live & ~in->flags_killed) | in->flags_read;
-		if (is_helper(in, t->b->mode))
-			live = FLAGS_ARITH;
+		if (is_helper(in, t->b->mode) && in->flags_killed != FLAGS_ARITH)
+			live = FLAGS_ARITH;	/* what the interpreter reads is its own business; not POPF, IRET */
 		t->live[i] = live;
 	}
+	t->b->live_in = live;
 }
 
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)

@@ -478,7 +478,7 @@ static bool fits_simm32(uint64_t va)
 	return (int64_t)va == (int32_t)(int64_t)va && (int64_t)(va + 0x10000) == (int32_t)(int64_t)(va + 0x10000);
 }
 
-struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, uint64_t va,
+struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64_t va,
 			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes)
 {
 	static struct translator t;	/* guarded by cc->lock; large */
@@ -492,6 +492,9 @@ struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, 
 	t.b = b;
 	t.va = va;
 	t.page = bytes - (pa & 4095);
+	t.cpu = cpu;
+	t.other = NULL;
+	t.timid = code_page_timid(cc, pa);
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;
 	t.absolute = !t.user && fits_simm32(va);

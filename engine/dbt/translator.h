@@ -72,6 +72,10 @@ struct translator {
 	bool user, absolute, code32;
 	bool smp;	/* more than one vCPU */
 	const uint8_t *page;	/* host bytes of the guest page */
+	struct cpu *cpu;
+	uint64_t other_va;	/* another page that was looked at last, and its host bytes or NULL */
+	const uint8_t *other;
+	bool timid;	/* do not look beyond the page */
 	uint32_t tsc_plain;	/* TSC offset is zero: RDTSC as it is */
 
 	/* group in force: base register, how far it has moved since the check */
@@ -98,7 +102,7 @@ static inline uint32_t tlb_field(const struct translator *t, size_t field)
 /* --- scan.c --- */
 /* Decodes until control flow, page end or a limit.  False: nothing decodable here. */
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes);
-/* Fills t->live[]. */
+/* Fills t->live[] and block.live_in. */
 void flow_flags(struct translator *t);
 /* True when dbt_exit() interprets the instruction. */
 bool is_helper(const struct insn *in, uint32_t mode);
