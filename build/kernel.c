@@ -107,6 +107,8 @@ static int write_entry(struct archive *a, const char *path, const char *deb, str
 		return err_set(err, -errno, "cannot write %s: %s", path, strerror(errno));
 	if (archive_read_data_into_fd(a, fd) != ARCHIVE_OK)
 		r = archive_err(err, a, deb);
+	else if ((r = file_seal(fd)) < 0)
+		err_set(err, r, "cannot finish %s: %s", path, strerror(-r));
 	close(fd);
 	return r;
 }
@@ -362,6 +364,7 @@ static int fetch_deb(bool refresh, const char *dir, struct err *err)
 static int use_folder(const char *base, const char *id, struct kernel_package *ret_kernel, struct err *err)
 {
 	char path[PATH_MAX], *text;
+	struct stat st;
 	size_t len;
 	int r = file_path(ret_kernel->vmlinuz, err, base, "/", id, "/vmlinuz", NULL);
 
@@ -375,7 +378,8 @@ static int use_folder(const char *base, const char *id, struct kernel_package *r
 		return r;
 	memcpy(ret_kernel->release, text, len + 1);
 	free(text);
-	if (strlen(id) >= sizeof(ret_kernel->id) || access(ret_kernel->vmlinuz, R_OK) < 0)
+	if (strlen(id) >= sizeof(ret_kernel->id) || stat(ret_kernel->vmlinuz, &st) < 0 || !file_is_sealed(&st) ||
+	    access(ret_kernel->modules, R_OK) < 0)
 		return -ENOENT;
 	memcpy(ret_kernel->id, id, strlen(id) + 1);
 	return 0;
@@ -412,6 +416,7 @@ static int sync_all(const char *dir)
 static int fetch(bool refresh, const char *base, const char *temp, struct err *err)
 {
 	char deb[PATH_MAX], id[256], tree[PATH_MAX], path[PATH_MAX], release[128];
+	struct kernel_package there;
 	int r = fetch_deb(refresh, temp, err);
 
 	if (r == 0)
@@ -431,9 +436,12 @@ static int fetch(bool refresh, const char *base, const char *temp, struct err *e
 	if (r < 0)
 		return r;
 	r = sync_all(tree);
-	/* There already: the newest is what we have. */
-	if (r == 0 && rename(tree, path) < 0 && errno != ENOTEMPTY && errno != EEXIST)
-		r = -errno;
+	/* There already: the newest is what we have, or it is damaged. */
+	if (r == 0 && use_folder(base, id, &there, NULL) < 0) {
+		r = file_remove_tree(AT_FDCWD, path);
+		if (r == 0 && rename(tree, path) < 0)
+			r = -errno;
+	}
 	if (r < 0)
 		return err_set(err, r, "cannot store the kernel in %s: %s", base, strerror(-r));
 	r = file_path(path, err, base, "/current", NULL);

@@ -222,12 +222,38 @@ static void test_missing_program_is_reported(void **state)
 	assert_non_null(strstr(err.msg, "no-such-program"));
 }
 
+static void test_a_write_breaks_the_seal_of_a_file(void **state)
+{
+	struct stat st;
+	int fd;
+
+	assert_int_equal(file_write_sealed(path, "derived", 7, 0644, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_true(file_is_sealed(&st));
+	assert_int_equal(truncate(path, 3), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_false(file_is_sealed(&st));
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(file_seal(fd), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_true(file_is_sealed(&st));
+	assert_int_equal(pwrite(fd, "x", 1, 0), 1);	/* the size stays */
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_false(file_is_sealed(&st));
+	close(fd);
+	assert_int_equal(file_write_atomic(path, "plain", 5, 0644, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_false(file_is_sealed(&st));
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_write_replaces_the_whole_file),
+	T(test_a_write_breaks_the_seal_of_a_file),
 		T(test_aborted_write_leaves_the_old_file),
 		T(test_write_killed_halfway_leaves_the_old_file),
 		T(test_write_into_a_missing_folder_says_so),
