@@ -194,6 +194,7 @@ struct apt {
 	char lists[PATH_MAX + 32], cache[PATH_MAX + 32];
 	char why[128];	/* the complaint of an update that failed, "" otherwise */
 	bool own;
+	const volatile int *cancel;
 };
 
 #define APT_ARGS_MAX 24
@@ -221,7 +222,7 @@ static int run_apt(const struct apt *apt, const char *tool, const char *cwd,
 	for (; *args && n + 1 < APT_ARGS_MAX; args++)
 		argv[n++] = *args;
 	argv[n] = NULL;
-	r = process_run(argv, cwd, apt_env, OUTPUT_MAX, ret, err);
+	r = process_run(argv, cwd, apt_env, OUTPUT_MAX, apt->cancel, ret, err);
 	if (r == -ENOENT)
 		return err_set(err, r, "no default kernel: this host has no %s to fetch Debian's; "
 			       "name a kernel with --kernel", tool);
@@ -348,9 +349,9 @@ static int find_deb(const char *dir, char ret_path[PATH_MAX], char ret_id[256], 
 	return r;
 }
 
-static int fetch_deb(bool refresh, const char *dir, struct err *err)
+static int fetch_deb(bool refresh, const volatile int *cancel, const char *dir, struct err *err)
 {
-	struct apt apt = { .own = false };
+	struct apt apt = { .own = false, .cancel = cancel };
 	int r = refresh ? -EHOSTUNREACH : download(&apt, dir, err);
 
 	if (r != -EHOSTUNREACH)
@@ -413,11 +414,11 @@ static int sync_all(const char *dir)
 }
 
 /* Fetches into @temp and moves the result to its place. */
-static int fetch(bool refresh, const char *base, const char *temp, struct err *err)
+static int fetch(bool refresh, const volatile int *cancel, const char *base, const char *temp, struct err *err)
 {
 	char deb[PATH_MAX], id[256], tree[PATH_MAX], path[PATH_MAX], release[128];
 	struct kernel_package there;
-	int r = fetch_deb(refresh, temp, err);
+	int r = fetch_deb(refresh, cancel, temp, err);
 
 	if (r == 0)
 		r = find_deb(temp, deb, id, err);
@@ -448,7 +449,8 @@ static int fetch(bool refresh, const char *base, const char *temp, struct err *e
 	return r < 0 ? r : file_write_atomic(path, id, strlen(id), 0644, err);
 }
 
-static int fetch_locked(bool refresh, const char *base, struct kernel_package *ret_kernel, struct err *err)
+static int fetch_locked(bool refresh, const volatile int *cancel, const char *base,
+			struct kernel_package *ret_kernel, struct err *err)
 {
 	char temp[PATH_MAX], lock_path[PATH_MAX];
 	int lock, r = file_path(lock_path, err, base, "/lock", NULL);
@@ -468,7 +470,7 @@ static int fetch_locked(bool refresh, const char *base, struct kernel_package *r
 		if (r == 0)
 			r = file_mkdirs(temp, 0700, err);
 		if (r == 0)
-			r = fetch(refresh, base, temp, err);
+			r = fetch(refresh, cancel, base, temp, err);
 		(void)file_remove_tree(AT_FDCWD, temp);
 		if (r == 0)
 			r = use_current(base, ret_kernel, err);
@@ -477,7 +479,8 @@ static int fetch_locked(bool refresh, const char *base, struct kernel_package *r
 	return r;
 }
 
-int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct err *err)
+int kernel_package_get(bool refresh, const volatile int *cancel, struct kernel_package *ret_kernel,
+		       struct err *err)
 {
 	char base[PATH_MAX];
 	int r = file_cache_dir("kernels/debian-cloud-amd64", base, err);
@@ -485,5 +488,5 @@ int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct e
 	if (r < 0)
 		return r;
 	r = refresh ? -ENOENT : use_current(base, ret_kernel, err);
-	return r == -ENOENT ? fetch_locked(refresh, base, ret_kernel, err) : r;
+	return r == -ENOENT ? fetch_locked(refresh, cancel, base, ret_kernel, err) : r;
 }
