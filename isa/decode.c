@@ -384,6 +384,8 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 		in->gpr_written |= 1u << 8 | 1u << 0;
 	} else if (legacy && in->map == 1 && in->opcode == 0x0d && !in->mem) {
 		in->op = INSN_COPY;	/* PREFETCHW of a register: #UD or not is the processor's choice */
+	} else if (zi->meta.category == ZYDIS_CATEGORY_PREFETCH && !legacy) {
+		in->op = INSN_UD;	/* of Knights processors only */
 	} else if (zi->meta.category == ZYDIS_CATEGORY_PREFETCH || zi->meta.category == ZYDIS_CATEGORY_PREFETCHWT1) {
 		in->op = INSN_NOP;
 	} else if (zi->meta.category == ZYDIS_CATEGORY_AMX_TILE || zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER ||

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #define ARENA_BYTES (512ull << 20)
+#define MOVES_MAX 8
 
 static void *reserve(size_t bytes)
 {
@@ -165,13 +166,6 @@ static struct code_page *page_get(struct code_cache *cc, gpa_t page, bool make)
 	return p;
 }
 
-static uint64_t line_mask(gpa_t first, gpa_t last)
-{
-	unsigned a = (unsigned)(first & 4095) / 64, b = (unsigned)(last & 4095) / 64;
-
-	return (~0ull << a) & (~0ull >> (63 - b));
-}
-
 static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t first, gpa_t last, bool second)
 {
 	struct code_page *p = page_get(cc, page, true);
@@ -179,11 +173,15 @@ static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t f
 
 	if (!p)
 		return false;
-	p->lines |= line_mask(first, last);
+	p->lines |= line_mask(first, last) | (second ? 0 : b->ahead);
 	if (second) {
 		b->page2_next = p->blocks;
 	} else {
 		b->page_next = p->blocks;
+		if (!b->absolute && !p->has_off) {
+			p->off = b->off - (int64_t)(b->pa & ~PAGE_MASK);
+			p->has_off = true;
+		}
 	}
 	p->blocks = b;
 	if (i != ~0ull)
@@ -248,10 +246,12 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t
 		__atomic_store_n((uint32_t *)(void *)x->token, token, __ATOMIC_RELEASE);
 }
 
-void exit_give_up(struct exit *x)
+void exit_divert(struct exit *x, uint8_t *code)
 {
 	if (x->fail)
-		store_rel32(x->fail, x->dispatch);
+		store_rel32(x->fail, code);
+	else if (!x->to)
+		store_rel32(x->patch, code);
 }
 
 static void exit_unlink(struct exit *x)
@@ -328,10 +328,35 @@ static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
 	gpa_t page_end = (b->pa | (PAGE_SIZE - 1));
 	gpa_t b_last = b->pa + b->len - 1;
 
+	if (b->pa2 == ~0ull && b->ahead & line_mask(gpa, last))
+		return true;
 	if (b->pa2 == ~0ull)
 		return b->pa <= last && gpa <= b_last;
 	return (b->pa <= last && gpa <= page_end) ||
 	       ((b->pa2 & PAGE_MASK) <= last && gpa <= (b->pa2 & PAGE_MASK) + (b_last & 4095));
+}
+
+bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off)
+{
+	struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
+
+	if (!p || !p->has_off)
+		return false;
+	*ret_off = p->off + (int64_t)(pa & ~PAGE_MASK);
+	return true;
+}
+
+bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off)
+{
+	struct code_page *p = page_get(cc, page, false);
+
+	if (!p || p->moves == MOVES_MAX)
+		return false;
+	p->moves++;
+	p->off = off;
+	while (p->blocks)
+		block_remove(cc, p->blocks);
+	return true;
 }
 
 unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)

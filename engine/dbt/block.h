@@ -40,10 +40,11 @@ enum {
 	BLOCK_NO_FPU = 4,	/* CR0.TS or EM: FPU instructions raise #NM */
 	BLOCK_SINGLE = 8,	/* one instruction, no merged look-ups */
 	BLOCK_SLOW = 16,	/* one instruction whose operand is at cpu.slow_host */
-	BLOCK_MODES = 32,
+	BLOCK_PLAIN = 32,	/* a loop for one round: look-ups where the operands are */
 };
 
-#define BLOCK_INSNS_MAX 32
+#define VBASE_REACH (1ll << 30)	/* how far from vbase a block may be */
+#define BLOCK_INSNS_MAX 64
 
 struct exit {
 	struct block *from;
@@ -52,7 +53,6 @@ struct exit {
 	uint8_t *patch;	/* rel32 in writable code memory */
 	uint8_t *token;	/* imm32 of the mapping check, or NULL */
 	uint8_t *fail;	/* rel32 taken when the check fails, or NULL */
-	uint8_t *dispatch;	/* the jump through the jump cache, used by exits that change target often */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
@@ -77,7 +77,9 @@ struct block {
 	uint16_t ninsns;
 	bool absolute, valid;
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
-	int8_t borrow[2];	/* registers used as scratch for R14, R15, or -1 */
+	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
+	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
+	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
 	uint8_t *code;	/* executable address */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
@@ -86,10 +88,24 @@ struct block {
 	struct block *hash_next, *page_next, *page2_next;
 };
 
-/* Blocks of one guest page. */
+/* Bits of the 64-byte lines that bytes @first to @last, of one page, lie in. */
+static inline uint64_t line_mask(gpa_t first, gpa_t last)
+{
+	unsigned a = (unsigned)(first & 4095) / 64, b = (unsigned)(last & 4095) / 64;
+
+	return (~0ull << a) & (~0ull >> (63 - b));
+}
+
+/*
+ * Blocks of one guest page.  All its relocatable blocks are relative to the same
+ * vbase: jumps between them can be linked whatever that is at the moment.
+ */
 struct code_page {
 	gpa_t page;
 	struct block *blocks;
+	int64_t off;	/* of the page's first byte, as struct block.off */
+	bool has_off;
+	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
 	struct code_page *next;
 };
@@ -147,8 +163,12 @@ void block_insert(struct code_cache *cc, struct block *b);
 void *code_arena(struct code_cache *cc, size_t bytes);
 /* Makes @x jump straight to @to; @token is checked first where the exit has a check. */
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
-/* Gives up linking @x: its failing check from now on goes through the jump cache. */
-void exit_give_up(struct exit *x);
+/* Has @x, which cannot stay linked to one block, go to @code unless it is linked: to exit_dispatch()'s. */
+void exit_divert(struct exit *x, uint8_t *code);
+/* Offset that new relocatable blocks at @pa must have.  False: any. */
+bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off);
+/* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
+bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off);
 void block_unlink_incoming(struct code_cache *cc, struct block *b);
 /* Drops all blocks that touch guest bytes [@gpa, @gpa + @len).  Returns how many. */
 unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len);
@@ -171,5 +191,11 @@ unsigned block_guest_off(const struct block *b, uint64_t pc);
  */
 struct block *translate(struct code_cache *cc, const struct cpu *cpu, gpa_t pa, uint64_t va,
 			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes);
+
+/*
+ * Makes code that goes to the target of @x through the jump cache.  Writable
+ * address, or NULL when the cache is full.  Lock held.
+ */
+uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x);
 
 #endif /* ENGINE_DBT_BLOCK_H */

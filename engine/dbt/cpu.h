@@ -15,7 +15,7 @@
  * Registers while translated code runs: guest GPRs are in the host registers of
  * the same name except R14 and R15, whose home is gpr[14] and gpr[15]; host R14
  * and R15 are scratch.  A block that names R14 or R15 borrows other registers
- * instead (see translate.c).  Guest arithmetic flags are in host EFLAGS; DF and
+ * instead (see scan.c).  Guest arithmetic flags are in host EFLAGS; DF and
  * the system flags are in the block, host DF is always clear.  Vector and x87
  * state is in the host registers.
  */
@@ -92,7 +92,7 @@ struct cpu {
 	uint64_t flags;	/* arithmetic flags while outside translated code */
 	uint64_t s14, s15;	/* host R14 and R15 at a thunk */
 	uint64_t vbase;	/* guest address that relocatable code is relative to */
-	uint64_t spill[2];	/* registers borrowed in place of R14 and R15 */
+	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
 	uint64_t host_rsp;
@@ -117,6 +117,7 @@ struct cpu {
 	uint8_t direction;	/* RFLAGS.DF */
 	uint8_t cpl;
 	uint8_t in_code;	/* inside translated code, for signal handlers */
+	_Atomic uint32_t strips;	/* odd: translated code holds look-ups for writing across rounds of a loop */
 	uint64_t gs_window;	/* GS base now in force */
 	uint64_t self;	/* host address of this struct in window 0 */
 	uint64_t xsave_area;	/* guest vector state while C code may use it */

@@ -36,12 +36,13 @@ void cpu_update_mode(struct cpu *cpu)
 
 void cpu_canonicalize(struct cpu *cpu, const struct block *b)
 {
-	for (unsigned k = 0; k < 2; k++) {
-		if (b->borrow[k] < 0)
-			continue;
-		cpu->gpr[R14 + k] = k ? cpu->s15 : cpu->s14;
-		cpu->gpr[b->borrow[k]] = cpu->spill[k];
-	}
+	if (b->at_home & 1u << R14)
+		cpu->gpr[R14] = cpu->s14;
+	if (b->at_home & 1u << R15)
+		cpu->gpr[R15] = cpu->s15;
+	for (unsigned r = RAX; r <= R13; r++)
+		if (b->borrowed & 1u << r)
+			cpu->gpr[r] = cpu->spill[r];
 }
 
 static uint64_t block_rip(const struct cpu *cpu, const struct block *b, unsigned off)
@@ -118,6 +119,24 @@ static void run_translate(struct cpu *cpu, void *arg)
 	cpu->stats.blocks++;
 }
 
+/* Until the loop that @cpu is in now, if any, has given up its look-ups for writing (see loop.c). */
+static void wait_for_strip(struct cpu *cpu)
+{
+	uint32_t now = atomic_load(&cpu->strips);
+
+	while (now & 1 && atomic_load(&cpu->strips) == now) {
+		atomic_store(&cpu->exit_request, 1);
+		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
+	}
+}
+
+/* Translated code was left in the middle of a block for good: it holds no look-ups any more. */
+static void end_strip(struct cpu *cpu)
+{
+	if (atomic_load_explicit(&cpu->strips, memory_order_relaxed) & 1)
+		atomic_fetch_add(&cpu->strips, 1);
+}
+
 /* From now on writes to the page are noticed, on every vCPU. */
 static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 {
@@ -133,6 +152,10 @@ static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 	atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_WRITE_CACHED);
 	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
 		mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK);
+	atomic_thread_fence(memory_order_seq_cst);
+	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
+		if (cpu->vm->cpu[k] != cpu)
+			wait_for_strip(cpu->vm->cpu[k]);
 }
 
 static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
@@ -320,6 +343,14 @@ uint64_t dispatch_single(struct cpu *cpu)
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
 
+/* The loop at cpu->rip, for one round. */
+static uint64_t dispatch_plain(struct cpu *cpu)
+{
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN);
+
+	return b ? enter_block(cpu, b) : dispatch(cpu);
+}
+
 uint64_t dispatch_slow(struct cpu *cpu)
 {
 	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW);
@@ -331,6 +362,11 @@ uint64_t dispatch_slow(struct cpu *cpu)
 
 #define RELINKS_MAX 16
 
+static bool same_vbase(const struct cpu *cpu, const struct block *b)
+{
+	return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+}
+
 /*
  * Decides whether exit @x may from now on jump straight to @b, which is what
  * cpu->rip leads to at this moment.
@@ -339,14 +375,52 @@ static bool may_link(const struct cpu *cpu, const struct exit *x, const struct b
 {
 	const struct block *from = x->from;
 
-	if (!from->valid || !b->valid || b->mode != from->mode || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
-	    b->pa2 != ~0ull || b->absolute != from->absolute)
+	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
+	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
 		return false;
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK) && !x->token)
-		return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+		return true;
 	if (b->absolute)	/* another page: only where CR3 does not matter */
 		return cpu->rip >> 63 && !cpu->kernel_code_moves;
-	return x->token && cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
+	return x->token;
+}
+
+/* A page whose blocks are relative to another vbase than the code that goes there: make them anew. */
+static bool move_page(struct cpu *cpu, const struct exit *x, const struct block *b)
+{
+	int64_t off = (int64_t)((cpu->rip & PAGE_MASK) - cpu->exit_vbase);
+	bool moved;
+
+	if (b->absolute || x->from->absolute || same_vbase(cpu, b) || off <= -VBASE_REACH || off >= VBASE_REACH)
+		return false;
+	lock_take(&cpu->vm->cc->lock);
+	moved = code_page_move(cpu->vm->cc, b->pa & PAGE_MASK, off);
+	lock_drop(&cpu->vm->cc->lock);
+	return moved;
+}
+
+static void run_divert(struct cpu *cpu, void *arg)
+{
+	uint8_t *code = exit_dispatch(cpu->vm->cc, arg);
+
+	if (code)
+		exit_divert(arg, code);
+}
+
+/* Links @x to @b, or sees to it that it does not come here for ever. */
+static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
+{
+	lock_take(&cpu->vm->cc->lock);
+	if (x->relinks < RELINKS_MAX) {
+		x->relinks++;
+		if (may_link(cpu, x, b)) {
+			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);
+			cpu->stats.links++;
+		}
+	} else if (x->from->valid && !(b->absolute && cpu->kernel_code_moves) && !code_cache_full(cpu->vm->cc)) {
+		cpu_heavy(cpu, run_divert, x);
+	}
+	lock_drop(&cpu->vm->cc->lock);
 }
 
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
@@ -354,20 +428,14 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 	uint64_t rip = cpu->rip;
 	struct block *b = next_block(cpu);
 
+	if (b && cpu->rip == rip && move_page(cpu, x, b))
+		b = next_block(cpu);
 	if (!b)
 		return 0;
 	if (!(b->mode & BLOCK_SINGLE))
 		mmu_jc_insert(cpu, cpu->rip, b);
-	if (cpu->rip == rip) {
-		lock_take(&cpu->vm->cc->lock);
-		if (x->token && ++x->relinks > RELINKS_MAX) {
-			exit_give_up(x);
-		} else if (may_link(cpu, x, b)) {
-			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);
-			cpu->stats.links++;
-		}
-		lock_drop(&cpu->vm->cc->lock);
-	}
+	if (cpu->rip == rip)
+		settle_exit(cpu, x, b);
 	return enter_block(cpu, b);
 }
 
@@ -441,13 +509,16 @@ uint64_t dbt_miss(struct cpu *cpu)
 	if (r == FILL_OK && (ea & 4095) + site.size <= PAGE_SIZE)
 		return cpu->miss_data + (uint64_t)(int64_t)site.retry;
 
+	end_strip(cpu);
 	b = block_of_pc(cpu->vm->cc, cpu->miss_data);
 	cpu_canonicalize(cpu, b);
 	cpu->rip = block_rip(cpu, b, block_guest_off(b, site_pc(cpu->miss_data, &site)));
 	if (site.flags_saved)
 		take_saved_flags(cpu);
-	if (site.group)
+	if (site.instead == MISS_GROUP)
 		return dispatch_single(cpu);
+	if (site.instead == MISS_LOOP)
+		return dispatch_plain(cpu);
 	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
 	if (r == FILL_FAULT && vector == VEC_PF && !site.careful) {
 		cpu->stepping = false;
@@ -464,6 +535,7 @@ uint64_t dbt_fault(struct cpu *cpu)
 	const struct block *b = block_of_pc(cpu->vm->cc, cpu->fault.pc);
 
 	tidy_flags(cpu);
+	end_strip(cpu);
 	if (!b) {
 		cpu->fatal = "the translator itself faulted (please report this)";
 		cpu->leave = LEAVE_ERROR;

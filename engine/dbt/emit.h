@@ -116,6 +116,16 @@ static inline void emit_lea(struct emit *e, unsigned reg, unsigned base, unsigne
 	emit_op_mem(e, true, 0x8d, reg, base, index, scale, disp);
 }
 
+/* lea reg, [index << scale + disp] without base; 64-bit when @w. */
+static inline void emit_lea_index(struct emit *e, bool w, unsigned reg, unsigned index, unsigned scale, int32_t disp)
+{
+	emit_rex(e, w, reg, index, 0);
+	emit_u8(e, 0x8d);
+	emit_u8(e, (reg & 7) << 3 | 4);
+	emit_u8(e, scale << 6 | (index & 7) << 3 | 5);
+	emit_u32(e, (uint32_t)disp);
+}
+
 /* op reg, gs:[disp32] without base. */
 static inline void emit_gs_abs(struct emit *e, bool w, unsigned op, unsigned reg, uint32_t off)
 {
@@ -281,6 +291,21 @@ static inline void emit_alu_imm(struct emit *e, bool w, unsigned ext, unsigned r
 }
 
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
+/* Starts the next instruction at a multiple of @to, a power of two. */
+static inline void emit_align(struct emit *e, unsigned to)
+{
+	static const uint8_t nop[8][8] = {	/* SDM vol. 2, NOP: recommended sequences */
+		{ 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0 }, { 0x0f, 0x1f, 0x40, 0 },
+		{ 0x0f, 0x1f, 0x44, 0, 0 }, { 0x66, 0x0f, 0x1f, 0x44, 0, 0 }, { 0x0f, 0x1f, 0x80, 0, 0, 0, 0 },
+	};
+
+	for (unsigned left = (unsigned)(0 - emit_pc(e)) & (to - 1), n; left; left -= n) {
+		n = left < 7 ? left : 7;
+		for (unsigned k = 0; k < n; k++)
+			emit_u8(e, nop[n][k]);
+	}
+}
+
 enum { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS };
 
 #endif /* ENGINE_DBT_EMIT_H */

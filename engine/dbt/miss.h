@@ -5,11 +5,18 @@
 
 #include <stdint.h>
 
+/* What runs when a look-up cannot succeed. */
+enum miss_instead {
+	MISS_SLOW,	/* the instruction, by a slow access: the look-up was for it alone */
+	MISS_GROUP,	/* the instruction in a block of its own: the look-up covered others too */
+	MISS_LOOP,	/* the block without the loop's look-ups */
+};
+
 struct miss_site {
 	int32_t retry;	/* host address to go to once the entry is there, relative to this struct */
 	uint16_t size;	/* bytes from the address looked up */
 	uint8_t rw;	/* MEM_READ, MEM_WRITE or both */
-	uint8_t group;	/* covers several accesses: on failure run the instruction alone */
+	uint8_t instead;	/* enum miss_instead */
 	uint8_t s0;	/* register that holds the address */
 	uint8_t user;	/* privilege of the access */
 	uint8_t flags_saved;	/* guest flags are in cpu.tmp[3] as LAHF and SETO left them */

@@ -229,11 +229,47 @@ static bool is_branch(const struct item *item, uint64_t rip)
 	       in.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
 }
 
+static bool any_changed(const struct item *item, const uint8_t *now, unsigned off, unsigned n)
+{
+	return memcmp(item->code + off, now + off, n) != 0;
+}
+
+/*
+ * Items that rewrote themselves into what the generator never makes because
+ * CAVEATS.md excepts it: flags that the code as translated could not read, and
+ * segments other than flat ones in 32-bit code.
+ */
+static bool rewrote_itself_into_exception(const struct item *item)
+{
+	const uint8_t *now = native_page(CODE_PAGE) + item->off;
+
+	for (unsigned off = 0; off < item->len;) {
+		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+		ZydisDecodedInstruction in;
+
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(item->code32), now + off, item->len - off, &in, ops))) {
+			off++;
+			continue;
+		}
+		for (unsigned i = 0; i < in.operand_count && any_changed(item, now, off, in.length); i++)
+			if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && item->code32 &&
+			    ops[i].mem.segment != ZYDIS_REGISTER_DS && ops[i].mem.segment != ZYDIS_REGISTER_SS &&
+			    ops[i].mem.segment != ZYDIS_REGISTER_ES)
+				return true;
+		if (any_changed(item, now, off, in.length) && in.cpu_flags && in.cpu_flags->tested & ARITH)
+			return true;
+		off += in.length;
+	}
+	return false;
+}
+
 unsigned compare(const struct item *item, const struct outcome *native, const struct outcome *guest, FILE *out)
 {
 	struct report r = { .out = out };
 
 	if (beyond_limit(item, native, guest) || (native->vector == VEC_GP && is_branch(item, native->regs.rip)))
+		return 0;
+	if (rewrote_itself_into_exception(item))
 		return 0;
 	compare_exception(&r, native, guest);
 	if (guest->vector < 0)

@@ -843,6 +843,71 @@ static void short_loop(struct gen *g)
 	}
 }
 
+/* add, sub, lea or inc of a 64-bit register. */
+static void walk(struct gen *g, unsigned reg, int step)
+{
+	struct draft d = { 0 };
+
+	put_rexw(g, &d, 0, reg);
+	if (step == 1 || step == -1) {
+		put8(&d, 0xff), put8(&d, (step == 1 ? 0xc0 : 0xc8) | (reg & 7));
+	} else if (rng_chance(&g->r, 50)) {
+		put8(&d, 0x83), put8(&d, 0xc0 | (reg & 7)), put8(&d, (uint8_t)step);
+	} else {
+		put8(&d, 0x83), put8(&d, 0xe8 | (reg & 7)), put8(&d, (uint8_t)-step);
+	}
+	add_draft(g, &d);
+}
+
+/* Accesses that move through pages by even steps, as compilers make of loops over arrays. */
+static void walking_loop(struct gen *g)
+{
+	static const int steps[] = { 1, 2, 4, 8, 16, 24, 32, 64, 100 };
+	static const uint8_t ops[] = { 0x8b, 0x89, 0x03, 0x01, 0x33, 0x29, 0x3b, 0x87 };
+	unsigned count = data_reg(g), index = data_reg(g), n = 1 + rng_below(&g->r, 5), before;
+	bool by_index = rng_chance(&g->r, 40) && index != count && index != RSP, twice = rng_chance(&g->r, 50);
+	unsigned first = any_of(g, g->pointers), second = any_of(g, g->pointers);
+	int step = steps[rng_below(&g->r, ARRAY_SIZE(steps))] * (rng_chance(&g->r, 30) ? -1 : 1);
+	uint16_t locked = g->locked, moving = (uint16_t)(1u << first | (twice ? 1u << second : 0));
+	struct draft d = { 0 };
+
+	if (g->code32 || !g->pointers || count == RSP || g->locked & (1u << count | 1u << index | moving) || g->depth > 0)
+		return;
+	mov_imm(g, count, 1 + rng_below(&g->r, rng_chance(&g->r, 30) ? 500 : 12));
+	if (by_index)
+		mov_imm(g, index, 0);
+	before = g->item->len;
+	g->locked |= (uint16_t)(1u << count | (by_index ? 1u << index : 0) | moving);
+	for (unsigned k = 0; k < n; k++) {
+		unsigned base = rng_chance(&g->r, 50) ? first : rng_chance(&g->r, 80) ? second : RSP;
+		struct place p = place_of(g, (int)base, by_index && rng_chance(&g->r, 70) ? (int)index : -1, 0,
+					  rng_range(&g->r, -8, 64));
+		unsigned size = any_size(g), op = ops[rng_below(&g->r, ARRAY_SIZE(ops))], reg = data_reg(g);
+
+		if (by_index && k == n / 2)
+			walk(g, index, step);
+		if (rng_chance(&g->r, 15))
+			random_insn(g);
+		else if (rng_chance(&g->r, 30))
+			mem_op(g, p, 4, 0x0f, rng_chance(&g->r, 50) ? 0x10 : 0x11, rng_below(&g->r, 8));
+		else
+			mem_op(g, p, size, 0, size == 1 ? op & ~1u : op, reg);
+	}
+	if (!by_index) {
+		walk(g, first, step);
+		if (twice && second != first)
+			walk(g, second, rng_chance(&g->r, 50) ? step : 8);
+	}
+	g->locked = locked;
+	put_rexw(g, &d, 0, count);
+	put8(&d, 0xff), put8(&d, 0xc8 | (count & 7));	/* dec */
+	put8(&d, 0x0f), put8(&d, 0x85);	/* jnz */
+	put32(&d, (uint32_t)-(int32_t)(g->item->len - before + d.len + 4));
+	add_draft(g, &d);
+	if (!by_index)	/* they may lead anywhere now */
+		g->pointers &= (uint16_t)~moving;
+}
+
 /* call f; jmp over; f: ...; ret; over: */
 static void call_ret(struct gen *g)
 {
@@ -1061,6 +1126,8 @@ static void step(struct gen *g)
 		string_op(g);
 	else if (kind < 83 && g->depth < 2)
 		forward_jump(g);
+	else if (kind < 85)
+		walking_loop(g);
 	else if (kind < 87)
 		short_loop(g);
 	else if (kind < 89)

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ways out of a block, and the stubs behind it. */
+#include "engine/dbt/translator.h"
+
+#include <string.h>
+
+_Static_assert(sizeof(struct jc_entry) == 32, "the look-up scales by 32");
+
+/* ------------------------------------------------------- borrowed registers */
+
+void enter_state(struct translator *t)
+{
+	for (unsigned r = RAX; r <= R13; r++)
+		if (t->b->borrowed & 1u << r)
+			emit_gs_store(&t->e, GS(spill) + 8 * r, r);
+	for (unsigned r = R14; r <= R15; r++)
+		if (t->b->at_home & 1u << r)
+			emit_gs_load(&t->e, r, GS(gpr) + 8 * r);
+}
+
+static void save_home(struct translator *t)
+{
+	for (unsigned r = R14; r <= R15; r++)
+		if (t->b->at_home & t->written & 1u << r)
+			emit_gs_store(&t->e, GS(gpr) + 8 * r, r);
+}
+
+static void give_back(struct translator *t)
+{
+	for (unsigned r = RAX; r <= R13; r++)
+		if (t->b->borrowed & 1u << r)
+			emit_gs_load(&t->e, r, GS(spill) + 8 * r);
+}
+
+void leave_state(struct translator *t)
+{
+	save_home(t);
+	give_back(t);
+}
+
+void leave_state_keep_s0(struct translator *t)
+{
+	save_home(t);
+	if (t->s0 != R14)
+		emit_mov(&t->e, R14, t->s0);
+	give_back(t);
+}
+
+/* ------------------------------------------------------------------- exits */
+
+/* Pads so that the 4-byte field @skip bytes ahead does not straddle a cache line. */
+static void align_field(struct emit *e, unsigned skip)
+{
+	while ((emit_pc(e) + skip) % 64 > 60)
+		emit_u8(e, 0x90);
+}
+
+struct exit *new_exit(struct translator *t, unsigned kind, int64_t off)
+{
+	struct exit *x = &t->cc->exits[t->cc->nexits++];
+
+	*x = (struct exit){ .from = t->b, .kind = (uint8_t)kind, .target = block_va(t, off) };
+	t->b->nexits++;
+	return x;
+}
+
+static struct exit_stub *new_stub(struct translator *t, struct exit *x)
+{
+	struct exit_stub *s = &t->stub[t->nstubs++];
+
+	*s = (struct exit_stub){ .exit = (uint32_t)(x - t->cc->exits) };
+	return s;
+}
+
+void emit_exit_now(struct translator *t, const struct exit *x)
+{
+	emit_mov_imm(&t->e, R15, (uint64_t)(x - t->cc->exits));
+	emit_gs_jmp(&t->e, GS(thunk_exit));
+}
+
+void emit_poll(struct translator *t, int64_t target_off, bool live)
+{
+	struct emit *e = &t->e;
+	struct exit_stub *s = new_stub(t, new_exit(t, EXIT_POLL, target_off));
+
+	if (!live) {
+		emit_gs_abs(e, true, 0x83, 7, GS(exit_request));	/* cmp qword, 0 */
+		emit_u8(e, 0);
+		s->jump[s->njumps++] = emit_jcc(e, CC_NE);
+	} else {
+		uint8_t *ok;
+
+		emit_gs_store(e, GS(tmp), RCX);
+		emit_gs_load(e, RCX, GS(exit_request));
+		ok = emit_short(e, 0xe3);
+		emit_gs_load(e, RCX, GS(tmp));
+		s->jump[s->njumps++] = emit_jmp(e);
+		emit_patch_short(e, ok);
+		emit_gs_load(e, RCX, GS(tmp));
+	}
+}
+
+void emit_dispatch(struct translator *t)
+{
+	struct emit *e = &t->e;
+	uint32_t jc = (uint32_t)(t->user ? GS_UJC : GS_KJC);
+	uint8_t *hit;
+
+	if (t->code32)
+		emit_op_reg(e, false, 0x8b, R14, R14);
+	emit_gs_store(e, GS(rip), R14);
+	emit_gs_store(e, GS(tmp), RCX);
+	emit_pext_gs(e, R15, R14, GS(jc_mask));
+	emit_gs_load(e, RCX, GS(exit_request));
+	emit_lea(e, RCX, RCX, R14, 0, 0);
+	emit_lea_index(e, true, R15, R15, 2, 0);
+	emit_gs_idx(e, true, 0x8b, R14, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, ntag));
+	emit_lea(e, RCX, RCX, R14, 0, 0);
+	hit = emit_short(e, 0xe3);
+	emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_jmp(e, GS(thunk_indirect));
+	emit_patch_short(e, hit);
+	emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_idx(e, true, 0x8b, R14, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, vbase));
+	emit_gs_store(e, GS(vbase), R14);
+	emit_gs_idx(e, false, 0xff, 4, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, code));
+}
+
+static bool same_page(const struct translator *t, int64_t off)
+{
+	int64_t at = (int64_t)(t->b->pa & 4095) + off;
+
+	return t->b->pa2 == ~0ull && at >= 0 && at < (int64_t)PAGE_SIZE;
+}
+
+static bool is_backward(const struct translator *t, int64_t off)
+{
+	return off <= t->guest_off[t->n - 1];
+}
+
+/* User code that leaves the page: the link holds only while the mappings do. */
+static bool needs_token(const struct translator *t, int64_t off)
+{
+	return !t->absolute && !same_page(t, off);
+}
+
+void emit_goto(struct translator *t, int64_t off, bool live)
+{
+	struct emit *e = &t->e;
+	struct exit_stub *s;
+	struct exit *x;
+	uint8_t *ok;
+
+	if (is_backward(t, off))
+		emit_poll(t, off, live);
+	x = new_exit(t, EXIT_DIRECT, off);
+	s = new_stub(t, x);
+	if (needs_token(t, off)) {
+		emit_gs_store(e, GS(tmp), RCX);
+		emit_gs_abs(e, false, 0x8b, RCX, (uint32_t)GS_TOKEN);
+		align_field(e, 3);
+		emit_u8(e, 0x48), emit_u8(e, 0x8d), emit_u8(e, 0x89);	/* lea rcx, [rcx - token] */
+		x->token = e->p;
+		emit_u32(e, 0);
+		ok = emit_short(e, 0xe3);
+		emit_gs_load(e, RCX, GS(tmp));
+		align_field(e, 1);
+		x->fail = emit_jmp(e);
+		s->jump[s->njumps++] = x->fail;
+		emit_patch_short(e, ok);
+		emit_gs_load(e, RCX, GS(tmp));
+	}
+	align_field(e, 1);
+	x->patch = emit_jmp(e);
+	s->jump[s->njumps++] = x->patch;
+}
+
+void emit_jcc_exits(struct translator *t, const struct insn *in)
+{
+	struct emit *e = &t->e;
+	int64_t next = t->guest_off[t->n], taken = next + in->imm;
+	bool live = t->live[t->n] != 0;
+
+	if (t->code32)
+		taken = next + (int32_t)in->imm;
+	if (!is_backward(t, taken) && !needs_token(t, taken)) {
+		struct exit *x = new_exit(t, EXIT_DIRECT, taken);
+		struct exit_stub *s = new_stub(t, x);
+
+		align_field(e, 2);
+		x->patch = emit_jcc(e, in->cond);
+		s->jump[s->njumps++] = x->patch;
+	} else {
+		uint8_t *around = emit_jcc(e, in->cond ^ 1);
+
+		emit_goto(t, taken, live);
+		emit_patch_here(e, around);
+	}
+	emit_goto(t, next, live);
+}
+
+void emit_loop_exits(struct translator *t, const struct insn *in)
+{
+	struct emit *e = &t->e;
+	int64_t next = t->guest_off[t->n], taken = next + in->imm;
+	bool live = t->live[t->n] != 0;
+	uint8_t *fall, *cond = NULL, *go;
+
+	if (in->op != INSN_JCXZ) {
+		emit_op_mem(e, in->addrsize == 8, 0x8d, RCX, RCX, NO_INDEX, 0, -1);
+		if (in->addrsize == 4)
+			emit_u8(e, 0x67);
+		fall = emit_short(e, 0xe3);
+		if (in->op != INSN_LOOP)
+			cond = emit_short(e, in->op == INSN_LOOPE ? 0x75 : 0x74);
+		go = emit_jmp(e);
+		emit_patch_short(e, fall);
+		if (cond)
+			emit_patch_short(e, cond);
+		emit_goto(t, next, live);
+		emit_patch_here(e, go);
+		emit_goto(t, taken, live);
+		return;
+	}
+	if (in->addrsize == 4)
+		emit_u8(e, 0x67);
+	fall = emit_short(e, 0xe3);
+	go = emit_jmp(e);
+	emit_patch_short(e, fall);
+	emit_goto(t, taken, live);
+	emit_patch_here(e, go);
+	emit_goto(t, next, live);
+}
+
+void emit_helper(struct translator *t, unsigned i)
+{
+	struct exit *x;
+	struct insn *copy = code_arena(t->cc, sizeof(*copy));
+
+	leave_state(t);
+	x = new_exit(t, EXIT_HELPER, t->guest_off[i]);
+	if (copy)
+		*copy = t->insn[i];
+	else
+		t->e.full = true;
+	x->insn = copy;
+	emit_exit_now(t, x);
+}
+
+/* ------------------------------------------------------------------- stubs */
+
+void emit_miss_stub(struct translator *t, struct miss_stub *m)
+{
+	struct emit *e = &t->e;
+	uint32_t ntag = m->site.rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
+	uint8_t *data;
+
+	emit_patch_here(e, m->jump);
+	if (m->live) {	/* address = offset - ntag = offset + ~ntag + 1 */
+		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
+		emit_rex(e, true, 0, 0, t->s1);
+		emit_u8(e, 0xf7), emit_u8(e, 0xd0 | (t->s1 & 7));	/* not */
+		emit_lea(e, t->s0, t->s0, t->s1, 0, 1);
+		emit_gs_load(e, RCX, GS(tmp));
+	} else {
+		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
+	}
+	data = emit_lea_rip(e, t->s1);
+	emit_gs_store(e, GS(miss_data), t->s1);
+	emit_gs_jmp(e, GS(thunk_miss));
+	emit_patch_here(e, data);
+	m->site.retry = (int32_t)(m->retry - e->p);
+	if (e->end - e->p >= (ptrdiff_t)sizeof(m->site)) {
+		memcpy(e->p, &m->site, sizeof(m->site));
+		e->p += sizeof(m->site);
+	} else {
+		e->full = true;
+	}
+}
+
+void emit_exit_stub(struct translator *t, const struct exit_stub *s)
+{
+	struct exit *x = &t->cc->exits[s->exit];
+
+	x->stub = t->e.p;
+	for (unsigned k = 0; k < s->njumps; k++)
+		emit_patch_here(&t->e, s->jump[k]);
+	emit_exit_now(t, x);
+}
+
+uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
+{
+	const struct block *b = x->from;
+	struct translator t = {	/* what emit_dispatch() looks at */
+		.cc = cc, .b = (struct block *)(uintptr_t)b, .va = b->va, .absolute = b->absolute,
+		.user = b->mode & BLOCK_USER, .code32 = b->mode & BLOCK_32,
+		.e = { .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw },
+	};
+	uint8_t *code = t.e.p;
+
+	emit_guest_va(&t, R14, x->target);
+	emit_dispatch(&t);
+	if (t.e.full)
+		return NULL;
+	cc->used = (size_t)(t.e.p - cc->rw);
+	return code;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Finding a block: which instructions it has, which registers stay free, where flags are live. */
+#include "engine/dbt/translator.h"
+
+#include "base/checked.h"
+
+#include <errno.h>
+#include <string.h>
+
+static bool ends_block(const struct insn *in, uint32_t mode)
+{
+	if ((mode & BLOCK_NO_FPU) && in->uses_fpu)
+		return true;
+	if ((mode & BLOCK_USER) && in->privileged)
+		return true;
+	switch ((enum insn_op)in->op) {
+	case INSN_COPY:
+	case INSN_LEA:
+	case INSN_NOP:
+	case INSN_PUSH:
+	case INSN_POP:
+	case INSN_CLI:
+	case INSN_CLD:
+	case INSN_STD:
+	case INSN_RDFSBASE:
+	case INSN_RDGSBASE:
+	case INSN_SWAPGS:
+	case INSN_RDTSC:
+	case INSN_RDTSCP:
+	case INSN_RDPID:
+	case INSN_STI:
+		return false;
+	case INSN_PUSHF:
+		return in->opsize != 8;
+	case INSN_SYSTEM:
+		return !(in->sys == SYS_MOV_FROM_SEG && !in->mem);
+	case INSN_LEAVE:
+		return in->opsize == 2;
+	case INSN_UD:
+	case INSN_JMP:
+	case INSN_JCC:
+	case INSN_CALL:
+	case INSN_JMP_IND:
+	case INSN_CALL_IND:
+	case INSN_RET:
+	case INSN_JCXZ:
+	case INSN_LOOP:
+	case INSN_LOOPE:
+	case INSN_LOOPNE:
+	case INSN_POPF:
+	case INSN_ENTER:
+	case INSN_PUSHA:
+	case INSN_POPA:
+	case INSN_PUSH_SEG:
+	case INSN_POP_SEG:
+	case INSN_MOVS:
+	case INSN_STOS:
+	case INSN_LODS:
+	case INSN_SCAS:
+	case INSN_CMPS:
+	case INSN_INS:
+	case INSN_OUTS:
+	case INSN_GATHER:
+	case INSN_WRFSBASE:	/* must check that the address is canonical */
+	case INSN_WRGSBASE:
+		return true;
+	}
+	return true;
+}
+
+bool is_helper(const struct insn *in, uint32_t mode)
+{
+	if (!ends_block(in, mode))
+		return false;
+	if (((mode & BLOCK_NO_FPU) && in->uses_fpu) || ((mode & BLOCK_USER) && in->privileged))
+		return true;
+	return !(in->op >= INSN_JMP && in->op <= INSN_LOOPNE);
+}
+
+
+uint16_t names(const struct insn *in)
+{
+	return in->gpr_read | in->gpr_written;
+}
+
+static const uint8_t borrow_order[] = { R13, R12, R11, R10, R9, R8, RBX, RBP, RDI, RSI };
+
+unsigned borrow(struct translator *t)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(borrow_order); i++) {
+		unsigned r = borrow_order[i];
+
+		if (!((t->used | t->b->borrowed) & 1u << r)) {
+			t->b->borrowed |= (uint16_t)(1u << r);
+			return r;
+		}
+	}
+	return NO_REG;
+}
+
+static unsigned free_borrowable(uint16_t used)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(borrow_order); i++)
+		n += !(used & 1u << borrow_order[i]);
+	return n;
+}
+
+/* Flags live before guest offset @off of the page, as far as a short look ahead tells. */
+static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
+{
+	uint32_t live = 0, open = FLAGS_ARITH;
+
+	for (unsigned i = 0; i < 8 && open; i++) {
+		struct insn in;
+
+		if (off < 0 || off >= (int64_t)PAGE_SIZE ||
+		    insn_decode(t->page + off, (size_t)((int64_t)PAGE_SIZE - off), !t->code32, &in) < 0)
+			return live | open;
+		t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
+		live |= in.flags_read & open;
+		open &= ~in.flags_killed;
+		off += in.len;
+		if (in.op == INSN_JMP) {
+			off += in.imm;
+		} else if (in.op == INSN_JCC) {
+			if (depth == 0)
+				return live | open;
+			return live | (open & (live_ahead(t, off, depth - 1) |
+					       live_ahead(t, off + in.imm, depth - 1)));
+		} else if (is_helper(&in, t->b->mode) || in.op == INSN_RET || in.op == INSN_JMP_IND) {
+			return live | open;
+		} else if (in.op == INSN_CALL) {
+			off += in.imm;
+		} else if (in.op >= INSN_JMP && in.op <= INSN_LOOPNE) {
+			return live | open;
+		}
+	}
+	return live | open;
+}
+
+static uint32_t live_at_end(struct translator *t)
+{
+	const struct insn *in = &t->insn[t->n - 1];
+	int64_t next = (int64_t)(t->b->pa & 4095) + t->guest_off[t->n];
+
+	if (t->b->pa2 != ~0ull || is_helper(in, t->b->mode))
+		return FLAGS_ARITH;
+	switch ((int)in->op) {
+	case INSN_JMP:
+	case INSN_CALL:
+		return live_ahead(t, next + in->imm, 1);
+	case INSN_JCC:
+		return live_ahead(t, next, 1) | live_ahead(t, next + in->imm, 1);
+	case INSN_RET:
+	case INSN_JMP_IND:
+	case INSN_CALL_IND:
+	case INSN_JCXZ:
+	case INSN_LOOP:
+	case INSN_LOOPE:
+	case INSN_LOOPNE:
+		return FLAGS_ARITH;
+	default:
+		return live_ahead(t, next, 1);
+	}
+}
+
+void flow_flags(struct translator *t)
+{
+	uint32_t live = live_at_end(t);
+
+	t->live[t->n] = live;
+	for (unsigned i = t->n; i-- > 0;) {
+		const struct insn *in = &t->insn[i];
+
+		live = (live & ~in->flags_killed) | in->flags_read;
+		if (is_helper(in, t->b->mode))
+			live = FLAGS_ARITH;
+		t->live[i] = live;
+	}
+}
+
+bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
+{
+	unsigned off = 0, room = (unsigned)(PAGE_SIZE - (t->b->pa & 4095));
+	unsigned most = t->b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ? 1 : BLOCK_INSNS_MAX;
+	uint16_t used = 0;
+
+	t->b->pa2 = ~0ull;
+	for (t->n = 0; t->n < most;) {
+		struct insn *in = &t->insn[t->n];
+		uint16_t now;
+		int r = insn_decode(bytes + off, room - off, !t->code32, in);
+
+		if (r == -ENODATA || (r < 0 && room - off < INSN_LEN_MAX)) {
+			uint8_t both[INSN_LEN_MAX];
+			unsigned here = room - off;
+
+			if (t->n > 0)
+				break;	/* the crossing instruction gets a block of its own */
+			memcpy(both, bytes + off, here);
+			if (pa2_bytes)
+				memcpy(both + here, pa2_bytes, INSN_LEN_MAX - here);
+			r = insn_decode(both, pa2_bytes ? INSN_LEN_MAX : here, !t->code32, in);
+			if (r < 0 && !pa2_bytes)
+				return false;	/* page fault on the second page */
+			t->b->pa2 = 0;	/* the caller fills it in */
+		}
+		if (r < 0) {	/* too long: #GP, told apart by the interpreter */
+			memset(in, 0, sizeof(*in));
+			in->op = INSN_UD;
+			in->len = INSN_LEN_MAX;
+			in->mode64 = !t->code32;
+		}
+		now = used | names(in);
+		if (t->n > 0 && (now & (1u << R14 | 1u << R15)) && free_borrowable(now) < 3)
+			break;
+		used = now;
+		t->written |= in->gpr_written;
+		t->guest_off[t->n] = (uint16_t)off;
+		off += in->len;
+		t->n++;
+		t->guest_off[t->n] = (uint16_t)off;
+		if (ends_block(in, t->b->mode) || t->b->pa2 != ~0ull || off >= room)
+			break;
+		if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI)
+			break;
+	}
+	t->b->len = (uint16_t)off;
+	t->b->ninsns = (uint16_t)t->n;
+	t->s0 = R14;
+	t->s1 = R15;
+	t->used = used;
+	t->b->borrowed = 0;
+	t->b->at_home = used & (1u << R14 | 1u << R15);
+	if (used & 1u << R14)
+		t->s0 = borrow(t);
+	if (used & 1u << R15)
+		t->s1 = borrow(t);
+	return true;
+}

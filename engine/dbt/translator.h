@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside the translator: what its files share while one block is made.
+ *
+ *   scan.c       which instructions, which registers are free, where flags are live
+ *   lookup.c     guest address to host address, in front of memory operands
+ *   operand.c    an instruction with another operand in place of its own
+ *   exits.c      ways out of a block, and the stubs behind it
+ *   loop.c       blocks that jump back to their own start
+ *   translate.c  instruction by instruction
+ */
+#ifndef ENGINE_DBT_TRANSLATOR_H
+#define ENGINE_DBT_TRANSLATOR_H
+
+#include "engine/dbt/block.h"
+#include "engine/dbt/cpu.h"
+#include "engine/dbt/emit.h"
+#include "engine/dbt/miss.h"
+
+enum { NO_REG = 16 };
+
+/* A host operand: [base + index << scale + disp]. */
+struct operand {
+	unsigned base, index, scale;
+	int32_t disp;
+};
+
+struct miss_stub {
+	uint8_t *jump;	/* rel32 to patch */
+	uint8_t *retry;	/* where to go when the entry has been filled */
+	bool live;	/* the look-up that kept flags */
+	struct miss_site site;
+};
+
+struct exit_stub {
+	uint32_t exit;
+	uint8_t *jump[2];	/* rel32s that lead to the stub */
+	unsigned njumps;
+};
+
+/* Operands of a loop whose addresses move together (see loop.c). */
+struct stream {
+	unsigned base, index, scale;	/* as in struct insn */
+	unsigned rw, accesses;
+	unsigned holder;	/* host register */
+	int64_t lo, hi;	/* bytes [lo, hi) from the registers at the start of the round */
+	int64_t step;	/* of the address, a round */
+	bool base_moves, index_moves;	/* differ, at some operand, from what they were at the start of the loop */
+};
+
+struct loop {
+	bool on;
+	bool marked;	/* keeps cpu.strips */
+	unsigned count;	/* host register: rounds left */
+	unsigned nstreams;
+	struct stream stream[12];
+	int8_t stream_of[BLOCK_INSNS_MAX];	/* by instruction, -1: none */
+};
+
+struct translator {
+	struct code_cache *cc;
+	struct emit e;
+	struct block *b;
+	struct insn insn[BLOCK_INSNS_MAX];
+	uint32_t live[BLOCK_INSNS_MAX + 1];	/* flags live before instruction i */
+	uint16_t guest_off[BLOCK_INSNS_MAX + 1];
+	struct insn_mark marks[BLOCK_INSNS_MAX + 1];
+	unsigned n;
+	unsigned s0, s1;	/* scratch registers */
+	uint16_t used, written;	/* guest registers the block names, and writes */
+	uint64_t va;
+	bool user, absolute, code32;
+	bool smp;	/* more than one vCPU */
+	const uint8_t *page;	/* host bytes of the guest page */
+	uint32_t tsc_plain;	/* TSC offset is zero: RDTSC as it is */
+
+	/* group in force: base register, how far it has moved since the check */
+	unsigned group_base;
+	int64_t group_shift, group_lo, group_hi;	/* offsets from the base at the check */
+	bool group_on, group_write;
+
+	struct loop loop;
+
+	struct miss_stub miss[BLOCK_INSNS_MAX * 3];
+	unsigned nmiss;
+	struct exit_stub stub[16];
+	unsigned nstubs;
+};
+
+/* Offset from GS of a field of the first entry of the TLB that the block uses. */
+static inline uint32_t tlb_field(const struct translator *t, size_t field)
+{
+	return (uint32_t)((t->user ? GS_UTLB : GS_KTLB) + field);
+}
+
+#define TLB_FIELD(t, f) tlb_field(t, offsetof(struct tlb_entry, f))
+
+/* --- scan.c --- */
+/* Decodes until control flow, page end or a limit.  False: nothing decodable here. */
+bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes);
+/* Fills t->live[]. */
+void flow_flags(struct translator *t);
+/* True when dbt_exit() interprets the instruction. */
+bool is_helper(const struct insn *in, uint32_t mode);
+/*
+ * Registers an instruction names.  RSP is never scratch, and RAX, RCX, RDX are
+ * kept out of the choice because sequences here use them.
+ */
+uint16_t names(const struct insn *in);
+/* A host register that the block does not name, from now on scratch; NO_REG when there is none. */
+unsigned borrow(struct translator *t);
+
+/* --- lookup.c --- */
+/* What instruction i does to memory through a plain base register: one access, or none. */
+struct simple_access {
+	bool is, other;	/* @other: touches memory or scratch in a way that ends groups */
+	unsigned base, rw;
+	int64_t disp;
+	uint64_t size;
+};
+
+struct simple_access access_of(const struct translator *t, unsigned i);
+/* How instruction i moves @base: true with the step, or false when it is overwritten otherwise. */
+bool base_step(const struct insn *in, unsigned base, int64_t *ret_step);
+/* Address of guest offset @off of this block in the block's own terms. */
+int64_t block_va(const struct translator *t, int64_t off);
+/*
+ * Checks [S0, S0 + size) and leaves the entry's addend (@addend) or host page
+ * in S1, the offset in S0.  @live: guest flags must survive.
+ */
+void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
+		bool addend, enum miss_instead instead);
+/* S0 = linear address of the memory operand.  Uses S1 for segment bases.  Flags kept. */
+void emit_ea(struct translator *t, const struct insn *in, unsigned i, int64_t adjust);
+/* @reg = guest address relative to nothing: absolute, or through vbase.  Flags kept. */
+void emit_guest_va(struct translator *t, unsigned reg, int64_t va);
+/* S0 += segment base of the operand.  Uses S1.  Flags kept. */
+void emit_segment_base(struct translator *t, const struct insn *in);
+/* @reg = its low @size bytes, 2 or 4.  Flags kept. */
+void emit_truncate(struct emit *e, unsigned reg, unsigned size);
+/* Any operand; ends the group.  S0, S1 hold its two halves. */
+struct operand lookup_any(struct translator *t, unsigned i, int64_t adjust, uint64_t size, unsigned rw);
+/* Makes [base + disp] of a simple access reachable; S1 = addend. */
+struct operand lookup_simple(struct translator *t, unsigned i, const struct simple_access *a);
+struct operand lookup_stack(struct translator *t, unsigned i, int32_t disp, uint64_t size, unsigned rw);
+/* [register + disp] with 32-bit wrap-around in 32-bit code: stack accesses. */
+struct operand lookup_stack32(struct translator *t, unsigned i, unsigned base, int32_t disp, uint64_t size,
+				     unsigned rw);
+unsigned pop_register(const struct insn *in);
+
+/* --- operand.c --- */
+/* Such an instruction, whole. */
+void emit_bit_string(struct translator *t, unsigned i);
+/* As they are. */
+void emit_bytes(struct emit *e, const uint8_t *bytes, unsigned n);
+/* An instruction that names AH..DH takes no REX: bring the address into a low register. */
+void emit_high_byte(struct translator *t, const struct insn *in, struct operand m);
+/*
+ * MASKMOVQ, MASKMOVDQU: RDI becomes the host address for the moment.  A fault of
+ * the store itself can only happen on the guard pages, where slow_raise() puts RDI
+ * back; an x87 exception that MASKMOVQ would report comes before.
+ */
+void emit_through_rdi(struct translator *t, const struct insn *in, struct operand m);
+/* The instruction with its memory operand replaced by @m. */
+void emit_with_operand(struct emit *e, const struct insn *in, struct operand m);
+/* BT, BTS, BTR, BTC m, r: the register also selects the word. */
+bool is_bit_string(const struct insn *in);
+
+/* --- exits.c --- */
+/*
+ * Goes to the guest address in R14 through the jump cache.  Flags survive.
+ * The poll is folded into the comparison: an exit request spoils the match.
+ */
+void emit_dispatch(struct translator *t);
+/* Hands exit @x to dbt_exit(), here and now. */
+void emit_exit_now(struct translator *t, const struct exit *x);
+void emit_exit_stub(struct translator *t, const struct exit_stub *s);
+/* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags must survive. */
+void emit_goto(struct translator *t, int64_t off, bool live);
+void emit_helper(struct translator *t, unsigned i);
+void emit_jcc_exits(struct translator *t, const struct insn *in);
+/* LOOP, LOOPE, LOOPNE, JRCXZ, JECXZ. */
+void emit_loop_exits(struct translator *t, const struct insn *in);
+void emit_miss_stub(struct translator *t, struct miss_stub *m);
+/* Leaves at a poll when another thread wants the vCPU. */
+void emit_poll(struct translator *t, int64_t target_off, bool live);
+void enter_state(struct translator *t);
+/* Registers as every block expects them; R14 and R15 are free afterwards. */
+void leave_state(struct translator *t);
+/* The same when S0 holds a value wanted in R14 afterwards. */
+void leave_state_keep_s0(struct translator *t);
+struct exit *new_exit(struct translator *t, unsigned kind, int64_t off);
+
+/* --- loop.c --- */
+/* True, with registers assigned, when the block is to be made by emit_loop(). */
+bool loop_plan(struct translator *t);
+void emit_loop(struct translator *t);
+/* The host operand of instruction i, which is in a stream. */
+struct operand loop_operand(const struct translator *t, unsigned i);
+
+/* --- translate.c --- */
+/* Returns false when the instruction ended the block. */
+bool emit_insn(struct translator *t, unsigned i);
+/* Host code for instruction i begins here. */
+void mark_insn(struct translator *t, unsigned i);
+
+#endif /* ENGINE_DBT_TRANSLATOR_H */
