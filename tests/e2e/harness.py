@@ -120,7 +120,7 @@ def made_once(name, make):
     base = os.path.join(CACHE, "test-roots")
     path = os.path.join(base, name)
     os.makedirs(base, exist_ok=True)
-    with open(os.path.join(base, ".lock"), "w") as lock:
+    with open(path + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(path):
             new = tempfile.mkdtemp(prefix="new.", dir=base)
@@ -174,6 +174,14 @@ def debian_root():
         raise Skip("debootstrap needs root and the package debootstrap")
     key = hashlib.sha256(" ".join([DEBIAN_RELEASE, *DEBIAN_PACKAGES]).encode()).hexdigest()[:12]
     return made_once("debian-" + key, make_debian)
+
+
+def copy_cache(name, *without):
+    """A copy of the cache below WORK, to fill, count or break; other tests may be writing to the original."""
+    to = os.path.join(WORK, name)
+    shutil.copytree(CACHE, to, symlinks=True,
+                    ignore=shutil.ignore_patterns("test-roots", "images", "fetching", "*.new-*", *without))
+    return to
 
 
 # ------------------------------------------------------------------------ leak checks

@@ -11,8 +11,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (CACHE, WORK, Skip, busybox_root, cache_files, check_nothing_left, complains, expect,
-                     folder, main, mounts, read_until, roux, start, wait_until)
+from harness import (CACHE, WORK, Skip, busybox_root, cache_files, check_nothing_left, complains, copy_cache,
+                     expect, folder, main, mounts, read_until, roux, start, wait_until)
 from oci_maker import docker_archive
 
 ROOT = busybox_root()
@@ -39,14 +39,6 @@ def kernel():
     if not found:
         raise Skip("no bzImage in the cache")
     return found[0]
-
-
-def own_cache(name, *without):
-    """A copy of the cache, to break."""
-    kernel()
-    to = os.path.join(WORK, name)
-    shutil.copytree(CACHE, to, symlinks=True, ignore=shutil.ignore_patterns("test-roots", "images", *without))
-    return to
 
 
 def fake_apt(name, script):
@@ -99,7 +91,8 @@ def test_a_kernel_without_what_guests_need_is_told():
 
 
 def test_what_is_damaged_in_the_cache_is_made_anew():
-    cache = own_cache("damaged")
+    kernel()
+    cache = copy_cache("damaged")
     env = {"ROUX_CACHE": cache, "PATH": fake_apt("apt-down", "echo E: Failed to fetch http://x: no route >&2; exit 100\n")}
     expect(roux(ROOT, "true", env=env), 0)
     for pattern in ("kernels/*.elf", "initramfs/*"):
@@ -220,7 +213,9 @@ def test_cache_that_nobody_may_write():
         one_line(roux(ROOT, "true", env={"ROUX_CACHE": at}), 125, "Read-only file system", "ROUX_CACHE")
         # With everything in it, a cache need not be written.
         subprocess.run(["mount", "-o", "remount,rw", at], check=True)
-        expect(roux(ROOT, "true", env={"ROUX_CACHE": shutil.copytree(own_cache("filled"), at + "/c", symlinks=True)}), 0)
+        kernel()
+        shutil.copytree(copy_cache("filled"), at + "/c", symlinks=True)
+        expect(roux(ROOT, "true", env={"ROUX_CACHE": at + "/c"}), 0)
         subprocess.run(one, check=True)
         expect(roux(ROOT, "echo", "hi", env={"ROUX_CACHE": at + "/c"}), 0, out=b"hi\n")
 
