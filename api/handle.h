@@ -21,6 +21,7 @@ struct roux_machine {
 	struct oci_image *image;	/* owned, NULL without one */
 	const struct oci_config *config;	/* of the image, NULL without one */
 	char *vmm;	/* path of the roux command */
+	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	unsigned start_timeout_ms;
 	pid_t pid;	/* of the VM's process, 0 before and after */
 	int sock;	/* control socket, -1 */

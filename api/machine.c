@@ -252,11 +252,16 @@ static void on_message(struct roux_machine *m, int fd)
 			fd = -1;
 		}
 		break;
+	case CONTROL_COUNTERS:
+		free(m->counters);
+		m->counters = strdup(msg->text);
+		break;
 	case CONTROL_ENDED:
 		on_ended(m, msg);
 		break;
 	case CONTROL_SPEC:
 	case CONTROL_CONNECT:
+	case CONTROL_COUNT:
 	case CONTROL_CONSOLE_INPUT:
 		break;
 	}
@@ -410,6 +415,45 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 	return r;
 }
 
+/* ----------------------------------------------------------------- counters */
+
+static int ask_counters(struct roux_machine *m, struct err *err)
+{
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	int r;
+
+	free(m->counters);
+	m->counters = NULL;
+	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, CONTROL_COUNT, 0, 0, NULL, 0, -1);
+	while (r == 0 && !m->counters && !ended(m)) {
+		uint64_t now = monotonic_ns();
+
+		r = now >= deadline ? -ETIMEDOUT : machine_events(m, (int)((deadline - now) / 1000000 + 1));
+	}
+	if (r == 0 && !m->counters)
+		r = -ENOTCONN;
+	return r < 0 ? err_set(err, r, "cannot ask the VM's process what it counted: %s", strerror(-r)) : 0;
+}
+
+int roux_machine_counters(struct roux_machine *m, roux_counter_fn fn, void *ctx, struct roux_error *error)
+{
+	struct err err = { 0 };
+	char *rest = NULL;
+	int r = ask_counters(m, &err);
+
+	if (r < 0)
+		return give_error(error, &err, r);
+	for (char *line = strtok_r(m->counters, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+		char *space = strchr(line, ' ');
+
+		if (!space)
+			continue;
+		*space = '\0';
+		fn(ctx, line, strtoull(space + 1, NULL, 10));
+	}
+	return 0;
+}
+
 /* ------------------------------------------------------------------- others */
 
 void roux_machine_interrupt(struct roux_machine *m)
@@ -441,6 +485,7 @@ void roux_machine_destroy(struct roux_machine *m)
 	}
 	oci_image_close(m->image);
 	machine_spec_finish(&m->spec);
+	free(m->counters);
 	free(m->msg);
 	free(m->vmm);
 	free(m);

@@ -58,10 +58,13 @@ static const char help[] =
 	"      --append TEXT         Add to the kernel command line\n"
 	"      --console             Show the guest's serial console on standard error\n"
 	"      --json                Print start-up phases as JSON on standard error\n"
+	"      --dbt-stats           Print what the translator counted, on standard error\n"
 	"      --help                Print this text\n"
 	"\n"
 	"Exit status: the command's; 124 after --timeout, 125 when roux itself failed, 126\n"
 	"and 127 when the command could not be run or found.\n";
+
+#define COUNTERS_MAX 32
 
 struct run {
 	struct roux_options machine;
@@ -71,7 +74,7 @@ struct run {
 	const char *env[ENV_MAX];
 	unsigned nenv;
 	const char *argv[1024];
-	bool interactive, json, console;
+	bool interactive, json, console, stats;
 	unsigned timeout_s;
 	char *owned[SHARES_MAX * 2 + DISKS_MAX + ENV_MAX];	/* strings made while parsing */
 	unsigned nowned;
@@ -164,7 +167,7 @@ static int add_env(struct run *r, const char *arg)
 }
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
-       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT };
+       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -185,6 +188,7 @@ static const struct option options[] = {
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
 	{ "json", no_argument, NULL, OPT_JSON },
+	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -224,6 +228,7 @@ static int take_option(struct run *r, int c, const char **entrypoint)
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;
+	case OPT_STATS: r->stats = true; return 0;
 	default: return complain(EXIT_ROUX, "see 'roux run --help'");
 	}
 }
@@ -350,6 +355,49 @@ static void print_phases(const struct roux_machine *m, uint64_t started, uint64_
 		      (double)(ended - begin) / 1e6);
 }
 
+/* Counters of the engine when the command starts, then when it has ended. */
+struct stats {
+	uint64_t began_ns;
+	unsigned n;
+	uint64_t before[COUNTERS_MAX];
+	unsigned i;	/* of the next counter to come */
+};
+
+static void keep_counter(void *ctx, const char *name, uint64_t value)
+{
+	struct stats *s = ctx;
+
+	(void)name;
+	if (s->n < COUNTERS_MAX)
+		s->before[s->n++] = value;
+}
+
+static void print_counter(void *ctx, const char *name, uint64_t value)
+{
+	struct stats *s = ctx;
+	uint64_t before = s->i < s->n ? s->before[s->i] : 0;
+	double seconds = (double)(now_ns() - s->began_ns) / 1e9;
+
+	s->i++;
+	(void)fprintf(stderr, "%-12s %14llu %14llu %14.0f\n", name, (unsigned long long)before,
+		      (unsigned long long)(value - before), (double)(value - before) / seconds);
+}
+
+static void begin_stats(struct stats *s, struct roux_machine *m)
+{
+	*s = (struct stats){ .began_ns = now_ns() };
+	(void)roux_machine_counters(m, keep_counter, s, NULL);
+}
+
+static void end_stats(struct stats *s, struct roux_machine *m)
+{
+	struct roux_error error = { 0 };
+
+	(void)fprintf(stderr, "%-12s %14s %14s %14s\n", roux_machine_engine(m), "start-up", "command", "a second");
+	if (roux_machine_counters(m, print_counter, s, &error) < 0)
+		(void)complain(EXIT_ROUX, "%s", error.message);
+}
+
 static int exec_status(const struct roux_error *error)
 {
 	if (error->code == -ENOENT)
@@ -406,6 +454,7 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 {
 	struct roux_process *p = NULL;
 	struct roux_error error = { 0 };
+	struct stats stats;
 	uint64_t started;
 	int status;
 
@@ -422,6 +471,8 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	r->exec.stderr_fd = STDERR_FILENO;
 	if (r->exec.tty)
 		(void)terminal_size(&r->exec.rows, &r->exec.cols);
+	if (r->stats)
+		begin_stats(&stats, m);
 	if (roux_exec(m, &r->exec, &p, &error) < 0)
 		return error.code == -EINTR || caught ? interrupted(r) : complain(exec_status(&error), "%s", error.message);
 	commanded = 1;
@@ -432,6 +483,8 @@ static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
 	terminal_restore();
 	if (r->json)
 		print_phases(m, started, now_ns());
+	if (r->stats)
+		end_stats(&stats, m);
 	roux_process_destroy(p);
 	return status;
 }

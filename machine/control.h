@@ -10,6 +10,8 @@
  *          <----------------------------- READY     + stream to the guest's agent
  *   CONNECT (value: id, port) ---------->
  *          <----------------------------- CONNECTED (value: id, result) + stream
+ *   COUNT ------------------------------>
+ *          <----------------------------- COUNTERS of the engine, as text
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
  * Either side ends it by closing: a VM whose owner is gone stops.
@@ -28,12 +30,14 @@ enum control_type {
 	CONTROL_SPEC = 1,
 	CONTROL_CONNECT,	/* value: request id; value2: port */
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
+	CONTROL_COUNT,	/* asks for COUNTERS */
 
 	CONTROL_STARTED = 64,	/* text: name of the engine */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
 	CONTROL_READY,	/* descriptor: stream to the agent */
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
+	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };
 

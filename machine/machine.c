@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "machine/machine.h"
 
+#include "base/checked.h"
+
 #include "abi/agent.h"
 #include "abi/guest_conf.h"
 #include "base/cpio.h"
@@ -438,6 +440,18 @@ int machine_start(struct machine *m, struct err *err)
 const char *machine_engine(const struct machine *m)
 {
 	return m->engine->name;
+}
+
+void machine_counters(struct machine *m, char *text, size_t size)
+{
+	struct engine_counter counter[32];
+	unsigned n = m->engine->counters ? m->engine->counters(m->vm, counter, ARRAY_SIZE(counter)) : 0;
+	size_t at = 0;
+
+	text[0] = '\0';
+	for (unsigned i = 0; i < n && at < size; i++)
+		at += (size_t)snprintf(text + at, size - at, "%s %llu\n", counter[i].name,
+				       (unsigned long long)counter[i].value);
 }
 
 size_t machine_console_input(struct machine *m, const uint8_t *data, size_t len)

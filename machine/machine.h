@@ -50,6 +50,8 @@ void machine_destroy(struct machine *machine);
 
 int machine_start(struct machine *machine, struct err *err);
 
+/* Writes the engine's counters to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
+void machine_counters(struct machine *machine, char *text, size_t size);
 /* Name of the engine in use.  Borrowed. */
 const char *machine_engine(const struct machine *machine);
 

@@ -113,6 +113,15 @@ static void connect_guest(struct process *p, const struct control_msg *msg)
 	machine_connect(p->machine, (uint32_t)msg->value2, on_connected, rq);
 }
 
+static void send_counters(struct process *p)
+{
+	char text[2048] = "";
+
+	if (p->machine)
+		machine_counters(p->machine, text, sizeof(text));
+	(void)control_send(p->sock, CONTROL_COUNTERS, 0, 0, text, strlen(text), -1);
+}
+
 static void on_message(void *ctx, uint32_t events)
 {
 	struct process *p = ctx;
@@ -133,6 +142,9 @@ static void on_message(void *ctx, uint32_t events)
 		break;
 	case CONTROL_CONNECT:
 		connect_guest(p, p->msg);
+		break;
+	case CONTROL_COUNT:
+		send_counters(p);
 		break;
 	case CONTROL_CONSOLE_INPUT:
 		if (p->machine)

@@ -33,6 +33,12 @@ enum vcpu_exit {
 	VCPU_EXIT_ERROR,	/* the engine cannot continue; err says why */
 };
 
+/* Something an engine counts.  @name: lower case with underscores, static. */
+struct engine_counter {
+	const char *name;
+	uint64_t value;
+};
+
 struct engine_ops {
 	const char *name;	/* "kvm", "dbt" */
 
@@ -84,6 +90,12 @@ struct engine_ops {
 	 */
 	int (*dirty_log_set)(struct vm *vm, bool on, struct err *err);
 	int (*dirty_log_get)(struct vm *vm, uint64_t *bitmap, struct err *err);
+
+	/*
+	 * Optional.  Fills at most @max counters of the whole VM and returns how many.
+	 * From any thread while vCPUs run: values may be a moment old.
+	 */
+	unsigned (*counters)(struct vm *vm, struct engine_counter *ret_counters, unsigned max);
 };
 
 #endif /* VMM_ENGINE_H */

@@ -76,6 +76,7 @@ struct block {
 	uint16_t len;	/* guest bytes */
 	uint16_t ninsns;
 	bool absolute, valid;
+	bool cached;	/* has been in a jump cache */
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */

@@ -33,10 +33,10 @@
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
-#define FILLED_MAX 256
+#define FILLED_MAX 1024
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define JC_BITS 11
+#define JC_BITS 13
 #define JC_ENTRIES (1u << JC_BITS)
 #define PAGE_SIZE 4096ull
 #define GUARD_PAGES 4
@@ -54,7 +54,10 @@ struct tlb_entry {
 	uint64_t host;	/* host address of the page */
 };
 
-/* Guest address to translated code.  Same convention for ntag. */
+/*
+ * Guest address to translated code: code when address + ntag is 0.  Functions
+ * begin at multiples of 16, so the index takes in higher bits: see jc_index().
+ */
 struct jc_entry {
 	uint64_t ntag;
 	uint64_t code;	/* host address */
@@ -65,6 +68,13 @@ struct jc_entry {
 struct tlb {
 	struct tlb_entry entry[TLB_ENTRIES];
 };
+
+#define JC_FOLD 8
+
+static inline unsigned jc_index(uint64_t va)
+{
+	return (unsigned)(va + (va >> JC_FOLD)) & (JC_ENTRIES - 1);
+}
 
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
@@ -152,6 +162,7 @@ struct cpu {
 		uint32_t token;	/* see struct window_private */
 	} ctx[DBT_CONTEXTS];
 	uint64_t ctx_age;
+	bool tables_used;	/* TLBs and jump caches may differ from the zeros that they were made of */
 	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;

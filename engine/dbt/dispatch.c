@@ -313,7 +313,7 @@ static uint64_t cached_code(struct cpu *cpu)
 		return 0;
 	check_jc_mode(cpu);
 	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
-	e += cpu->rip & (JC_ENTRIES - 1);
+	e += jc_index(cpu->rip);
 	if (cpu->rip + e->ntag != 0)
 		return 0;
 	cpu->vbase = e->vbase;

@@ -709,6 +709,36 @@ static void dbt_msi_send(struct vm *vm, uint64_t addr, uint32_t data)
 	irqchip_msi(((struct dbt_vm *)vm->engine_data)->irqchip, addr, data);
 }
 
+/* ----------------------------------------------------------------- counters */
+
+static unsigned dbt_counters(struct vm *vm, struct engine_counter *ret_counters, unsigned max)
+{
+	static const struct {
+		const char *name;
+		size_t at;	/* in struct dbt_stats */
+	} fields[] = {
+#define FIELD(name) { #name, offsetof(struct dbt_stats, name) }
+		FIELD(blocks), FIELD(links), FIELD(exits), FIELD(jc_miss), FIELD(tlb_miss), FIELD(tlb_flush),
+		FIELD(slow), FIELD(helpers), FIELD(exceptions), FIELD(interrupts), FIELD(heavy),
+#undef FIELD
+	};
+	const struct dbt_vm *dv = vm->engine_data;
+	unsigned n = 0;
+
+	for (; n < ARRAY_SIZE(fields) && n < max; n++) {
+		uint64_t sum = 0, value;
+
+		for (unsigned i = 0; i < dv->ncpus; i++) {
+			memcpy(&value, (const char *)&dv->cpu[i]->stats + fields[n].at, sizeof(value));
+			sum += value;
+		}
+		ret_counters[n] = (struct engine_counter){ fields[n].name, sum };
+	}
+	if (n < max)
+		ret_counters[n++] = (struct engine_counter){ "code_bytes", dv->cc->used };
+	return n;
+}
+
 /* --------------------------------------------------------------- dirty log */
 
 static void watch_clean_pages(struct dbt_vm *dv)
@@ -869,5 +899,6 @@ const struct engine_ops dbt_engine = {
 	.irq_set = dbt_irq_set,
 	.msi_send = dbt_msi_send,
 	.dirty_log_set = dbt_dirty_log_set,
+	.counters = dbt_counters,
 	.dirty_log_get = dbt_dirty_log_get,
 };

@@ -110,7 +110,9 @@ void emit_dispatch(struct translator *t)
 		emit_op_reg(e, false, 0x8b, R14, R14);
 	emit_gs_store(e, GS(rip), R14);
 	emit_gs_store(e, GS(tmp), RCX);
-	emit_pext_gs(e, R15, R14, GS(jc_mask));
+	emit_rorx(e, true, R15, R14, JC_FOLD);	/* jc_index() */
+	emit_lea(e, R15, R15, R14, 0, 0);
+	emit_pext_gs(e, R15, R15, GS(jc_mask));
 	emit_gs_load(e, RCX, GS(exit_request));
 	emit_lea(e, RCX, RCX, R14, 0, 0);
 	emit_lea_index(e, true, R15, R15, 2, 0);

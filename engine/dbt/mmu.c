@@ -19,8 +19,6 @@
 #define PTE_NX (1ull << 63)
 #define PTE_ADDR 0x000ffffffffff000ull
 
-_Static_assert(JC_ENTRIES <= 4096, "jump caches are indexed by page offset");
-
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
 static unsigned tlb_index(uint64_t va)
@@ -37,9 +35,10 @@ static uint64_t never(unsigned index)
 	return 0 - ((uint64_t)(index ^ TLB_ENTRIES / 2) << 12);
 }
 
+/* A tag that can never match at @index: of address 0, or at its place of address 1. */
 static uint64_t jc_never(unsigned index)
 {
-	return 0 - (uint64_t)(index ^ 1);
+	return index ? 0 : ~0ull;
 }
 
 static void tlb_clear_one(struct tlb *tlb, unsigned n)
@@ -129,16 +128,39 @@ static void use_window(struct cpu *cpu, unsigned context)
 	__asm__ volatile("wrgsbase %0" : : "r"(cpu->gs_window));
 }
 
+/*
+ * Zeros are entries that match nothing, but for address 0 in entry 0: tables as
+ * mapped need not be touched.
+ */
+static void init_tables(struct cpu *cpu)
+{
+	tlb_clear_one(&cpu->ktlb, 0);
+	cpu->kjc.entry[0].ntag = jc_never(0);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+		struct window_private *w = cpu_window(cpu, i);
+
+		tlb_clear_one(&w->utlb, 0);
+		w->ujc.entry[0].ntag = jc_never(0);
+	}
+	cpu->tables_used = true;
+}
+
 void mmu_init(struct cpu *cpu)
 {
+	bool used = cpu->tables_used;
+
+	if (!used)
+		init_tables(cpu);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
 		struct window_private *w = cpu_window(cpu, i);
 
 		cpu->ctx[i].cr3 = ~0ull;
-		w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all */
+		if (used)
+			w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all */
 		window_flush(cpu, i);
 	}
-	kernel_flush(cpu);
+	if (used)
+		kernel_flush(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
@@ -173,22 +195,31 @@ void mmu_flush_kernel_jc(struct cpu *cpu)
 	jc_clear(&cpu->kjc);
 }
 
-static void forget_in(struct jump_cache *jc, const struct block *b)
+static void forget_at(struct jump_cache *jc, unsigned n, const struct block *b)
 {
-	unsigned n = (unsigned)b->pa & (JC_ENTRIES - 1);	/* an address and its page offset agree there */
-
 	if (jc->entry[n].code == (uint64_t)(uintptr_t)b->code)
 		__atomic_store_n(&jc->entry[n].ntag, jc_never(n), __ATOMIC_RELEASE);
 }
 
+/* Of a block's address only the offset in the page is known: tries all that index differently. */
+static void forget_in(struct jump_cache *jc, const struct block *b)
+{
+	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
+		forget_at(jc, jc_index(va), b);
+}
+
 void mmu_forget_block(struct cpu *cpu, const struct block *b)
 {
-	if (!(b->mode & BLOCK_USER)) {
-		forget_in(&cpu->kjc, b);
+	if (!b->cached)
 		return;
+	if (b->absolute) {
+		forget_at(&cpu->kjc, jc_index(b->va), b);
+	} else if (!(b->mode & BLOCK_USER)) {
+		forget_in(&cpu->kjc, b);
+	} else {
+		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+			forget_in(&cpu_window(cpu, i)->ujc, b);
 	}
-	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-		forget_in(&cpu_window(cpu, i)->ujc, b);
 }
 
 static unsigned find_window(const struct cpu *cpu, uint64_t key)
@@ -328,15 +359,15 @@ void mmu_protect_host_page(struct cpu *cpu, uint64_t host)
 			protect_in(&cpu_window(cpu, i)->utlb, host);
 }
 
-void mmu_jc_insert(struct cpu *cpu, uint64_t va, const struct block *b)
+void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	struct jump_cache *jc = b->mode & BLOCK_USER ? &w->ujc : &cpu->kjc;
-	struct jc_entry *e = &jc->entry[va & (JC_ENTRIES - 1)];
+	struct jc_entry *e = &jc->entry[jc_index(va)];
 
 	if (b->mode & BLOCK_USER)
-		note_filled(w->jc_filled, &w->njc, va & (JC_ENTRIES - 1));
-
+		note_filled(w->jc_filled, &w->njc, jc_index(va));
+	b->cached = true;
 	e->code = (uint64_t)(uintptr_t)b->code;
 	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
 	e->ntag = 0 - va;

@@ -88,7 +88,7 @@ void mmu_flush_kernel_jc(struct cpu *cpu);
 void mmu_forget_block(struct cpu *cpu, const struct block *b);
 /* No entry of any TLB of this vCPU lets the page at @host be written (or read) any more. */
 void mmu_protect_host_page(struct cpu *cpu, uint64_t host);
-void mmu_jc_insert(struct cpu *cpu, uint64_t va, const struct block *b);
+void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
 void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global);
 
 /* Host address of a byte of RAM reachable for @rw without side effects, or NULL.  Stays in its page. */

@@ -117,6 +117,14 @@ ROUX_API int roux_machine_fd(const struct roux_machine *machine);
 ROUX_API enum roux_state roux_machine_dispatch(struct roux_machine *machine);
 ROUX_API const char *roux_machine_reason(const struct roux_machine *machine);	/* borrowed; "" when fine */
 ROUX_API const char *roux_machine_engine(const struct roux_machine *machine);	/* "kvm" or "dbt" */
+
+/*
+ * What the engine has counted so far, one call of @fn a counter; engines that
+ * count nothing make none.  For people: names may change.  0 or a negative errno.
+ */
+typedef void (*roux_counter_fn)(void *ctx, const char *name, uint64_t value);
+ROUX_API int roux_machine_counters(struct roux_machine *machine, roux_counter_fn fn, void *ctx,
+				   struct roux_error *error);
 ROUX_API int roux_machine_pid(const struct roux_machine *machine);	/* of the VM's process */
 
 /* When a phase of the start ended, CLOCK_MONOTONIC nanoseconds, 0 when not reached. */
