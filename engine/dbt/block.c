@@ -243,7 +243,7 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t
 	}
 	/* The check opens only after the jump leads to the right place. */
 	if (x->token)
-		__atomic_store_n((uint32_t *)(void *)x->token, token, __ATOMIC_RELEASE);
+		__atomic_store_n((uint32_t *)(void *)x->token, x->token_negated ? 0 - token : token, __ATOMIC_RELEASE);
 }
 
 void exit_divert(struct exit *x, uint8_t *code)

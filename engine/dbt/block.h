@@ -52,6 +52,7 @@ struct exit {
 	struct exit *next_to;	/* list of exits linked to the same block */
 	uint8_t *patch;	/* rel32 in writable code memory */
 	uint8_t *token;	/* imm32 of the mapping check, or NULL */
+	bool token_negated;	/* it is added to window_private.token, not compared with it */
 	uint8_t *fail;	/* rel32 taken when the check fails, or NULL */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
@@ -76,7 +77,8 @@ struct block {
 	uint16_t len;	/* guest bytes */
 	uint16_t ninsns;
 	bool absolute, valid;
-	bool cached;	/* has been in a jump cache */
+	bool cached, cached_elsewhere;	/* has been in a jump cache: under cached_va, under other addresses too */
+	uint64_t cached_va;
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */

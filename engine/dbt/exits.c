@@ -157,7 +157,17 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 		emit_poll(t, off, live);
 	x = new_exit(t, EXIT_DIRECT, off);
 	s = new_stub(t, x);
-	if (needs_token(t, off)) {
+	if (needs_token(t, off) && !live) {
+		/* cmp dword gs:[token], imm32 */
+		align_field(e, 9);
+		emit_gs_abs(e, false, 0x81, ALU_CMP, (uint32_t)GS_TOKEN);
+		x->token = e->p;
+		emit_u32(e, 0);
+		align_field(e, 2);
+		x->fail = emit_jcc(e, CC_NE);
+		s->jump[s->njumps++] = x->fail;
+	} else if (needs_token(t, off)) {
+		x->token_negated = true;
 		emit_gs_store(e, GS(tmp), RCX);
 		emit_gs_abs(e, false, 0x8b, RCX, (uint32_t)GS_TOKEN);
 		align_field(e, 3);

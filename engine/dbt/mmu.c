@@ -201,9 +201,13 @@ static void forget_at(struct jump_cache *jc, unsigned n, const struct block *b)
 		__atomic_store_n(&jc->entry[n].ntag, jc_never(n), __ATOMIC_RELEASE);
 }
 
-/* Of a block's address only the offset in the page is known: tries all that index differently. */
 static void forget_in(struct jump_cache *jc, const struct block *b)
 {
+	if (!b->cached_elsewhere) {
+		forget_at(jc, jc_index(b->cached_va), b);
+		return;
+	}
+	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
 	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
 		forget_at(jc, jc_index(va), b);
 }
@@ -212,9 +216,7 @@ void mmu_forget_block(struct cpu *cpu, const struct block *b)
 {
 	if (!b->cached)
 		return;
-	if (b->absolute) {
-		forget_at(&cpu->kjc, jc_index(b->va), b);
-	} else if (!(b->mode & BLOCK_USER)) {
+	if (!(b->mode & BLOCK_USER)) {
 		forget_in(&cpu->kjc, b);
 	} else {
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
@@ -367,7 +369,9 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 
 	if (b->mode & BLOCK_USER)
 		note_filled(w->jc_filled, &w->njc, jc_index(va));
+	b->cached_elsewhere |= b->cached && b->cached_va != va;
 	b->cached = true;
+	b->cached_va = va;
 	e->code = (uint64_t)(uintptr_t)b->code;
 	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
 	e->ntag = 0 - va;
