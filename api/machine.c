@@ -318,14 +318,13 @@ static int check_ready(struct roux_machine *m, uint64_t deadline, struct session
 	m->ready_fd = -1;
 	if (r < 0)
 		return r;
-	r = session_wait(s, deadline, m->wake_fd, &f);
-	if (r == 0 && f.type != AGENT_HELLO)
-		r = -EPROTO;
+	r = session_hello(s, deadline, m->wake_fd, err);
 	if (r < 0)
-		return err_set(err, r, "the guest's agent does not answer: %s", strerror(-r));
-	if (session_next(s, &f) == 1 && f.type == AGENT_ERROR)
-		return session_error(&f, err);
-	return 0;
+		return r;
+	if (session_next(s, &f) != 1)
+		return 0;
+	return f.type == AGENT_ERROR ? session_error(&f, err) :
+		err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
 }
 
 int roux_machine_start(struct roux_machine *m, struct roux_error *error)
@@ -368,10 +367,19 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 
 /* ----------------------------------------------------------------- sessions */
 
+/* Of a connection that was refused, or came when nobody waited any more. */
+static void drop_stream(struct roux_machine *m)
+{
+	if (m->connect.fd >= 0)
+		(void)close(m->connect.fd);
+	m->connect.fd = -1;
+}
+
 static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
 {
-	int r;
+	int fd, r;
 
+	drop_stream(m);
 	m->connect.id++;
 	m->connect.done = false;
 	r = m->sock < 0 ? -ENOTCONN :
@@ -383,15 +391,20 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 	}
 	if (r == 0)
 		r = m->connect.done ? m->connect.result : -ENOTCONN;
-	if (r < 0)
+	if (r > 0 || (r == 0 && m->connect.fd < 0))
+		r = -EPROTO;
+	if (r < 0) {
+		drop_stream(m);
 		return err_set(err, r, "cannot reach the guest: %s", ended(m) && m->reason[0] ? m->reason : strerror(-r));
-	return m->connect.fd;
+	}
+	fd = m->connect.fd;
+	m->connect.fd = -1;
+	return fd;
 }
 
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
 {
 	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
-	struct frame f;
 	int r;
 
 	if (m->ready_fd >= 0) {
@@ -404,11 +417,7 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 		r = session_open(ret_session, fd, err);
 		if (r < 0)
 			return r;
-		r = session_wait(ret_session, deadline, m->wake_fd, &f);
-		if (r == 0 && f.type != AGENT_HELLO)
-			r = -EPROTO;
-		if (r < 0)
-			(void)err_set(err, r, "the guest's agent does not answer: %s", strerror(-r));
+		r = session_hello(ret_session, deadline, m->wake_fd, err);
 	}
 	if (r < 0)
 		session_close(ret_session);
@@ -475,6 +484,7 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)close(m->sock);
 	if (m->ready_fd >= 0)
 		(void)close(m->ready_fd);
+	drop_stream(m);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
 	if (m->pid > 0) {

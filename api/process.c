@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@ struct roux_process {
 	struct session session;
 	int stdin_fd, stdout_fd, stderr_fd;	/* borrowed; stdin_fd -1 after its end */
 	uint32_t window;	/* bytes of input the agent still takes */
+	bool congested;	/* the agent's stream is full: input waits */
 	/* Output not yet written: inside the session's buffer, so nothing is received before it is gone. */
 	const uint8_t *out;
 	size_t out_left;
@@ -192,34 +194,64 @@ static uint32_t only_u32(const struct frame *f, uint16_t tag)
 	return v;
 }
 
-static void on_frame(struct roux_process *p, const struct frame *f)
+static int on_exited(struct roux_process *p, const struct frame *f)
+{
+	uint32_t signo = only_u32(f, AGENT_TAG_SIGNO), status = only_u32(f, AGENT_TAG_STATUS);
+
+	if (signo >= NSIG || status > 255)
+		return -EPROTO;
+	p->exit.signal = (int)signo;
+	p->exit.status = signo ? 128 + (int)signo : (int)status;
+	p->exited = true;
+	return 0;
+}
+
+/* No more than the window as a whole, whatever the guest says. */
+static int on_credit(struct roux_process *p, uint32_t bytes)
+{
+	if (bytes > AGENT_STDIN_WINDOW - p->window)
+		return -EPROTO;
+	p->window += bytes;
+	return 0;
+}
+
+/* 0, or -EPROTO when the agent does not keep to abi/agent.h. */
+static int on_frame(struct roux_process *p, const struct frame *f)
 {
 	switch (f->type) {
 	case AGENT_STDOUT:
 		put_out(p, p->stdout_fd, f);
-		break;
+		return 0;
 	case AGENT_STDERR:
 		put_out(p, p->stderr_fd, f);
-		break;
+		return 0;
 	case AGENT_CREDIT:
-		p->window += only_u32(f, AGENT_TAG_CREDIT_BYTES);
-		break;
+		return on_credit(p, only_u32(f, AGENT_TAG_CREDIT_BYTES));
 	case AGENT_EXITED:
-		p->exit.signal = (int)only_u32(f, AGENT_TAG_SIGNO);
-		p->exit.status = p->exit.signal ? 128 + p->exit.signal : (int)only_u32(f, AGENT_TAG_STATUS);
-		p->exited = true;
-		break;
+		return on_exited(p, f);
 	default:
-		break;
+		return -EPROTO;
 	}
+}
+
+/* A stream that polls as writable has most of its buffer free (unix(7) sockets): no send blocks. */
+static bool is_writable(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+	return poll(&p, 1, 0) == 1;
 }
 
 static int send_input(struct roux_process *p)
 {
 	uint8_t buf[16384];
 	size_t want = p->window < sizeof(buf) ? p->window : sizeof(buf);
-	ssize_t n = read(p->stdin_fd, buf, want);
+	ssize_t n;
 
+	p->congested = !is_writable(p->session.fd);
+	if (p->congested)
+		return 0;
+	n = read(p->stdin_fd, buf, want);
 	if (n < 0)
 		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
 	if (n == 0) {
@@ -230,34 +262,35 @@ static int send_input(struct roux_process *p)
 	return session_send(&p->session, AGENT_STDIN, buf, (size_t)n);
 }
 
-enum { POLL_SESSION, POLL_STDIN, POLL_MACHINE, POLL_WAKE, POLL_OUT, POLLS };
+enum { POLL_SESSION, POLL_STDIN, POLL_MACHINE, POLL_WAKE, POLL_OUTPUT, POLL_ROOM, POLLS };
 
 /* Waits once and moves what can be moved.  0, -EINTR, -EPIPE at the end of the stream, ... */
 static int step(struct roux_process *p, int timeout_ms)
 {
 	struct pollfd fds[POLLS] = {
 		[POLL_SESSION] = { .fd = p->out_left ? -1 : p->session.fd, .events = POLLIN },
-		[POLL_STDIN] = { .fd = p->window ? p->stdin_fd : -1, .events = POLLIN },
+		[POLL_STDIN] = { .fd = p->window && !p->congested ? p->stdin_fd : -1, .events = POLLIN },
 		[POLL_MACHINE] = { .fd = p->machine->sock, .events = POLLIN },
 		[POLL_WAKE] = { .fd = p->machine->wake_fd, .events = POLLIN },
-		[POLL_OUT] = { .fd = p->out_left ? p->out_fd : -1, .events = POLLOUT },
+		[POLL_OUTPUT] = { .fd = p->out_left ? p->out_fd : -1, .events = POLLOUT },
+		[POLL_ROOM] = { .fd = p->congested ? p->session.fd : -1, .events = POLLOUT },
 	};
 	struct frame f;
 	uint64_t times;
 	int r = p->out_left ? 0 : session_next(&p->session, &f);
 
-	if (r == 1)
-		on_frame(p, &f);
 	if (r)
-		return r < 0 ? r : 0;
+		return r < 0 ? r : on_frame(p, &f);
 	if (poll(fds, POLLS, timeout_ms) < 0)
 		return errno == EINTR ? 0 : -errno;
 	if (fds[POLL_WAKE].revents && read(p->machine->wake_fd, &times, sizeof(times)) > 0)
 		return -EINTR;
 	if (fds[POLL_MACHINE].revents)
 		(void)machine_events(p->machine, 0);
-	if (fds[POLL_OUT].revents)
+	if (fds[POLL_OUTPUT].revents)
 		write_out(p);
+	if (fds[POLL_ROOM].revents)
+		p->congested = false;
 	if (fds[POLL_STDIN].revents) {
 		r = send_input(p);
 		if (r < 0 && r != -EPIPE)
@@ -285,6 +318,7 @@ int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *
 		if (r < 0 && !p->exited) {
 			(void)machine_events(p->machine, 200);
 			(void)err_set(&err, -EIO, "%s", p->machine->reason[0] ? p->machine->reason :
+				      r == -EPROTO ? "the guest's agent does not keep to its protocol" :
 				      "the machine ended before the process did");
 			return give_error(error, &err, -EIO);
 		}

@@ -108,8 +108,11 @@ int session_fill(struct session *s)
 
 int session_next(struct session *s, struct frame *ret_frame)
 {
-	int r = frame_parse(s->in + s->taken, s->in_len - s->taken, AGENT_FRAME_MAX, ret_frame);
+	int r;
 
+	if (s->taken == s->in_len)
+		return 0;
+	r = frame_parse(s->in + s->taken, s->in_len - s->taken, AGENT_FRAME_MAX, ret_frame);
 	if (r < 0)
 		return -EPROTO;
 	if (r == 1)
@@ -148,6 +151,37 @@ int session_wait(struct session *s, uint64_t deadline_ns, int wake_fd, struct fr
 				return r;
 		}
 	}
+}
+
+/* True when the fields of HELLO name our protocol and a version that both know. */
+static bool is_ours(const struct frame *frame)
+{
+	struct field_reader fr = { frame->data, frame->len };
+	uint32_t magic = 0, version = 0, version_min = UINT32_MAX;
+	struct field f;
+	int r;
+
+	while ((r = field_next(&fr, &f)) == 1) {
+		if (f.tag == AGENT_TAG_MAGIC)
+			(void)field_u32(&f, &magic);
+		else if (f.tag == AGENT_TAG_VERSION)
+			(void)field_u32(&f, &version);
+		else if (f.tag == AGENT_TAG_VERSION_MIN)
+			(void)field_u32(&f, &version_min);
+		else if (!(f.tag & AGENT_TAG_OPTIONAL))
+			return false;
+	}
+	return r == 0 && magic == AGENT_MAGIC && version >= AGENT_VERSION_MIN && version_min <= AGENT_VERSION;
+}
+
+int session_hello(struct session *s, uint64_t deadline_ns, int wake_fd, struct err *err)
+{
+	struct frame f;
+	int r = session_wait(s, deadline_ns, wake_fd, &f);
+
+	if (r == 0 && (f.type != AGENT_HELLO || !is_ours(&f)))
+		r = -EPROTO;
+	return r < 0 ? err_set(err, r, "the guest's agent does not answer: %s", strerror(-r)) : 0;
 }
 
 int session_error(const struct frame *frame, struct err *err)

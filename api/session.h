@@ -28,11 +28,12 @@ int session_send(struct session *s, uint8_t type, const void *data, size_t len);
 int session_send_frame(struct session *s, const void *frame, size_t len);
 
 /*
- * Reads what is there (one read(2)) or takes a frame already received.  Returns 1
- * and fills @ret_frame, valid until the next call; 0 when more must be read,
- * -EPIPE at the end of the stream, -EPROTO for a broken frame.
+ * Takes a frame already received.  Returns 1 and fills @ret_frame, valid until the
+ * next session_fill(); 0 when more must be read, -EPROTO for a broken frame.
  */
 int session_next(struct session *s, struct frame *ret_frame);
+
+/* Reads what is there with one read(2).  0, -EPIPE at the end of the stream, -ENOMEM, ... */
 int session_fill(struct session *s);
 
 /*
@@ -40,6 +41,12 @@ int session_fill(struct session *s);
  * when the eventfd @wake_fd (-1: none) was signalled, which resets it, or as above.
  */
 int session_wait(struct session *s, uint64_t deadline_ns, int wake_fd, struct frame *ret_frame);
+
+/*
+ * Waits for the agent's HELLO.  0, -EPROTO when something else came or both know
+ * no common version, or as session_wait(); always with a sentence.
+ */
+int session_hello(struct session *s, uint64_t deadline_ns, int wake_fd, struct err *err);
 
 /* Turns an ERROR frame into a negative errno and a sentence. */
 int session_error(const struct frame *frame, struct err *err);

@@ -4,9 +4,7 @@
 
 #include "roux/roux.h"
 
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const struct verb verbs[] = {
@@ -17,36 +15,6 @@ static const struct verb verbs[] = {
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
-
-int complain(int status, const char *fmt, ...)
-{
-	va_list ap;
-
-	(void)fputs("roux: ", stderr);
-	va_start(ap, fmt);
-	(void)vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	(void)fputc('\n', stderr);
-	return status;
-}
-
-bool parse_size(const char *text, uint64_t *ret_bytes)
-{
-	static const struct { const char *name; unsigned shift; } units[] = {
-		{ "", 20 }, { "b", 0 }, { "k", 10 }, { "kb", 10 }, { "kib", 10 }, { "m", 20 }, { "mb", 20 },
-		{ "mib", 20 }, { "g", 30 }, { "gb", 30 }, { "gib", 30 } };
-	char *end;
-	double v = strtod(text, &end);
-
-	if (end == text || v <= 0 || v > 1e12)
-		return false;
-	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-		if (strcasecmp(end, units[i].name) == 0) {
-			*ret_bytes = (uint64_t)(v * (double)(1ull << units[i].shift));
-			return true;
-		}
-	return false;
-}
 
 static void usage(FILE *out)
 {

@@ -10,11 +10,11 @@
  * later the clock tells.
  */
 #include "cli/cli.h"
+#include "cli/options.h"
 
 #include "roux/roux.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -27,58 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SHARES_MAX 14
-#define ENV_MAX 256
-#define DISKS_MAX 8
-
-static const char help[] =
-	"Usage: roux run [OPTIONS] IMAGE [--] [COMMAND [ARG...]]\n"
-	"\n"
-	"Boots IMAGE in a micro-VM, runs COMMAND (or the image's own) and exits with its\n"
-	"status.  IMAGE is a folder with a root file system, an OCI image layout (folder or\n"
-	"tar) or a docker-archive tar.  Writes to the root are thrown away.\n"
-	"\n"
-	"Options:\n"
-	"  -e, --env NAME[=VALUE]    Set an environment variable (without VALUE: as it is here)\n"
-	"  -w, --workdir DIR         Working directory of the command\n"
-	"  -u, --user USER[:GROUP]   User, by name or number\n"
-	"  -v, --volume HOST:GUEST[:ro]\n"
-	"                            Share a host folder\n"
-	"  -i, --interactive         Pass standard input to the command\n"
-	"  -t, --tty                 Give the command a terminal\n"
-	"      --entrypoint COMMAND  Replace the image's entrypoint\n"
-	"      --hostname NAME       Host name of the guest\n"
-	"      --read-only           Make the root file system read-only\n"
-	"      --timeout SECONDS     End the machine after this time (status 124)\n"
-	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
-	"      --memory SIZE         Memory such as 512M or 2G (default 512M)\n"
-	"      --disk FILE[:ro|:cow] Attach a disk image: vda, vdb, ...\n"
-	"      --engine NAME         auto, kvm or dbt (default auto)\n"
-	"      --kernel FILE         bzImage or vmlinux instead of Debian's kernel\n"
-	"      --append TEXT         Add to the kernel command line\n"
-	"      --console             Show the guest's serial console on standard error\n"
-	"      --json                Print start-up phases as JSON on standard error\n"
-	"      --dbt-stats           Print what the translator counted, on standard error\n"
-	"      --help                Print this text\n"
-	"\n"
-	"Exit status: the command's; 124 after --timeout, 125 when roux itself failed, 126\n"
-	"and 127 when the command could not be run or found.\n";
-
 #define COUNTERS_MAX 32
-
-struct run {
-	struct roux_options machine;
-	struct roux_exec_options exec;
-	struct roux_share shares[SHARES_MAX];
-	struct roux_disk disks[DISKS_MAX];
-	const char *env[ENV_MAX];
-	unsigned nenv;
-	const char *argv[1024];
-	bool interactive, json, console, stats;
-	unsigned timeout_s;
-	char *owned[SHARES_MAX * 2 + DISKS_MAX + ENV_MAX];	/* strings made while parsing */
-	unsigned nowned;
-};
 
 static volatile sig_atomic_t caught;	/* last signal to pass on */
 static volatile int stop;	/* the end is wanted: a signal, or SIGALRM */
@@ -96,178 +45,6 @@ static void on_signal(int sig)
 		stop = 1;
 	if (current && (sig != SIGWINCH || commanded))
 		roux_machine_interrupt(current);
-}
-
-/* ------------------------------------------------------------------ options */
-
-static char *own(struct run *r, char *text)
-{
-	if (text && r->nowned < sizeof(r->owned) / sizeof(r->owned[0]))
-		r->owned[r->nowned++] = text;
-	return text;
-}
-
-static int add_volume(struct run *r, const char *arg)
-{
-	char *host = own(r, strdup(arg)), *guest, *mode;
-	struct roux_share *s = &r->shares[r->machine.nshares];
-
-	if (r->machine.nshares == SHARES_MAX)
-		return complain(EXIT_ROUX, "at most %d folders can be shared", SHARES_MAX);
-	guest = host ? strchr(host, ':') : NULL;
-	if (!guest || guest[1] != '/')
-		return complain(EXIT_ROUX, "-v needs HOST:GUEST with an absolute GUEST, not '%s'", arg);
-	*guest++ = '\0';
-	mode = strrchr(guest, ':');
-	if (mode && (strcmp(mode, ":ro") == 0 || strcmp(mode, ":rw") == 0)) {
-		s->read_only = mode[2] == 'o';
-		*mode = '\0';
-	}
-	s->host = host;
-	s->guest = guest;
-	r->machine.nshares++;
-	return 0;
-}
-
-static int add_disk(struct run *r, const char *arg)
-{
-	char *path = own(r, strdup(arg)), *mode = path ? strrchr(path, ':') : NULL;
-	struct roux_disk *d = &r->disks[r->machine.ndisks];
-
-	if (r->machine.ndisks == DISKS_MAX || !path)
-		return complain(EXIT_ROUX, "at most %d disks can be attached", DISKS_MAX);
-	if (mode && (strcmp(mode, ":ro") == 0 || strcmp(mode, ":cow") == 0)) {
-		d->read_only = mode[1] == 'r';
-		d->overlay = mode[1] == 'c';
-		*mode = '\0';
-	}
-	d->path = path;
-	r->machine.ndisks++;
-	return 0;
-}
-
-static int add_env(struct run *r, const char *arg)
-{
-	const char *value;
-	char *text;
-
-	if (r->nenv + 1 == ENV_MAX)
-		return complain(EXIT_ROUX, "at most %d variables can be set", ENV_MAX - 1);
-	if (strchr(arg, '=')) {
-		r->env[r->nenv++] = arg;
-		return 0;
-	}
-	value = getenv(arg);
-	if (!value)
-		return 0;	/* as docker: a name that is not set here is left out */
-	if (asprintf(&text, "%s=%s", arg, value) < 0)
-		return complain(EXIT_ROUX, "out of memory");
-	r->env[r->nenv++] = own(r, text);
-	return 0;
-}
-
-enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
-       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS };
-
-static const struct option options[] = {
-	{ "env", required_argument, NULL, 'e' },
-	{ "workdir", required_argument, NULL, 'w' },
-	{ "user", required_argument, NULL, 'u' },
-	{ "volume", required_argument, NULL, 'v' },
-	{ "interactive", no_argument, NULL, 'i' },
-	{ "tty", no_argument, NULL, 't' },
-	{ "entrypoint", required_argument, NULL, OPT_ENTRYPOINT },
-	{ "engine", required_argument, NULL, OPT_ENGINE },
-	{ "cpus", required_argument, NULL, OPT_CPUS },
-	{ "memory", required_argument, NULL, OPT_MEMORY },
-	{ "kernel", required_argument, NULL, OPT_KERNEL },
-	{ "append", required_argument, NULL, OPT_APPEND },
-	{ "disk", required_argument, NULL, OPT_DISK },
-	{ "hostname", required_argument, NULL, OPT_HOSTNAME },
-	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
-	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
-	{ "console", no_argument, NULL, OPT_CONSOLE },
-	{ "json", no_argument, NULL, OPT_JSON },
-	{ "dbt-stats", no_argument, NULL, OPT_STATS },
-	{ "help", no_argument, NULL, OPT_HELP },
-	{ NULL, 0, NULL, 0 },
-};
-
-static int parse_count(const char *what, const char *arg, unsigned min, unsigned max, unsigned *ret)
-{
-	char *end;
-	unsigned long v = strtoul(arg, &end, 10);
-
-	if (end == arg || *end || v < min || v > max)
-		return complain(EXIT_ROUX, "%s must be a number from %u to %u, not '%s'", what, min, max, arg);
-	*ret = (unsigned)v;
-	return 0;
-}
-
-static int take_option(struct run *r, int c, const char **entrypoint)
-{
-	switch (c) {
-	case 'e': return add_env(r, optarg);
-	case 'w': r->exec.cwd = optarg; return 0;
-	case 'u': r->exec.user = optarg; return 0;
-	case 'v': return add_volume(r, optarg);
-	case 'i': r->interactive = true; return 0;
-	case 't': r->exec.tty = true; return 0;
-	case OPT_ENTRYPOINT: *entrypoint = optarg; return 0;
-	case OPT_ENGINE: r->machine.engine = optarg; return 0;
-	case OPT_CPUS: return parse_count("--cpus", optarg, 1, 8, &r->machine.cpus);
-	case OPT_MEMORY:
-		if (!parse_size(optarg, &r->machine.memory))
-			return complain(EXIT_ROUX, "--memory needs a size such as 512M or 2G, not '%s'", optarg);
-		return 0;
-	case OPT_KERNEL: r->machine.kernel = optarg; return 0;
-	case OPT_APPEND: r->machine.append = optarg; return 0;
-	case OPT_DISK: return add_disk(r, optarg);
-	case OPT_HOSTNAME: r->machine.hostname = optarg; return 0;
-	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
-	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
-	case OPT_CONSOLE: r->console = true; return 0;
-	case OPT_JSON: r->json = true; return 0;
-	case OPT_STATS: r->stats = true; return 0;
-	default: return complain(EXIT_ROUX, "see 'roux run --help'");
-	}
-}
-
-/* Fills @r.  0, a negative number when help was printed, or an exit status. */
-static int parse(struct run *r, int argc, char **argv)
-{
-	const char *entrypoint = NULL;
-	unsigned n = 0;
-	int c, status;
-
-	optind = 1;
-	while ((c = getopt_long(argc, argv, "+e:w:u:v:it", options, NULL)) != -1) {
-		if (c == OPT_HELP) {
-			(void)fputs(help, stdout);
-			return -1;
-		}
-		status = take_option(r, c, &entrypoint);
-		if (status)
-			return status;
-	}
-	if (optind == argc)
-		return complain(EXIT_ROUX, "run needs an image; see 'roux run --help'");
-	r->machine.image = argv[optind++];
-	if (optind < argc && strcmp(argv[optind], "--") == 0)
-		optind++;
-	r->exec.use_entrypoint = !entrypoint;
-	if (entrypoint)
-		r->argv[n++] = entrypoint;
-	for (; optind < argc; optind++) {
-		if (n + 1 == sizeof(r->argv) / sizeof(r->argv[0]))
-			return complain(EXIT_ROUX, "the command has too many arguments");
-		r->argv[n++] = argv[optind];
-	}
-	r->machine.shares = r->shares;
-	r->machine.disks = r->disks;
-	r->exec.argv = r->argv;
-	r->exec.env = r->env;
-	return 0;
 }
 
 /* ----------------------------------------------------------------- terminal */
@@ -405,7 +182,7 @@ static int exec_status(const struct roux_error *error)
 	return error->code == -EACCES || error->code == -ENOEXEC || error->code == -EISDIR ? EXIT_NOT_RUNNABLE : EXIT_ROUX;
 }
 
-static int wait_process(struct run *r, struct roux_machine *m, struct roux_process *p, uint64_t deadline)
+static int wait_process(struct run_options *r, struct roux_machine *m, struct roux_process *p, uint64_t deadline)
 {
 	struct roux_error error = { 0 };
 	struct roux_exit how;
@@ -443,14 +220,14 @@ static int wait_process(struct run *r, struct roux_machine *m, struct roux_proce
 }
 
 /* What an interrupted start means: a signal to roux, or the end of --timeout. */
-static int interrupted(const struct run *r)
+static int interrupted(const struct run_options *r)
 {
 	if (caught)
 		return 128 + caught;
 	return complain(EXIT_TIMEOUT, "the command was not running within %u s; the machine was stopped", r->timeout_s);
 }
 
-static int run_in(struct run *r, struct roux_machine *m, uint64_t deadline)
+static int run_in(struct run_options *r, struct roux_machine *m, uint64_t deadline)
 {
 	struct roux_process *p = NULL;
 	struct roux_error error = { 0 };
@@ -502,7 +279,7 @@ static const char *own_path(char *buf, size_t size)
 
 int verb_run(int argc, char **argv)
 {
-	static struct run r;
+	static struct run_options r;
 	struct roux_machine *m = NULL;
 	struct roux_error error = { 0 };
 	struct itimerval end = { 0 };
@@ -510,11 +287,11 @@ int verb_run(int argc, char **argv)
 	char self[4096];
 	int status;
 
-	r.machine.size = sizeof(r.machine);
-	r.exec.size = sizeof(r.exec);
-	status = parse(&r, argc, argv);
-	if (status)
+	status = run_options_parse(&r, argc, argv);
+	if (status) {
+		run_options_finish(&r);
 		return status < 0 ? 0 : status;
+	}
 	if (r.exec.tty && r.interactive && !isatty(STDIN_FILENO))
 		return complain(EXIT_ROUX, "-t with -i needs a terminal as standard input; leave out -t");
 	r.machine.cancel = &stop;
@@ -538,7 +315,6 @@ int verb_run(int argc, char **argv)
 		current = NULL;
 	}
 	roux_machine_destroy(m);
-	for (unsigned i = 0; i < r.nowned; i++)
-		free(r.owned[i]);
+	run_options_finish(&r);
 	return status;
 }

@@ -54,20 +54,21 @@ int control_recv(int sock, struct control_msg *ret_msg, int *ret_fd)
 {
 	struct iovec iov = { ret_msg, HEADER + CONTROL_TEXT_MAX };
 	union ancillary anc;
+	/* Without the padding, where a second descriptor would fit: more than one truncate. */
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = anc.buf,
-			      .msg_controllen = sizeof(anc.buf) };
+			      .msg_controllen = CMSG_LEN(sizeof(int)) };
 	ssize_t n;
 
 	do
 		n = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		return n == 0 || errno == ECONNRESET ? 0 : -errno;
-	*ret_fd = take_descriptor(&msg);
+	if (n < 0)
+		return errno == ECONNRESET ? 0 : -errno;
+	*ret_fd = take_descriptor(&msg);	/* an empty packet, which looks like the end, may carry one too */
 	if ((size_t)n < HEADER || (size_t)n != HEADER + ret_msg->len || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
 		if (*ret_fd >= 0)
 			(void)close(*ret_fd);
-		return -EPROTO;
+		return n == 0 ? 0 : -EPROTO;
 	}
 	ret_msg->text[ret_msg->len] = '\0';
 	return 1;

@@ -51,32 +51,34 @@ int machine_spec_check(const struct machine_spec *spec, struct err *err)
 	return 0;
 }
 
+static void put_given(struct toml_writer *w, const char *key, const char *value)
+{
+	if (value)
+		toml_put_string(w, key, value);
+}
+
 char *machine_spec_text(const struct machine_spec *spec)
 {
 	struct toml_writer w = { 0 };
 
-	if (spec->engine)
-		toml_put_string(&w, "engine", spec->engine);
+	put_given(&w, "engine", spec->engine);
 	toml_put_int(&w, "cpus", spec->cpus);
 	toml_put_int(&w, "memory", (int64_t)spec->memory);
-	if (spec->kernel)
-		toml_put_string(&w, "kernel", spec->kernel);
-	if (spec->cmdline)
-		toml_put_string(&w, "cmdline", spec->cmdline);
+	put_given(&w, "kernel", spec->kernel);
+	put_given(&w, "cmdline", spec->cmdline);
 	toml_put_strings(&w, "initrd", spec->initrd, spec->ninitrds);
-	if (spec->guest_conf)
-		toml_put_string(&w, "guest_conf", spec->guest_conf);
+	put_given(&w, "guest_conf", spec->guest_conf);
 	toml_put_bool(&w, "vsock", spec->vsock);
 	for (unsigned i = 0; i < spec->nshares; i++) {
 		toml_put_table(&w, "share");
-		toml_put_string(&w, "tag", spec->share[i].tag);
-		toml_put_string(&w, "path", spec->share[i].path);
+		put_given(&w, "tag", spec->share[i].tag);
+		put_given(&w, "path", spec->share[i].path);
 		toml_put_bool(&w, "read_only", spec->share[i].read_only);
 		toml_put_string(&w, "cache", cache_names[spec->share[i].cache]);
 	}
 	for (unsigned i = 0; i < spec->ndisks; i++) {
 		toml_put_table(&w, "disk");
-		toml_put_string(&w, "path", spec->disk[i].path);
+		put_given(&w, "path", spec->disk[i].path);
 		toml_put_bool(&w, "read_only", spec->disk[i].read_only);
 		toml_put_bool(&w, "overlay", spec->disk[i].overlay);
 	}
@@ -92,6 +94,7 @@ char *machine_spec_text(const struct machine_spec *spec)
 struct key {
 	const char *table, *name;
 	enum toml_kind kind;
+	bool array;	/* of such values */
 	/* Stores a value that has the right kind.  0 or -EINVAL, -ENOMEM. */
 	int (*set)(struct machine_spec *spec, const struct toml_value *v);
 };
@@ -129,7 +132,7 @@ static int set_guest_conf(struct machine_spec *s, const struct toml_value *v)
 
 static int set_initrd(struct machine_spec *s, const struct toml_value *v)
 {
-	if (!v->element || s->ninitrds == SPEC_INITRDS_MAX)
+	if (s->ninitrds == SPEC_INITRDS_MAX)
 		return -EINVAL;
 	s->initrd[s->ninitrds++] = NULL;
 	return set_text(&s->initrd[s->ninitrds - 1], v->string);
@@ -197,21 +200,21 @@ static int set_disk_overlay(struct machine_spec *s, const struct toml_value *v)
 }
 
 static const struct key keys[] = {
-	{ "", "engine", TOML_STRING, set_engine },
-	{ "", "cpus", TOML_INT, set_cpus },
-	{ "", "memory", TOML_INT, set_memory },
-	{ "", "kernel", TOML_STRING, set_kernel },
-	{ "", "cmdline", TOML_STRING, set_cmdline },
-	{ "", "guest_conf", TOML_STRING, set_guest_conf },
-	{ "", "initrd", TOML_STRING, set_initrd },
-	{ "", "vsock", TOML_BOOL, set_vsock },
-	{ "share", "tag", TOML_STRING, set_share_tag },
-	{ "share", "path", TOML_STRING, set_share_path },
-	{ "share", "read_only", TOML_BOOL, set_share_ro },
-	{ "share", "cache", TOML_STRING, set_share_cache },
-	{ "disk", "path", TOML_STRING, set_disk_path },
-	{ "disk", "read_only", TOML_BOOL, set_disk_ro },
-	{ "disk", "overlay", TOML_BOOL, set_disk_overlay },
+	{ "", "engine", TOML_STRING, false, set_engine },
+	{ "", "cpus", TOML_INT, false, set_cpus },
+	{ "", "memory", TOML_INT, false, set_memory },
+	{ "", "kernel", TOML_STRING, false, set_kernel },
+	{ "", "cmdline", TOML_STRING, false, set_cmdline },
+	{ "", "guest_conf", TOML_STRING, false, set_guest_conf },
+	{ "", "initrd", TOML_STRING, true, set_initrd },
+	{ "", "vsock", TOML_BOOL, false, set_vsock },
+	{ "share", "tag", TOML_STRING, false, set_share_tag },
+	{ "share", "path", TOML_STRING, false, set_share_path },
+	{ "share", "read_only", TOML_BOOL, false, set_share_ro },
+	{ "share", "cache", TOML_STRING, false, set_share_cache },
+	{ "disk", "path", TOML_STRING, false, set_disk_path },
+	{ "disk", "read_only", TOML_BOOL, false, set_disk_ro },
+	{ "disk", "overlay", TOML_BOOL, false, set_disk_overlay },
 };
 
 static int open_table(struct machine_spec *s, const struct toml_value *v, struct err *err)
@@ -237,7 +240,7 @@ static int take(void *ctx, const struct toml_value *v, struct err *err)
 	for (unsigned i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
 		if (strcmp(keys[i].table, v->table) != 0 || strcmp(keys[i].name, v->key) != 0)
 			continue;
-		if (keys[i].kind != v->kind)
+		if (keys[i].kind != v->kind || keys[i].array != v->element)
 			return err_set(err, -EINVAL, "line %u: %s has the wrong kind of value", v->line, v->key);
 		r = keys[i].set(s, v);
 		return r < 0 ? err_set(err, r, "line %u: bad value for %s", v->line, v->key) : 0;

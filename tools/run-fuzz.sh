@@ -14,7 +14,7 @@ found=0
 for target; do
 	mkdir -p "out-fuzz/corpus/$target"
 	echo "fuzz $target: $minutes min"
-	if ! "out-fuzz/tests/fuzz/fuzz_$target" -max_total_time=$((minutes * 60)) -print_final_stats=1 \
+	if ! "out-fuzz/tests/fuzz/fuzz_$target" -max_total_time=$((minutes * 60)) -timeout=20 -print_final_stats=1 \
 		-artifact_prefix="out-fuzz/crashes/$target-" -verbosity=0 \
 		"out-fuzz/corpus/$target" "tests/fuzz/corpus/$target"; then
 		echo "fuzz $target: FAILED, see out-fuzz/crashes"

@@ -84,11 +84,18 @@ static bool send(struct console *c)
 	return true;
 }
 
+/* A request half sent; not one whose buffers the driver took back by stopping the queue. */
+static bool has_request(const struct console *c)
+{
+	return c->out_busy && queue_owns(&c->dev.queue[QUEUE_TRANSMIT], &c->out);
+}
+
 static void transmit(struct console *c)
 {
 	struct virtio_device *dev = &c->dev;
 	bool moved = false;
 
+	c->out_busy = has_request(c);
 	while (c->out_busy || virtio_pop(dev, QUEUE_TRANSMIT, &c->out)) {
 		if (!c->out_busy)
 			c->out_done = 0;
@@ -120,7 +127,7 @@ static void console_save(struct virtio_device *dev, struct blob *out)
 {
 	const struct console *c = console_of(dev);
 
-	blob_put_u32(out, c->out_busy);
+	blob_put_u32(out, has_request(c));
 	blob_put_u16(out, c->out.head);
 	blob_put_u32(out, (uint32_t)c->out_done);
 	blob_put_u32(out, (uint32_t)c->input_len);

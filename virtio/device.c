@@ -15,6 +15,7 @@ void virtio_device_init(struct virtio_device *dev, const struct virtio_device_op
 		.loop = loop,
 		.features = features | VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT |
 			    VIRTIO_FEATURE_EVENT_IDX,
+		.turn = VIRTIO_TURN,
 	};
 	(void)pthread_mutex_init(&dev->lock, NULL);
 	for (unsigned i = 0; i < ops->nqueues; i++) {
@@ -40,6 +41,12 @@ bool virtio_pop(struct virtio_device *dev, unsigned index, struct chain *ret_cha
 
 	if (!dev->running || dev->paused)
 		return false;
+	if (dev->turn == 0) {
+		if (dev->transport.ring)
+			dev->transport.ring(dev->transport.ctx, index);
+		return false;
+	}
+	dev->turn--;
 	r = queue_pop(&dev->queue[index], ret_chain);
 	if (r < 0)
 		virtio_broken(dev, r == -EFAULT ? "a buffer lies outside guest memory" :

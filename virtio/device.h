@@ -41,6 +41,7 @@ struct loop;
 struct virtio_device;
 
 #define VIRTIO_QUEUES_MAX 4u
+#define VIRTIO_TURN QUEUE_SIZE_MAX	/* chains served before the loop's other users have their turn */
 
 /* Feature bits of every device (VIRTIO 1.2, 6). */
 #define VIRTIO_FEATURE_INDIRECT (1ull << 28)
@@ -80,6 +81,7 @@ struct virtio_transport {
 	void (*queue_used)(void *ctx);	/* interrupt: used buffers */
 	void (*config_changed)(void *ctx);	/* interrupt: config, with a new generation */
 	void (*needs_reset)(void *ctx);
+	void (*ring)(void *ctx, unsigned index);	/* as if the driver had notified queue @index */
 	void *ctx;
 };
 
@@ -96,6 +98,7 @@ struct virtio_device {
 	struct queue queue[VIRTIO_QUEUES_MAX];
 	bool running;	/* between DRIVER_OK and reset, and not broken */
 	bool paused;	/* being saved: no new request is begun */
+	unsigned turn;	/* chains it may still take before the loop serves others */
 	unsigned complaints;	/* messages logged about this driver */
 	struct virtio_transport transport;	/* all NULL before one is attached */
 };
@@ -121,7 +124,9 @@ static inline void virtio_unlock(struct virtio_device *dev)
 /*
  * Takes a chain from queue @index while the device runs.  Returns true with a
  * chain; false when there is none, or the driver broke the rules and the device
- * now needs a reset.  Lock held.
+ * now needs a reset, or the device's turn is over: a driver can offer buffers
+ * faster than they are served, or let the device do so by rings that overlap.
+ * Then ops->notified follows in the next turn.  Lock held.
  */
 bool virtio_pop(struct virtio_device *dev, unsigned index, struct chain *ret_chain);
 

@@ -122,6 +122,11 @@ static void ring(const struct notifier *n)
 		return;
 }
 
+static void on_turn_over(void *ctx, unsigned index)
+{
+	ring(&((struct virtio_mmio *)ctx)->notifier[index]);
+}
+
 static void on_doorbell(void *ctx, uint32_t events)
 {
 	struct notifier *n = ctx;
@@ -131,6 +136,7 @@ static void on_doorbell(void *ctx, uint32_t events)
 	if (read(n->fd, &count, sizeof(count)) < 0)
 		return;
 	virtio_lock(dev);
+	dev->turn = VIRTIO_TURN;
 	if (dev->running && dev->queue[n->index].ready)
 		dev->ops->notified(dev, n->index);
 	virtio_unlock(dev);
@@ -448,7 +454,8 @@ int virtio_mmio_create(struct virtio_device *dev, const struct mem *mem, uint64_
 	virtio_lock(dev);
 	dev->transport = (struct virtio_transport){ .queue_used = on_queue_used,
 						    .config_changed = on_config_changed,
-						    .needs_reset = on_needs_reset, .ctx = m };
+						    .needs_reset = on_needs_reset,
+						    .ring = on_turn_over, .ctx = m };
 	virtio_unlock(dev);
 	*ret_mmio = m;
 	return 0;

@@ -51,13 +51,14 @@ int queue_start(struct queue *q)
 		return -EINVAL;
 	q->signalled = q->next_used;
 	q->signalled_valid = false;
+	q->starts++;
 	q->ready = true;
 	return 0;
 }
 
 void queue_reset(struct queue *q)
 {
-	*q = (struct queue){ .mem = q->mem, .size = q->size_max, .size_max = q->size_max };
+	*q = (struct queue){ .mem = q->mem, .size = q->size_max, .size_max = q->size_max, .starts = q->starts };
 }
 
 static uint16_t load16(const uint8_t *at)
@@ -188,6 +189,7 @@ int queue_pop(struct queue *q, struct chain *ret_chain)
 		return -EPROTO;
 
 	ret_chain->head = head;
+	ret_chain->starts = q->starts;
 	ret_chain->nread = ret_chain->nwrite = 0;
 	ret_chain->read_len = ret_chain->write_len = 0;
 	r = walk(q, q->desc_host, q->size, head, false, ret_chain);
@@ -214,13 +216,18 @@ void queue_wrote(const struct queue *q, const struct chain *c, uint32_t len)
 	}
 }
 
+bool queue_owns(const struct queue *q, const struct chain *c)
+{
+	return q->ready && c->starts == q->starts;
+}
+
 void queue_push(struct queue *q, const struct chain *c, uint32_t written)
 {
 	struct used_elem elem = { .id = htole32(c->head), .len = htole32(written) };
 	uint64_t off = RING_ENTRIES + sizeof(elem) * (uint64_t)(q->next_used & (q->size - 1u));
 
 	queue_wrote(q, c, written);
-	if (!q->ready)
+	if (!queue_owns(q, c))
 		return;
 	memcpy(q->used_host + off, &elem, sizeof(elem));
 	mem_wrote(q->mem, q->used + off, sizeof(elem));

@@ -29,6 +29,7 @@
 /* One request: what the device may read, then what it may write. */
 struct chain {
 	uint16_t head;	/* names the chain in the used ring */
+	uint32_t starts;	/* the queue's when it was popped */
 	unsigned nread, nwrite;	/* entries of iov[]: readable first, then writable */
 	uint32_t read_len, write_len;	/* bytes */
 	struct iovec iov[CHAIN_SEGS_MAX];	/* borrowed guest bytes */
@@ -45,6 +46,7 @@ struct queue {
 
 	/* Private. */
 	bool ready;
+	uint32_t starts;	/* times the queue was started: chains from before belong to nobody */
 	const uint8_t *desc_host, *avail_host;	/* guest memory never moves */
 	uint8_t *used_host;
 	uint16_t next_avail, next_used;	/* free-running, modulo 2^16 */
@@ -79,9 +81,12 @@ bool queue_pending(const struct queue *queue);
 /*
  * Returns @chain to the driver, telling it that the first @written bytes of the
  * writable part were written.  Reports the write to mem_wrote() first.  When the
- * queue was stopped meanwhile, that is all it does.
+ * queue was stopped meanwhile, also if it was started again, that is all it does.
  */
 void queue_push(struct queue *queue, const struct chain *chain, uint32_t written);
+
+/* False when the queue was stopped since @chain was popped. */
+bool queue_owns(const struct queue *queue, const struct chain *chain);
 
 /*
  * Reports the first @len writable bytes of @chain to mem_wrote().  Only for

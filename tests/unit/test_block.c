@@ -166,6 +166,168 @@ static void test_overlay_agrees_with_a_plain_disk(void **state)
 	block_destroy(base);
 }
 
+/* --- A disk and what it must hold, driven by random requests --- */
+
+#define GROWN (SIZE + 2u * CLUSTER)
+#define VECTOR_MAX 9u
+
+struct model {
+	struct block *cow;
+	uint8_t now[GROWN];	/* what reads must give */
+	uint8_t flushed[GROWN];	/* what a flush made safe */
+	uint64_t seed;
+};
+
+static uint32_t pick(struct model *m, uint32_t below)
+{
+	m->seed = m->seed * 6364136223846793005u + 1442695040888963407u;
+	return (uint32_t)(m->seed >> 33) % below;
+}
+
+/* A range that begins or ends at a cluster now and then. */
+static void pick_range(struct model *m, uint64_t *ret_off, uint64_t *ret_len)
+{
+	uint64_t off = pick(m, GROWN), end = off + pick(m, pick(m, 3) ? 3000 : 3 * CLUSTER);
+
+	if (pick(m, 3) == 0)
+		off &= ~(uint64_t)(CLUSTER - 1);
+	if (pick(m, 3) == 0)
+		end = (end + CLUSTER - 1) & ~(uint64_t)(CLUSTER - 1);
+	if (end > GROWN || pick(m, 20) == 0)
+		end = GROWN;
+	*ret_off = off;
+	*ret_len = end - off;
+}
+
+/* Cuts @len bytes at @buf into pieces, empty ones among them. */
+static unsigned pick_vector(struct model *m, uint8_t *buf, uint64_t len, struct iovec iov[VECTOR_MAX])
+{
+	unsigned n = 0;
+
+	while (n < VECTOR_MAX - 1 && pick(m, 4)) {
+		size_t part = len ? pick(m, (uint32_t)len + 1) : 0;
+
+		iov[n++] = (struct iovec){ buf, part };
+		buf += part;
+		len -= part;
+	}
+	iov[n++] = (struct iovec){ buf, len };
+	return n;
+}
+
+static void write_random(struct model *m, uint64_t off, uint64_t len)
+{
+	static uint8_t data[GROWN];
+	struct iovec iov[VECTOR_MAX];
+
+	for (uint64_t i = 0; i < len; i++)
+		data[i] = (uint8_t)pick(m, 256);
+	assert_int_equal(block_writev(m->cow, off, iov, pick_vector(m, data, len, iov)), 0);
+	memcpy(m->now + off, data, len);
+}
+
+static void read_and_compare(struct model *m, uint64_t off, uint64_t len)
+{
+	static uint8_t data[GROWN];
+	struct iovec iov[VECTOR_MAX];
+
+	memset(data, 0x5a, len);
+	assert_int_equal(block_readv(m->cow, off, iov, pick_vector(m, data, len, iov)), 0);
+	assert_memory_equal(data, m->now + off, len);
+}
+
+/* Discarded bytes may read as anything, and then keep to it. */
+static void discard_and_look(struct model *m, uint64_t off, uint64_t len)
+{
+	assert_int_equal(block_discard(m->cow, off, len), 0);
+	assert_int_equal(block_read(m->cow, off, m->now + off, len), 0);
+}
+
+static void reopen(struct model *m)
+{
+	block_destroy(m->cow);
+	assert_int_equal(block_overlay_create(open_image(true, false), layer, GROWN, &m->cow, NULL), 0);
+}
+
+static void one_request(struct model *m)
+{
+	uint64_t off, len;
+
+	pick_range(m, &off, &len);
+	switch (pick(m, 8)) {
+	case 0:
+		assert_int_equal(block_write_zeroes(m->cow, off, len, pick(m, 2)), 0);
+		memset(m->now + off, 0, len);
+		break;
+	case 1:
+		discard_and_look(m, off, len);
+		break;
+	case 2:
+	case 3:
+	case 4:
+		write_random(m, off, len);
+		break;
+	default:
+		read_and_compare(m, off, len);
+		break;
+	}
+}
+
+/* Many young layers rather than an old one, whose clusters would soon all be its own. */
+static void test_random_requests_agree_with_a_model_across_reopening(void **state)
+{
+	static struct model m;
+	static uint8_t before[SIZE], after[SIZE];
+	struct block *base = open_image(true, false);
+
+	assert_int_equal(block_read(base, 0, before, SIZE), 0);
+	block_destroy(base);
+	m.seed = 20;
+	for (unsigned round = 0; round < 200; round++) {
+		(void)unlink(layer);
+		memset(m.now, 0, sizeof(m.now));
+		memcpy(m.now, before, SIZE);
+		assert_int_equal(block_overlay_create(open_image(true, false), layer, GROWN, &m.cow, NULL), 0);
+		for (unsigned i = 0; i < 10; i++)
+			one_request(&m);
+		read_and_compare(&m, 0, GROWN);
+		assert_int_equal(block_flush(m.cow), 0);
+		reopen(&m);
+		read_and_compare(&m, 0, GROWN);
+		block_destroy(m.cow);
+	}
+	base = open_image(true, false);
+	assert_int_equal(block_read(base, 0, after, SIZE), 0);
+	assert_memory_equal(before, after, SIZE);	/* the base is never written */
+	block_destroy(base);
+}
+
+/*
+ * The owner dies without a flush, the host does not.  Clusters that were the layer's
+ * before have the new bytes, the others show the base as a whole: never a mixture.
+ */
+static void test_a_crash_shows_each_new_cluster_as_the_base_had_it(void **state)
+{
+	static struct model m;
+	static uint8_t got[GROWN];
+	uint8_t *bytes = test_malloc(3 * CLUSTER);
+
+	m = (struct model){ .seed = 7 };
+	assert_int_equal(block_overlay_create(open_image(true, false), layer, GROWN, &m.cow, NULL), 0);
+	assert_int_equal(block_read(m.cow, 0, m.now, GROWN), 0);
+	write_random(&m, CLUSTER + 100, 1000);
+	assert_int_equal(block_flush(m.cow), 0);
+	memcpy(m.flushed, m.now, GROWN);
+	memset(bytes, '!', 3 * CLUSTER);
+	assert_int_equal(block_write(m.cow, 2 * CLUSTER - 50, bytes, CLUSTER + 100), 0);	/* clusters 1 (ours), 2, 3 */
+	reopen(&m);
+	assert_int_equal(block_read(m.cow, 0, got, GROWN), 0);
+	memset(m.flushed + 2 * CLUSTER - 50, '!', 50);	/* in place: the cluster was there */
+	assert_memory_equal(got, m.flushed, GROWN);
+	block_destroy(m.cow);
+	test_free(bytes);
+}
+
 static void test_overlay_larger_than_base_shows_zeroes(void **state)
 {
 	struct block *cow;
@@ -240,6 +402,8 @@ int main(void)
 		T(test_direct_file_serves_any_alignment),
 		T(test_writable_image_is_locked),
 		T(test_overlay_agrees_with_a_plain_disk),
+		T(test_random_requests_agree_with_a_model_across_reopening),
+		T(test_a_crash_shows_each_new_cluster_as_the_base_had_it),
 		T(test_overlay_larger_than_base_shows_zeroes),
 		T(test_persistent_overlay_survives),
 		T(test_damaged_or_foreign_overlay_is_refused),

@@ -111,6 +111,35 @@ static void test_request_in_flight_survives_save_and_not_reset(void **state)
 	assert_int_equal(host.len, 8);
 }
 
+/* 4.2.2.2: a driver may stop one queue and set it up again; its old buffers are its own. */
+static void test_request_in_flight_ends_with_its_queue(void **state)
+{
+	const struct drv_seg old = { DRV_DATA, 8, false }, new = { DRV_DATA + 64, 3, false };
+	struct blob blob = { 0 };
+	struct blob_reader in;
+	uint32_t id, len;
+
+	host.room = 3;
+	drv_put(&drv, DRV_DATA, "abcdefgh", 8);
+	(void)drv_add(&drv, 1, &old, 1);
+	drv_kick(&drv, 1);
+	drv_write(&drv, 0x30, 1);
+	drv_write(&drv, 0x44, 0);
+	assert_int_equal(drv_read(&drv, 0x44), 0);
+	drv_setup_queue(&drv, 1);
+	virtio_mmio_save(drv.mmio, &blob);
+	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
+	blob_finish(&blob);
+	host.room = 100;
+	virtio_console_output_ready(drv.dev);
+	assert_false(drv_used(&drv, 1, &id, &len));
+	assert_int_equal(host.len, 3);
+	drv_put(&drv, DRV_DATA + 64, "new", 3);
+	assert_int_equal(drv_request(&drv, 1, &new, 1), 0);
+	assert_memory_equal(host.out, "abcnew", 6);
+}
+
 static void test_input_waits_for_buffers_and_bounds_memory(void **state)
 {
 	const struct drv_seg seg = { DRV_DATA, 16, true };
@@ -178,6 +207,7 @@ int main(void)
 		T(test_output_reaches_the_host_in_order),
 		T(test_slow_host_holds_the_request_back),
 		T(test_request_in_flight_survives_save_and_not_reset),
+		T(test_request_in_flight_ends_with_its_queue),
 		T(test_input_waits_for_buffers_and_bounds_memory),
 		T(test_resize_interrupts_with_a_new_generation),
 		T(test_descriptors_on_both_sides),

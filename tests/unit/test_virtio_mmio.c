@@ -184,6 +184,14 @@ static void test_malformed_chains_stop_the_device_until_reset(void **state)
 	expect_broken(d);
 	drv_desc(d, t, 0, UINT64_MAX - 3, 8, DRV_WRITE, 0);	/* wraps */
 	expect_broken(d);
+	for (unsigned i = 0; i < 4; i++)	/* a longer loop, entered from outside it */
+		drv_desc(d, t, i, DRV_DATA, 1, DRV_WRITE | DRV_NEXT, i < 3 ? (uint16_t)(i + 1) : 1);
+	expect_broken(d);
+	drv_desc(d, t, 0, DRV_RAM, 1, DRV_WRITE, 0);	/* begins outside memory */
+	expect_broken(d);
+	for (unsigned i = 0; i < 2; i++)	/* more than 4 GiB in all (2.7.4.2), in a bank that is smaller */
+		drv_desc(d, t, i, DRV_DATA, UINT32_MAX, DRV_WRITE | (i ? 0 : DRV_NEXT), 1);
+	expect_broken(d);
 	drv_desc(d, t, 0, DRV_DATA, 8, DRV_WRITE | DRV_NEXT, 1);	/* readable after writable */
 	drv_desc(d, t, 1, DRV_DATA, 8, 0, 0);
 	expect_broken(d);
@@ -210,6 +218,13 @@ static void test_indirect_abuse_stops_the_device(void **state)
 	drv_desc(d, DRV_DATA, 0, DRV_DATA, 1, DRV_WRITE | DRV_NEXT, 0);	/* loops inside */
 	drv_desc(d, t, 0, DRV_DATA, 16, DRV_INDIRECT, 0);
 	expect_broken(d);
+	drv_desc(d, DRV_DATA, 0, DRV_DATA + 64, 8, DRV_WRITE | DRV_NEXT, 2);	/* link behind the table */
+	drv_desc(d, t, 0, DRV_DATA, 32, DRV_INDIRECT, 0);
+	expect_broken(d);
+	drv_desc(d, DRV_DATA, 0, DRV_DATA + 64, 8, DRV_WRITE | DRV_NEXT, 1);	/* nested behind a good entry */
+	drv_desc(d, DRV_DATA, 1, DRV_DATA, 16, DRV_INDIRECT, 0);
+	drv_desc(d, t, 0, DRV_DATA, 32, DRV_INDIRECT, 0);
+	expect_broken(d);
 	(void)drv_start(d, DRV_FEATURES_ALL & ~VIRTIO_FEATURE_INDIRECT);
 	drv_desc(d, DRV_DATA, 0, DRV_DATA + 64, 8, DRV_WRITE, 0);
 	drv_desc(d, t, 0, DRV_DATA, 16, DRV_INDIRECT, 0);	/* not negotiated */
@@ -229,6 +244,124 @@ static void test_wild_available_index_stops_the_device(void **state)
 	drv_put16(d, d->q[0].avail + 2, 1);
 	drv_kick(d, 0);
 	assert_int_equal(drv_read(d, 0x70) & NEEDS_RESET, NEEDS_RESET);
+}
+
+/*
+ * Rings in one place, and a saved state in which one is an entry ahead: each used
+ * entry the device writes is a new available one.  A driver that offers buffers all
+ * the time, from another processor, looks the same to the device.
+ */
+static void test_a_queue_that_feeds_itself_leaves_the_loop_to_others(void **state)
+{
+	struct drv *d = *state;
+	const struct drv_seg good = { DRV_DATA, 16, true };
+	struct blob blob = { 0 };
+	struct blob_reader in;
+
+	(void)drv_start(d, DRV_FEATURES_ALL & ~VIRTIO_FEATURE_EVENT_IDX);
+	drv_write(d, 0x44, 0);
+	drv_write(d, 0x90, DRV_DATA);
+	drv_write(d, 0xa0, DRV_DATA);
+	drv_write(d, 0x44, 1);
+	virtio_mmio_save(d->mmio, &blob);
+	blob.bytes[blob.len - 2] = 1;	/* next used entry of the only queue */
+	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+	assert_int_equal(virtio_mmio_restore(d->mmio, &in, NULL), 0);
+	blob_finish(&blob);
+	drv_put16(d, DRV_DATA + 2, 1);
+	drv_kick(d, 0);	/* returns, as the loop also does what was posted to it ... */
+	assert_int_equal(drv_get16(d, DRV_DATA + 2), VIRTIO_TURN + 1);
+	drv_pump(d);	/* ... and goes on in the next turn */
+	assert_int_equal(drv_get16(d, DRV_DATA + 2), 2 * VIRTIO_TURN + 1);
+	assert_int_equal(drv_start(d, DRV_FEATURES_ALL), 15);
+	assert_int_equal(drv_request(d, 0, &good, 1), 16);
+}
+
+static void test_queue_sizes_that_are_not_offered_are_refused(void **state)
+{
+	struct drv *d = *state;
+	const uint32_t max = drv_read(d, 0x34), bad[] = { 0, 3, max - 1, max + 1, 2 * max, 0x8000, 0x10000, UINT32_MAX };
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		(void)drv_start(d, DRV_FEATURES_ALL);
+		drv_write(d, 0x44, 0);
+		drv_write(d, 0x38, bad[i]);
+		drv_write(d, 0x44, 1);
+		assert_int_equal(drv_read(d, 0x44), 0);
+		assert_int_equal(drv_read(d, 0x70) & NEEDS_RESET, NEEDS_RESET);
+		assert_int_equal(drv_read(d, 0x60) & 2, 2);	/* 2.1.2: the driver is told */
+	}
+	(void)drv_start(d, DRV_FEATURES_ALL);
+	drv_write(d, 0x44, 0);
+	drv_write(d, 0x38, 1);	/* the smallest */
+	drv_write(d, 0x44, 1);
+	assert_int_equal(drv_read(d, 0x44), 1);
+	drv_write(d, 0x38, max);	/* 4.2.2.2: fixed while ready */
+	d->q[0] = (struct drv_queue){ .size = 1, .desc = d->q[0].desc, .avail = d->q[0].avail, .used = d->q[0].used };
+	memset(d->ram + d->q[0].desc, 0, 0x8000);
+	for (int i = 0; i < 3; i++)
+		assert_int_equal(drv_request(d, 0, &(struct drv_seg){ DRV_DATA, 16, true }, 1), 16);
+}
+
+static void test_misaligned_rings_are_refused(void **state)
+{
+	static const struct { uint32_t reg, off; } bad[] = { { 0x80, 8 }, { 0x90, 1 }, { 0xa0, 2 } };
+	struct drv *d = *state;
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		(void)drv_start(d, DRV_FEATURES_ALL);
+		drv_write(d, 0x44, 0);
+		drv_write(d, bad[i].reg, DRV_DATA + bad[i].off);
+		drv_write(d, 0x44, 1);
+		assert_int_equal(drv_read(d, 0x44), 0);
+		assert_int_equal(drv_read(d, 0x70) & NEEDS_RESET, NEEDS_RESET);
+	}
+}
+
+/* Before DRIVER_OK a device that breaks says so in its status, without an interrupt (2.1.2). */
+static void test_a_bad_queue_before_driver_ok_is_told_without_interrupt(void **state)
+{
+	struct drv *d = *state;
+
+	drv_write(d, 0x70, 0);
+	drv_write(d, 0x24, 1);
+	drv_write(d, 0x20, 1);
+	drv_write(d, 0x70, 8);
+	drv_write(d, 0x38, 3);
+	drv_write(d, 0x44, 1);
+	assert_int_equal(drv_read(d, 0x70), 8 | NEEDS_RESET);
+	assert_int_equal(drv_read(d, 0x60), 0);
+	assert_int_equal(d->irqs, 0);
+	drv_write(d, 0x70, 8 | 4);	/* the driver goes on regardless: nothing runs */
+	drv_setup_queue(d, 0);
+	drv_desc(d, d->q[0].desc, 0, DRV_DATA, 16, DRV_WRITE, 0);
+	drv_offer(d, 0, 0);
+	drv_kick(d, 0);
+	assert_int_equal(drv_get16(d, d->q[0].used + 2), 0);
+	drv_write(d, 0x70, 8 | 4);	/* 2.1.1: writing the bit does not clear it */
+	assert_int_equal(drv_read(d, 0x70) & NEEDS_RESET, NEEDS_RESET);
+}
+
+static void test_notifications_before_driver_ok_touch_nothing(void **state)
+{
+	static uint8_t before[DRV_DATA];
+	struct drv *d = *state;
+
+	drv_write(d, 0x70, 0);
+	drv_kick(d, 0);	/* no queue yet */
+	drv_write(d, 0x24, 1);
+	drv_write(d, 0x20, 1);
+	drv_write(d, 0x70, 8);
+	drv_setup_queue(d, 0);
+	drv_desc(d, d->q[0].desc, 0, DRV_DATA, 16, DRV_WRITE, 0);
+	drv_offer(d, 0, 0);
+	memcpy(before, d->ram, sizeof(before));
+	d->wrote = 0;
+	drv_kick(d, 0);
+	assert_memory_equal(d->ram, before, sizeof(before));
+	assert_int_equal(d->wrote, 0);
+	assert_int_equal(drv_read(d, 0x60), 0);
+	assert_int_equal(drv_read(d, 0x70), 8);
 }
 
 static void test_queue_outside_memory_is_refused(void **state)
@@ -313,6 +446,11 @@ int main(void)
 		T(test_malformed_chains_stop_the_device_until_reset),
 		T(test_indirect_abuse_stops_the_device),
 		T(test_wild_available_index_stops_the_device),
+		T(test_a_queue_that_feeds_itself_leaves_the_loop_to_others),
+		T(test_queue_sizes_that_are_not_offered_are_refused),
+		T(test_misaligned_rings_are_refused),
+		T(test_a_bad_queue_before_driver_ok_is_told_without_interrupt),
+		T(test_notifications_before_driver_ok_touch_nothing),
 		T(test_queue_outside_memory_is_refused),
 		T(test_saved_state_goes_on_in_another_device),
 		T(test_doorbells_reach_the_device),

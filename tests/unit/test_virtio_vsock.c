@@ -433,6 +433,29 @@ static void test_strangers_and_liars(void **state)
 	assert_int_equal(drv_read(&drv, 0x70) & 64, 64);
 }
 
+static void test_a_reset_ends_every_connection_and_writes_nothing_more(void **state)
+{
+	uint8_t *before = test_malloc(DRV_RAM);
+	char buf[16];
+
+	open_from_guest(100);
+	assert_int_equal(write(host_end, "late", 4), 4);	/* for a buffer the driver takes back */
+	drv_write(&drv, 0x70, 0);
+	assert_int_equal(virtio_vsock_connections(drv.dev), 0);
+	memcpy(before, drv.ram, DRV_RAM);
+	drv_pump(&drv);
+	assert_memory_equal(drv.ram, before, DRV_RAM);
+	assert_true(read(host_end, buf, sizeof(buf)) <= 0);	/* the end, or a reset as bytes were lost */
+	assert_int_equal(send(host_end, "x", 1, MSG_NOSIGNAL), -1);
+	(void)close(host_end);
+	start();
+	expect_silence();
+	open_from_guest(100);	/* the same port, a new connection */
+	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "ping", 4, 0, 65536);
+	assert_int_equal(read(host_end, buf, sizeof(buf)), 4);
+	test_free(before);
+}
+
 static void test_restored_driver_is_told_that_connections_are_gone(void **state)
 {
 	const struct drv_seg seg = { DRV_DATA, 4, true };
@@ -470,6 +493,7 @@ int main(void)
 		T(test_two_thousand_connections),
 		T(test_flood_of_refusals_needs_no_buffers_beyond_the_ring),
 		T(test_strangers_and_liars),
+		T(test_a_reset_ends_every_connection_and_writes_nothing_more),
 		T(test_restored_driver_is_told_that_connections_are_gone),
 	};
 

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli/cli.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <strings.h>
+
+int complain(int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)fputs("roux: ", stderr);
+	va_start(ap, fmt);
+	(void)vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	(void)fputc('\n', stderr);
+	return status;
+}
+
+bool parse_size(const char *text, uint64_t *ret_bytes)
+{
+	static const struct { const char *name; unsigned shift; } units[] = {
+		{ "", 20 }, { "b", 0 }, { "k", 10 }, { "kb", 10 }, { "kib", 10 }, { "m", 20 }, { "mb", 20 },
+		{ "mib", 20 }, { "g", 30 }, { "gb", 30 }, { "gib", 30 } };
+	char *end;
+	double v = strtod(text, &end);
+
+	if (!isdigit((unsigned char)*text) && *text != '.')	/* strtod() knows signs, "nan" and "inf" too */
+		return false;
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
+		if (strcasecmp(end, units[i].name) == 0) {
+			double bytes = v * (double)(1ull << units[i].shift);
+
+			if (bytes < 1 || bytes >= 0x1p63)
+				return false;
+			*ret_bytes = (uint64_t)bytes;
+			return true;
+		}
+	return false;
+}
