@@ -143,8 +143,9 @@ static void process_gone(struct roux_machine *m)
 	if (m->pid > 0 && waitpid(m->pid, &status, 0) == m->pid) {
 		m->pid = 0;
 		if (WIFSIGNALED(status))
-			(void)snprintf(m->reason, sizeof(m->reason), "the VM's process was killed by signal %d (%s)",
-				       WTERMSIG(status), strsignal(WTERMSIG(status)));
+			(void)snprintf(m->reason, sizeof(m->reason), "the VM's process was killed by signal %d (%s)%s",
+				       WTERMSIG(status), strsignal(WTERMSIG(status)), WTERMSIG(status) != SIGKILL ? "" :
+				       "; if the host is short of memory, give the VM less with --memory");
 	}
 }
 

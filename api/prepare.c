@@ -60,15 +60,17 @@ static int add_share(struct machine_spec *spec, const char *tag, const char *pat
 
 static int add_root(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
 {
+	struct oci_limits limits = oci_limits_default;
 	const char *rootfs;
 	bool unpacked;
 	int r;
 
 	if (!o->image)
 		return 0;
+	limits.cancel = o->cancel;
 	r = oci_image_open(o->image, &m->image, err);
 	if (r == 0)
-		r = oci_image_rootfs(m->image, NULL, &rootfs, err);
+		r = oci_image_rootfs(m->image, &limits, &rootfs, err);
 	if (r < 0)
 		return r;
 	m->config = oci_image_config(m->image);
@@ -133,7 +135,7 @@ static int add_kernel(struct roux_machine *m, const struct roux_options *o, stru
 			return err_set(err, -errno, "kernel %s: %s", o->kernel, strerror(errno));
 		r = initramfs_get(NULL, modules, initrd, err);
 	} else {
-		r = kernel_package_get(false, &package, err);
+		r = kernel_package_get(false, o->cancel, &package, err);
 		if (r == 0)
 			r = initramfs_get(&package, modules, initrd, err);
 		if (r == 0)

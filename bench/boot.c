@@ -96,7 +96,7 @@ static int boot(const char *path, struct err *err)
 static int print_kernel(struct err *err)
 {
 	static struct kernel_package kernel;
-	int r = kernel_package_get(false, &kernel, err);
+	int r = kernel_package_get(false, NULL, &kernel, err);
 
 	if (r == 0)
 		printf("%s\n", kernel.vmlinuz);

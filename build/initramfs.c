@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #define FORMAT "roux initramfs 1" /* changes whenever equal inputs give other bytes */
 
@@ -101,7 +101,7 @@ static int write_archive(const char *path, const struct module_list *list, struc
 		goto finish;
 	cpio_begin(&c, buf, size);
 	(void)put_all(&c, list, order);
-	r = file_write_atomic(path, buf, size, 0644, err);
+	r = file_write_sealed(path, buf, size, 0644, err);
 finish:
 	free(buf);
 	free(order);
@@ -113,12 +113,13 @@ int initramfs_get(const struct kernel_package *kernel, const char *const modules
 {
 	struct module_list list = { .count = 0 };
 	char dir[PATH_MAX], hex[SHA256_HEX_SIZE];
+	struct stat st;
 	int r = file_cache_dir("initramfs", dir, err);
 
 	hash_inputs(kernel, modules, hex);
 	if (r == 0)
 		r = file_path(ret_path, err, dir, "/", hex, ".cpio", NULL);
-	if (r < 0 || access(ret_path, R_OK) == 0)
+	if (r < 0 || (stat(ret_path, &st) == 0 && file_is_sealed(&st)))
 		return r;
 	if (kernel)
 		r = module_list_load(kernel->modules, modules, &list, err);

@@ -107,6 +107,8 @@ static int write_entry(struct archive *a, const char *path, const char *deb, str
 		return err_set(err, -errno, "cannot write %s: %s", path, strerror(errno));
 	if (archive_read_data_into_fd(a, fd) != ARCHIVE_OK)
 		r = archive_err(err, a, deb);
+	else if ((r = file_seal(fd)) < 0)
+		err_set(err, r, "cannot finish %s: %s", path, strerror(-r));
 	close(fd);
 	return r;
 }
@@ -192,6 +194,7 @@ struct apt {
 	char lists[PATH_MAX + 32], cache[PATH_MAX + 32];
 	char why[128];	/* the complaint of an update that failed, "" otherwise */
 	bool own;
+	const volatile int *cancel;
 };
 
 #define APT_ARGS_MAX 24
@@ -219,7 +222,7 @@ static int run_apt(const struct apt *apt, const char *tool, const char *cwd,
 	for (; *args && n + 1 < APT_ARGS_MAX; args++)
 		argv[n++] = *args;
 	argv[n] = NULL;
-	r = process_run(argv, cwd, apt_env, OUTPUT_MAX, ret, err);
+	r = process_run(argv, cwd, apt_env, OUTPUT_MAX, apt->cancel, ret, err);
 	if (r == -ENOENT)
 		return err_set(err, r, "no default kernel: this host has no %s to fetch Debian's; "
 			       "name a kernel with --kernel", tool);
@@ -346,9 +349,9 @@ static int find_deb(const char *dir, char ret_path[PATH_MAX], char ret_id[256], 
 	return r;
 }
 
-static int fetch_deb(bool refresh, const char *dir, struct err *err)
+static int fetch_deb(bool refresh, const volatile int *cancel, const char *dir, struct err *err)
 {
-	struct apt apt = { .own = false };
+	struct apt apt = { .own = false, .cancel = cancel };
 	int r = refresh ? -EHOSTUNREACH : download(&apt, dir, err);
 
 	if (r != -EHOSTUNREACH)
@@ -362,6 +365,7 @@ static int fetch_deb(bool refresh, const char *dir, struct err *err)
 static int use_folder(const char *base, const char *id, struct kernel_package *ret_kernel, struct err *err)
 {
 	char path[PATH_MAX], *text;
+	struct stat st;
 	size_t len;
 	int r = file_path(ret_kernel->vmlinuz, err, base, "/", id, "/vmlinuz", NULL);
 
@@ -375,7 +379,8 @@ static int use_folder(const char *base, const char *id, struct kernel_package *r
 		return r;
 	memcpy(ret_kernel->release, text, len + 1);
 	free(text);
-	if (strlen(id) >= sizeof(ret_kernel->id) || access(ret_kernel->vmlinuz, R_OK) < 0)
+	if (strlen(id) >= sizeof(ret_kernel->id) || stat(ret_kernel->vmlinuz, &st) < 0 || !file_is_sealed(&st) ||
+	    access(ret_kernel->modules, R_OK) < 0)
 		return -ENOENT;
 	memcpy(ret_kernel->id, id, strlen(id) + 1);
 	return 0;
@@ -409,10 +414,11 @@ static int sync_all(const char *dir)
 }
 
 /* Fetches into @temp and moves the result to its place. */
-static int fetch(bool refresh, const char *base, const char *temp, struct err *err)
+static int fetch(bool refresh, const volatile int *cancel, const char *base, const char *temp, struct err *err)
 {
 	char deb[PATH_MAX], id[256], tree[PATH_MAX], path[PATH_MAX], release[128];
-	int r = fetch_deb(refresh, temp, err);
+	struct kernel_package there;
+	int r = fetch_deb(refresh, cancel, temp, err);
 
 	if (r == 0)
 		r = find_deb(temp, deb, id, err);
@@ -431,16 +437,20 @@ static int fetch(bool refresh, const char *base, const char *temp, struct err *e
 	if (r < 0)
 		return r;
 	r = sync_all(tree);
-	/* There already: the newest is what we have. */
-	if (r == 0 && rename(tree, path) < 0 && errno != ENOTEMPTY && errno != EEXIST)
-		r = -errno;
+	/* There already: the newest is what we have, or it is damaged. */
+	if (r == 0 && use_folder(base, id, &there, NULL) < 0) {
+		r = file_remove_tree(AT_FDCWD, path);
+		if (r == 0 && rename(tree, path) < 0)
+			r = -errno;
+	}
 	if (r < 0)
 		return err_set(err, r, "cannot store the kernel in %s: %s", base, strerror(-r));
 	r = file_path(path, err, base, "/current", NULL);
 	return r < 0 ? r : file_write_atomic(path, id, strlen(id), 0644, err);
 }
 
-static int fetch_locked(bool refresh, const char *base, struct kernel_package *ret_kernel, struct err *err)
+static int fetch_locked(bool refresh, const volatile int *cancel, const char *base,
+			struct kernel_package *ret_kernel, struct err *err)
 {
 	char temp[PATH_MAX], lock_path[PATH_MAX];
 	int lock, r = file_path(lock_path, err, base, "/lock", NULL);
@@ -460,7 +470,7 @@ static int fetch_locked(bool refresh, const char *base, struct kernel_package *r
 		if (r == 0)
 			r = file_mkdirs(temp, 0700, err);
 		if (r == 0)
-			r = fetch(refresh, base, temp, err);
+			r = fetch(refresh, cancel, base, temp, err);
 		(void)file_remove_tree(AT_FDCWD, temp);
 		if (r == 0)
 			r = use_current(base, ret_kernel, err);
@@ -469,7 +479,8 @@ static int fetch_locked(bool refresh, const char *base, struct kernel_package *r
 	return r;
 }
 
-int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct err *err)
+int kernel_package_get(bool refresh, const volatile int *cancel, struct kernel_package *ret_kernel,
+		       struct err *err)
 {
 	char base[PATH_MAX];
 	int r = file_cache_dir("kernels/debian-cloud-amd64", base, err);
@@ -477,5 +488,5 @@ int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct e
 	if (r < 0)
 		return r;
 	r = refresh ? -ENOENT : use_current(base, ret_kernel, err);
-	return r == -ENOENT ? fetch_locked(refresh, base, ret_kernel, err) : r;
+	return r == -ENOENT ? fetch_locked(refresh, cancel, base, ret_kernel, err) : r;
 }

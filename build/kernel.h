@@ -27,13 +27,15 @@ struct kernel_package {
 
 /*
  * Finds the kernel in the cache, or fetches it; with @refresh asks for the
- * newest.  Safe against other processes that do the same.
+ * newest.  Safe against other processes that do the same.  @cancel: NULL, or
+ * fetching ends soon after this gets nonzero.
  *
  * Returns 0 and fills @ret_kernel, -ENOENT when there is no apt, -EHOSTUNREACH
- * when it cannot download, -EBADMSG when the package is not as expected, or
- * another negative errno.
+ * when it cannot download, -EBADMSG when the package is not as expected,
+ * -EINTR after @cancel, or another negative errno.
  */
-int kernel_package_get(bool refresh, struct kernel_package *ret_kernel, struct err *err);
+int kernel_package_get(bool refresh, const volatile int *cancel, struct kernel_package *ret_kernel,
+		       struct err *err);
 
 /*
  * Unpacks kernel and modules of a Debian package file (.deb) into folder @into,

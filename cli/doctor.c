@@ -79,7 +79,7 @@ static void check_kernel(struct report *rep)
 	struct err err = { 0 };
 	char text[512];
 
-	if (kernel_package_get(false, &package, &err) == 0) {
+	if (kernel_package_get(false, NULL, &package, &err) == 0) {
 		(void)snprintf(text, sizeof(text), "%.128s (%.300s)", package.release, package.vmlinuz);
 		tell(rep, "kernel", "ok", text, NULL);
 	} else {

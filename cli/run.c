@@ -6,7 +6,8 @@
  * SIGTERM as the image's stop signal; before the command runs they end roux.
  * All are handled by a flag and by interrupting the library's waiting, so
  * cleaning up is the ordinary way out.
- * SIGALRM, at the end of --timeout, has no flag: the clock tells.
+ * SIGALRM, at the end of --timeout, is not passed on: it only stops the preparations;
+ * later the clock tells.
  */
 #include "cli/cli.h"
 #include "cli/options.h"
@@ -29,6 +30,7 @@
 #define COUNTERS_MAX 32
 
 static volatile sig_atomic_t caught;	/* last signal to pass on */
+static volatile int stop;	/* the end is wanted: a signal, or SIGALRM */
 static volatile sig_atomic_t resized;
 static volatile sig_atomic_t commanded;	/* the command runs: a new size is news */
 static struct roux_machine *volatile current;	/* whose waits end on a signal, or NULL */
@@ -39,6 +41,8 @@ static void on_signal(int sig)
 		resized = 1;
 	else if (sig != SIGALRM)
 		caught = sig;
+	if (sig != SIGWINCH)
+		stop = 1;
 	if (current && (sig != SIGWINCH || commanded))
 		roux_machine_interrupt(current);
 }
@@ -290,6 +294,7 @@ int verb_run(int argc, char **argv)
 	}
 	if (r.exec.tty && r.interactive && !isatty(STDIN_FILENO))
 		return complain(EXIT_ROUX, "-t with -i needs a terminal as standard input; leave out -t");
+	r.machine.cancel = &stop;
 	r.machine.vmm = own_path(self, sizeof(self));
 	if (r.timeout_s) {
 		end.it_value.tv_sec = r.timeout_s;
@@ -300,7 +305,8 @@ int verb_run(int argc, char **argv)
 	if (r.timeout_s)
 		(void)setitimer(ITIMER_REAL, &end, NULL);
 	if (roux_machine_create(&r.machine, &m, &error) < 0) {
-		status = complain(EXIT_ROUX, "%s", error.message);
+		/* What it called may have been hit first and have failed of that. */
+		status = stop ? interrupted(&r) : complain(EXIT_ROUX, "%s", error.message);
 	} else {
 		current = m;	/* before the flag is looked at: a signal is seen here or ends a wait */
 		if (r.console)

@@ -27,7 +27,11 @@ struct process {
 
 static void fail(struct process *p, const struct err *err)
 {
-	(void)control_send(p->sock, CONTROL_FAILED, err->code, 0, err->msg, strlen(err->msg), -1);
+	const char *advice = err->code == -EMFILE ? "; allow more open files (ulimit -n)" : "";
+	char text[sizeof(err->msg) + 64];
+	int n = snprintf(text, sizeof(text), "%s%s", err->msg, advice);
+
+	(void)control_send(p->sock, CONTROL_FAILED, err->code, 0, text, (size_t)n, -1);
 	p->failed = true;
 	loop_quit(p->loop);
 }

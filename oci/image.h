@@ -38,6 +38,7 @@ struct oci_config {
 struct oci_limits {
 	uint64_t bytes;	/* of all files, and of each layer's tar */
 	uint64_t entries;	/* files, folders and links in all layers */
+	const volatile int *cancel;	/* NULL, or unpacking ends soon after this gets nonzero */
 };
 
 extern const struct oci_limits oci_limits_default;
@@ -78,7 +79,7 @@ const char *oci_image_digest(const struct oci_image *image);
  *
  * @limits NULL: oci_limits_default.  Returns 0 and the path in @ret_path
  * (borrowed, until close), -EBADMSG for damaged or hostile layers, -EFBIG beyond
- * the limits, -ENOSPC, or another negative errno.
+ * the limits, -ENOSPC, -EINTR after limits->cancel, or another negative errno.
  */
 int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
 		     const char **ret_path, struct err *err);

@@ -272,12 +272,17 @@ static int set_stat(struct unpack *u, int fd, const struct place *at, struct arc
 
 /* ---- entries ---- */
 
+static int check_cancel(const struct unpack *u, struct err *err)
+{
+	return u->left.cancel && *u->left.cancel ? err_set(err, -EINTR, "interrupted") : 0;
+}
+
 static int count_bytes(struct unpack *u, uint64_t bytes, struct err *err)
 {
 	if (bytes > u->left.bytes)
 		return err_set(err, -EFBIG, "the image unpacks to more than the limit");
 	u->left.bytes -= bytes;
-	return 0;
+	return check_cancel(u, err);
 }
 
 static int write_data(struct unpack *u, struct layer *layer, int fd, const struct place *at,
@@ -514,7 +519,8 @@ static int next_entry(struct unpack *u, struct layer *layer, struct archive_entr
 	if (u->left.entries == 0)
 		return err_set(err, -EFBIG, "the image has more files than the limit");
 	u->left.entries--;
-	return 1;
+	r = check_cancel(u, err);
+	return r < 0 ? r : 1;
 }
 
 int unpack_whiteouts(struct unpack *unpack, struct layer *layer, struct err *err)

@@ -84,6 +84,18 @@ int file_sync_dir(const char *path)
 	return r;
 }
 
+/* Where there is no room or no right to write, another cache is the way out. */
+static int cannot_write(const char *path, int r, struct err *err)
+{
+	const char *advice = "";
+
+	if (r == -ENOSPC || r == -EDQUOT)
+		advice = ": free some, or set ROUX_CACHE to a larger disk";
+	else if (r == -EACCES || r == -EPERM || r == -EROFS)
+		advice = ": set ROUX_CACHE to a folder you may write";
+	return err_set(err, r, "cannot write %.120s: %s%s", path, strerror(-r), advice);
+}
+
 int file_new_begin(struct file_new *file, const char *path, mode_t mode, struct err *err)
 {
 	int r;
@@ -96,7 +108,7 @@ int file_new_begin(struct file_new *file, const char *path, mode_t mode, struct 
 		return r;
 	file->fd = mkostemp(file->temp, O_CLOEXEC);
 	if (file->fd < 0)
-		return err_set(err, -errno, "cannot write %s: %s", path, strerror(errno));
+		return cannot_write(path, -errno, err);
 	if (fchmod(file->fd, mode) < 0) {
 		r = err_set(err, -errno, "cannot set permissions of %s: %s", path, strerror(errno));
 		file_new_abort(file);
@@ -114,7 +126,7 @@ int file_new_commit(struct file_new *file, struct err *err)
 		r = -errno;
 	if (r < 0) {
 		file_new_abort(file);
-		return err_set(err, r, "cannot write %s: %s", file->path, strerror(-r));
+		return cannot_write(file->path, r, err);
 	}
 	close(file->fd);
 	file->fd = -1;
@@ -132,8 +144,31 @@ void file_new_abort(struct file_new *file)
 	(void)unlink(file->temp);
 }
 
-int file_write_atomic(const char *path, const void *data, size_t len, mode_t mode,
-		      struct err *err)
+/* In the first hour of 1970, to the nanosecond that the size says. */
+static struct timespec seal_time(off_t size)
+{
+	return (struct timespec){ .tv_sec = 1 + (long)(size / 1000000000 % 3600), .tv_nsec = (long)(size % 1000000000) };
+}
+
+int file_seal(int fd)
+{
+	struct stat st;
+	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT } };
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	times[1] = seal_time(st.st_size);
+	return futimens(fd, times) < 0 ? -errno : 0;
+}
+
+bool file_is_sealed(const struct stat *st)
+{
+	struct timespec want = seal_time(st->st_size);
+
+	return S_ISREG(st->st_mode) && st->st_mtim.tv_sec == want.tv_sec && st->st_mtim.tv_nsec == want.tv_nsec;
+}
+
+static int write_file(const char *path, const void *data, size_t len, mode_t mode, bool seal, struct err *err)
 {
 	struct file_new file;
 	int r = file_new_begin(&file, path, mode, err);
@@ -141,11 +176,23 @@ int file_write_atomic(const char *path, const void *data, size_t len, mode_t mod
 	if (r < 0)
 		return r;
 	r = file_write_all(file.fd, data, len);
+	if (r == 0 && seal)
+		r = file_seal(file.fd);
 	if (r < 0) {
 		file_new_abort(&file);
-		return err_set(err, r, "cannot write %s: %s", path, strerror(-r));
+		return cannot_write(path, r, err);
 	}
 	return file_new_commit(&file, err);
+}
+
+int file_write_atomic(const char *path, const void *data, size_t len, mode_t mode, struct err *err)
+{
+	return write_file(path, data, len, mode, false, err);
+}
+
+int file_write_sealed(const char *path, const void *data, size_t len, mode_t mode, struct err *err)
+{
+	return write_file(path, data, len, mode, true, err);
 }
 
 /* Reads to the end into memory that grows.  The caller frees *data in any case. */
@@ -224,9 +271,11 @@ int file_mkdirs(const char *path, mode_t mode, struct err *err)
 		if (path[i] != '/' && path[i] != '\0')
 			continue;
 		part[i] = '\0';
-		if (mkdir(part, mode) < 0 && errno != EEXIST && stat(part, &st) < 0)
-			return err_set(err, -errno, "cannot make folder %s: %s", part,
-				       strerror(errno));
+		if (mkdir(part, mode) < 0 && errno != EEXIST) {
+			r = -errno;
+			if (stat(part, &st) < 0)
+				return err_set(err, r, "cannot make folder %s: %s", part, strerror(-r));
+		}
 		part[i] = path[i];
 	}
 	if (stat(path, &st) < 0)
@@ -330,7 +379,10 @@ int file_cache_dir(const char *sub, char ret_path[PATH_MAX], struct err *err)
 
 	if (r == 0)
 		r = file_path(ret_path, err, base, "/", sub, NULL);
-	return r < 0 ? r : file_mkdirs(ret_path, 0700, err);
+	if (r < 0)
+		return r;
+	r = file_mkdirs(ret_path, 0700, err);
+	return r < 0 ? err_prefix(err, r, "set ROUX_CACHE to a folder you may write") : 0;
 }
 
 int file_lock(const char *path, bool try_only, struct err *err)

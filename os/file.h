@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct err;
@@ -38,6 +39,18 @@ int file_new_begin(struct file_new *file, const char *path, mode_t mode, struct 
 /* Makes the file durable under its name.  On failure it is as after an abort. */
 int file_new_commit(struct file_new *file, struct err *err);
 void file_new_abort(struct file_new *file);
+
+/*
+ * A file that is only derived from others, kept to save time: sealed when it is
+ * complete, and made anew when the seal is broken.  The seal is a modification
+ * time that no clock gives and that depends on the size, so any later write
+ * breaks it, and copies that keep times keep it.  0 or a negative errno.
+ */
+int file_seal(int fd);
+bool file_is_sealed(const struct stat *st);
+
+/* file_write_atomic() of a sealed file. */
+int file_write_sealed(const char *path, const void *data, size_t len, mode_t mode, struct err *err);
 
 /*
  * Reads the whole file at @path into fresh memory with a NUL after the last

@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define CANCEL_CHECK_MS 100
+
 extern char **environ;
 
 struct pipes {
@@ -150,7 +152,7 @@ static int read_errors(int fd, struct process_result *res)
 	return n > 0;
 }
 
-static int collect(const struct pipes *p, size_t out_max, struct process_result *res)
+static int collect(const struct pipes *p, size_t out_max, const volatile int *cancel, struct process_result *res)
 {
 	struct pollfd fds[2] = { { .fd = p->out[0], .events = POLLIN },
 				 { .fd = p->errors[0], .events = POLLIN } };
@@ -159,7 +161,9 @@ static int collect(const struct pipes *p, size_t out_max, struct process_result 
 	while (fds[0].fd >= 0 || fds[1].fd >= 0) {
 		int r = 1;
 
-		if (poll(fds, 2, -1) < 0) {
+		if (cancel && *cancel)
+			return -EINTR;
+		if (poll(fds, 2, cancel ? CANCEL_CHECK_MS : -1) < 0) {
 			if (errno == EINTR)
 				continue;
 			return -errno;
@@ -202,7 +206,8 @@ static int read_report(int fd)
 }
 
 int process_run(const char *const argv[], const char *cwd, const char *const env[],
-		size_t out_max, struct process_result *ret_result, struct err *err)
+		size_t out_max, const volatile int *cancel, struct process_result *ret_result,
+		struct err *err)
 {
 	struct process_result res = { .status = 0 };
 	char **all = join_env(env);
@@ -227,7 +232,7 @@ int process_run(const char *const argv[], const char *cwd, const char *const env
 	p.out[1] = p.errors[1] = p.report[1] = -1;
 	r = -read_report(p.report[0]);
 	if (r == 0)
-		r = collect(&p, out_max, &res);
+		r = collect(&p, out_max, cancel, &res);
 	if (r < 0)
 		(void)kill(pid, SIGKILL);
 	res.status = wait_for(pid);

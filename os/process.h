@@ -17,13 +17,14 @@ struct process_result {
 /*
  * Runs argv[0] (looked up in PATH) in folder @cwd (NULL: the caller's) with
  * standard input from /dev/null.  @env: more "NAME=value" entries, NULL-ended,
- * or NULL.
+ * or NULL.  @cancel: NULL, or the program is killed soon after this gets nonzero.
  *
  * Returns 0 when the program ran, whatever its status, -ENOENT when there is no
  * such program, -EFBIG when it printed more than @out_max bytes (it is killed),
- * or another negative errno.  @ret_result is filled on 0 only.
+ * -EINTR after @cancel, or another negative errno.  @ret_result is filled on 0 only.
  */
 int process_run(const char *const argv[], const char *cwd, const char *const env[],
-		size_t out_max, struct process_result *ret_result, struct err *err);
+		size_t out_max, const volatile int *cancel, struct process_result *ret_result,
+		struct err *err);
 
 #endif /* OS_PROCESS_H */

@@ -102,7 +102,7 @@ static int unpack(const struct kernel *packed, const char *cached, struct kernel
 	if (r < 0)
 		return r;
 	if (cached)
-		(void)file_write_atomic(cached, elf, size, 0444, NULL);
+		(void)file_write_sealed(cached, elf, size, 0444, NULL);
 	*ret = (struct kernel){ .image = elf, .size = size };
 	return 0;
 }
@@ -119,7 +119,7 @@ static int open_packed(const struct kernel *packed, const struct stat *packed_st
 	if (snprintf(cached, sizeof(cached), "%s/%s.elf", cache_dir, hex) >= (int)sizeof(cached))
 		return err_set(err, -ENAMETOOLONG, "%s: name too long", cache_dir);
 	if (map_file(cached, ret, &st, NULL) == 0) {
-		if (elf_is(ret->image, ret->size))
+		if (file_is_sealed(&st) && elf_is(ret->image, ret->size))
 			return 0;
 		kernel_close(ret);
 	}

@@ -48,7 +48,8 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 
 fail:
 	code_cache_destroy(cc);
-	return err_set(err, -ENOMEM, "cannot reserve memory for translated code");
+	return err_set(err, -ENOMEM, "cannot reserve memory for translated code: "
+		       "raise the limit of virtual memory (ulimit -v)");
 }
 
 static void release(void *p, size_t bytes)

@@ -65,13 +65,18 @@ struct roux_options {
 	unsigned ndisks;
 	bool read_only;	/* no writes to the root at all, not even thrown-away ones */
 	unsigned start_timeout_ms;	/* 0: 60 s */
+	/* NULL, or: roux_machine_create() gives up soon after this gets nonzero. */
+	const volatile int *cancel;
 	const char *vmm;	/* the roux command; NULL: $ROUX_VMM, else the installed one */
 };
 
 struct roux_machine;
 struct roux_process;
 
-/* Prepares a machine: image, kernel, process.  0, or a negative errno. */
+/*
+ * Prepares a machine: image and kernel, which may have to be unpacked or fetched
+ * first.  0, -EINTR after options->cancel, or another negative errno.
+ */
 ROUX_API int roux_machine_create(const struct roux_options *options, struct roux_machine **ret_machine,
 				 struct roux_error *error);
 

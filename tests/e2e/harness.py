@@ -22,6 +22,7 @@ WORK = tempfile.mkdtemp(prefix="roux-e2e.")	# everything a test makes goes here
 LIMIT = 180	# seconds after which a run hangs, on the busiest machine
 
 DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
+DEBIAN_RELEASE = "bookworm"
 DEBIAN_MIRROR = os.environ.get("ROUX_TEST_MIRROR", "http://deb.debian.org/debian")
 
 
@@ -119,7 +120,7 @@ def made_once(name, make):
     base = os.path.join(CACHE, "test-roots")
     path = os.path.join(base, name)
     os.makedirs(base, exist_ok=True)
-    with open(os.path.join(base, ".lock"), "w") as lock:
+    with open(path + ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not os.path.isdir(path):
             new = tempfile.mkdtemp(prefix="new.", dir=base)
@@ -160,7 +161,7 @@ def make_debian(path):
     log = os.path.join(WORK, "debootstrap.log")
     with open(log, "w") as f:
         r = subprocess.run(["debootstrap", "--variant=minbase", "--include=" + ",".join(DEBIAN_PACKAGES),
-                            "bookworm", path, DEBIAN_MIRROR], stdout=f, stderr=f).returncode
+                            DEBIAN_RELEASE, path, DEBIAN_MIRROR], stdout=f, stderr=f).returncode
     if r:
         with open(log) as f:
             raise Skip("debootstrap failed: " + f.read()[-300:])
@@ -171,8 +172,16 @@ def make_debian(path):
 def debian_root():
     if os.geteuid() != 0 or not shutil.which("debootstrap"):
         raise Skip("debootstrap needs root and the package debootstrap")
-    key = hashlib.sha256(" ".join(DEBIAN_PACKAGES).encode()).hexdigest()[:12]
+    key = hashlib.sha256(" ".join([DEBIAN_RELEASE, *DEBIAN_PACKAGES]).encode()).hexdigest()[:12]
     return made_once("debian-" + key, make_debian)
+
+
+def copy_cache(name, *without):
+    """A copy of the cache below WORK, to fill, count or break; other tests may be writing to the original."""
+    to = os.path.join(WORK, name)
+    shutil.copytree(CACHE, to, symlinks=True,
+                    ignore=shutil.ignore_patterns("test-roots", "images", "fetching", "*.new-*", *without))
+    return to
 
 
 # ------------------------------------------------------------------------ leak checks

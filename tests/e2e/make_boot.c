@@ -19,7 +19,7 @@ static int write_boot(const char *conf_path, const char *out, struct err *err)
 	static struct kernel_package kernel;
 	size_t conf_len, base_len, size;
 	struct cpio c;
-	int r = kernel_package_get(false, &kernel, err);
+	int r = kernel_package_get(false, NULL, &kernel, err);
 
 	if (r == 0)
 		r = initramfs_get(&kernel, initramfs_modules_all, initramfs, err);

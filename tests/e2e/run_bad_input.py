@@ -4,12 +4,15 @@ import contextlib
 import glob
 import os
 import shutil
+import signal
+import struct
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import CACHE, WORK, Skip, busybox_root, complains, expect, folder, main, read_until, roux, start
+from harness import (CACHE, WORK, Skip, busybox_root, cache_files, check_nothing_left, complains, copy_cache,
+                     expect, folder, main, mounts, read_until, roux, start, wait_until)
 from oci_maker import docker_archive
 
 ROOT = busybox_root()
@@ -26,6 +29,7 @@ def path(name, data=b""):
 def one_line(r, status, *words):
     complains(r, status, *words)
     assert len(r.err.splitlines()) == 1, r
+    return r
 
 
 def kernel():
@@ -35,6 +39,35 @@ def kernel():
     if not found:
         raise Skip("no bzImage in the cache")
     return found[0]
+
+
+def fake_apt(name, script):
+    """PATH on which apt does what @script says."""
+    d = folder(name)
+    for tool in ("apt-get", "apt-cache"):
+        with open(f"{d}/{tool}", "w") as f:
+            f.write("#!/bin/sh\n" + script)
+        os.chmod(f"{d}/{tool}", 0o755)
+    return f"{d}:{os.environ['PATH']}"
+
+
+def elf(name, code):
+    """A kernel whose only segment is @code, entered in 64-bit mode."""
+    at = 0x1000000
+    head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, at, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    head += struct.pack("<IIQQQQQQ", 1, 5, 0x1000, at, at, len(code), len(code), 0x1000)
+    return path(name, head.ljust(0x1000, b"\0") + code)
+
+
+@contextlib.contextmanager
+def tmpfs(name, options):
+    at = folder(name)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", at]).returncode:
+        raise Skip("mounting a tmpfs needs root")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", at], check=True)
 
 
 def test_missing_and_corrupt_kernels():
@@ -48,13 +81,73 @@ def test_missing_and_corrupt_kernels():
                        ("scribbled", image[:2 << 20] + bytes(1 << 20) + image[3 << 20:]),
                        ("elf-header-only", b"\x7fELF\x02\x01\x01" + bytes(9) + image[16:64])):
         one_line(roux(*BOOT, "--kernel", path(name, data), ROOT, "true"), 125, name)
-    left = [p for p in glob.glob(CACHE + "/kernels/**/*", recursive=True) if ".tmp" in p]
+    left = [p for p in glob.glob(CACHE + "/kernels/**/*", recursive=True) if ".new" in p]
     assert not left, left
 
 
 def test_a_kernel_without_what_guests_need_is_told():
     # Debian's own: its file systems are modules, which only come with the default kernel.
     one_line(roux(*BOOT, "--kernel", kernel(), ROOT, "--", "true"), 125, "cannot mount the root")
+
+
+def test_what_is_damaged_in_the_cache_is_made_anew():
+    kernel()
+    cache = copy_cache("damaged")
+    env = {"ROUX_CACHE": cache, "PATH": fake_apt("apt-down", "echo E: Failed to fetch http://x: no route >&2; exit 100\n")}
+    expect(roux(ROOT, "true", env=env), 0)
+    for pattern in ("kernels/*.elf", "initramfs/*"):
+        for damage in (lambda f: os.truncate(f, 0), lambda f: os.truncate(f, 30000), scribble, os.unlink):
+            for f in glob.glob(f"{cache}/{pattern}"):
+                os.chmod(f, 0o644)
+                damage(f)
+            expect(roux(*BOOT, ROOT, "echo", "fine", env=env), 0, out=b"fine\n")
+    # The package itself must be fetched again.
+    for damage in (lambda f: os.truncate(f, 5000000), os.unlink):
+        damage(glob.glob(f"{cache}/kernels/*/*/vmlinuz")[0])
+        one_line(roux(ROOT, "true", env=env), 125, "network", "--kernel")
+
+
+def scribble(name):
+    with open(name, "r+b") as f:
+        f.seek(20000)
+        f.write(os.urandom(200000))
+
+
+def test_a_kernel_that_cannot_be_fetched_is_told():
+    d = folder("no-apt")
+    one_line(roux(ROOT, "true", env={"ROUX_CACHE": folder("new1"), "PATH": d}), 125, "apt-", "--kernel")
+    offline = fake_apt("apt-offline", "echo 'E: Failed to fetch http://x: Could not resolve' >&2; exit 100\n")
+    cache = folder("new2")
+    one_line(roux(ROOT, "true", env={"ROUX_CACHE": cache, "PATH": offline}), 125, "Could not resolve", "--kernel")
+    left = [f for f in cache_files(cache) if os.path.isfile(f)]
+    assert [os.path.basename(f) for f in left] == ["lock"], left
+
+
+def test_control_c_while_the_kernel_is_fetched_ends_it():
+    slow = fake_apt("apt-slow", "touch $ROUX_CACHE/fetching-now; exec sleep 100\n")
+    for n, (group, sig) in enumerate(((True, signal.SIGINT), (False, signal.SIGINT), (False, signal.SIGTERM))):
+        cache, mounted = folder(f"new-int{n}"), mounts()
+        p = start(ROOT, "true", env={"ROUX_CACHE": cache, "PATH": slow}, start_new_session=True)
+        wait_until("apt to run", lambda: os.path.exists(cache + "/fetching-now"))
+        (os.killpg if group else os.kill)(p.pid, sig)
+        out, err = p.communicate(timeout=10)
+        assert (p.returncode, out, err) == (128 + sig, b"", b""), (p.returncode, out, err)
+        check_nothing_left(mounted)
+        left = [os.path.basename(f) for f in cache_files(cache) if os.path.isfile(f)]
+        assert sorted(left) == ["fetching-now", "lock"], left
+    r = roux("--timeout", "1", ROOT, "true", env={"ROUX_CACHE": folder("new-late"), "PATH": slow})
+    one_line(r, 124, "1 s")
+    assert r.seconds < 4, r
+
+
+def test_a_kernel_that_falls_or_loops_is_told():
+    # lidt with a limit of 0, then ud2: the exception has no gate, nor has the double fault.
+    one_line(roux(*BOOT, "--kernel", elf("triple", bytes.fromhex("0f011d020000000f0b") + bytes(10)), ROOT, "true"),
+             125, "triple fault")
+    for name, code in (("spins", "faebfe"), ("halts", "faf4ebfd")):	# cli; jmp . and cli; hlt
+        r = roux("--timeout", "3", "--kernel", elf(name, bytes.fromhex(code)), ROOT, "true")
+        one_line(r, 124, "3 s")
+        assert r.seconds < 6, r
 
 
 def test_a_panic_is_told_with_its_last_words():
@@ -106,21 +199,81 @@ def test_cache_that_cannot_be_used():
     one_line(roux(ROOT, "true", env={"ROUX_CACHE": path("file-as-cache")}), 125, "file-as-cache")
 
 
+def test_cache_that_nobody_may_write():
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    if os.geteuid() != 0:
+        raise Skip("becoming another user needs root")
+    d = folder("not-ours")
+    os.chmod(d, 0o755)
+    os.chmod(WORK, 0o711)
+    one_line(roux(ROOT, "true", env={"ROUX_CACHE": d}, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
+    with tmpfs("read-only", "size=200m") as at:
+        one = ("mount", "-o", "remount,ro", at)
+        subprocess.run(one, check=True)
+        one_line(roux(ROOT, "true", env={"ROUX_CACHE": at}), 125, "Read-only file system", "ROUX_CACHE")
+        # With everything in it, a cache need not be written.
+        subprocess.run(["mount", "-o", "remount,rw", at], check=True)
+        kernel()
+        shutil.copytree(copy_cache("filled"), at + "/c", symlinks=True)
+        expect(roux(ROOT, "true", env={"ROUX_CACHE": at + "/c"}), 0)
+        subprocess.run(one, check=True)
+        expect(roux(ROOT, "echo", "hi", env={"ROUX_CACHE": at + "/c"}), 0, out=b"hi\n")
+
+
 def test_full_disk_is_told_and_leaves_no_part():
-    small = folder("small")
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", small]).returncode:
-        raise Skip("mounting a small tmpfs needs root")
-    try:
+    with tmpfs("small", "size=2m") as small:
         image = docker_archive(os.path.join(WORK, "3M.tar"), {"big": os.urandom(3 << 20)}, {"Cmd": ["true"]})
-        one_line(roux(image, env={"ROUX_CACHE": small}), 125, "o space left")
-        with contextlib.suppress(OSError), open(small + "/fill", "wb") as f:
-            while f.write(bytes(4096)):
-                f.flush()
-        one_line(roux("--kernel", kernel(), ROOT, "true", env={"ROUX_CACHE": small}), 125, "o space left")
-        names = [f for _, _, fs in os.walk(small) for f in fs if "tmp" in f]
+        one_line(roux(image, env={"ROUX_CACHE": small}), 125, "o space left", "ROUX_CACHE")
+        fill(small)
+        one_line(roux("--kernel", kernel(), ROOT, "true", env={"ROUX_CACHE": small}), 125, "o space left", "ROUX_CACHE")
+        names = [f for _, _, fs in os.walk(small) for f in fs if ".new" in f]
         assert not names, names
+
+
+def fill(folder_):
+    with contextlib.suppress(OSError), open(folder_ + "/fill", "wb") as f:
+        while f.write(bytes(4096)):
+            f.flush()
+
+
+def test_a_full_disk_under_a_share_is_the_guests_error():
+    with tmpfs("small-share", "size=1m") as small:
+        r = roux(*BOOT, "-v", f"{small}:/data", ROOT, "--", "sh", "-c",
+                 "dd if=/dev/zero of=/data/big bs=64k count=64 conv=fsync && exit 9; rm /data/big; echo ok > /data/x; cat /data/x")
+        expect(r, 0, out=b"ok\n", err=b"No space left on device")
+
+
+def test_limits_of_the_host_are_told_with_what_to_do():
+    one_line(roux(*BOOT, ROOT, "true", prefix=("prlimit", "--as=900000000")), 125, "memory", "ulimit -v")
+    one_line(roux(*BOOT, ROOT, "true", prefix=("prlimit", "--nofile=12")), 125, "ulimit -n")
+
+
+@contextlib.contextmanager
+def memory_cgroup(name, limit):
+    """Prefix of commands that may use @limit bytes, as version 1 or 2 of cgroups has it."""
+    for base, key in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        at = f"{base}/{name}.{os.getpid()}"
+        with contextlib.suppress(OSError):
+            os.mkdir(at)
+            break
+    else:
+        raise Skip("no memory cgroup can be made here")
+    try:
+        try:
+            with open(f"{at}/{key}", "w") as f:
+                f.write(str(limit))
+        except OSError as e:
+            raise Skip("no memory cgroup can be limited here") from e
+        yield ("sh", "-c", f'echo $$ > {at}/cgroup.procs && exec "$@"', "sh")
     finally:
-        subprocess.run(["umount", small], check=True)
+        wait_until("the memory cgroup to empty", lambda: not open(f"{at}/cgroup.procs").read(), 10)
+        os.rmdir(at)
+
+
+def test_a_host_out_of_memory_is_told():
+    with memory_cgroup("roux-test", 150 << 20) as inside:
+        r = roux(*BOOT, ROOT, "--", "sh", "-c", "cat /dev/zero > /dev/shm/fill", prefix=inside)
+        one_line(r, 125, "signal 9", "--memory")
 
 
 def test_folders_that_cannot_be_shared():

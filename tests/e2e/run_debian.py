@@ -115,11 +115,12 @@ def test_gcc_compiles_a_program_that_runs():
 def test_32_bit_programs_run():
     compiled("-m32 -O2 -static")
     compiled("-m32 -O0 -mfpmath=387 -static")
-    # Dynamic: the 32-bit loader and C library.
+    # Dynamic: the 32-bit loader and C library, against what a static one printed.
     d = folder("c32-dynamic")
     with open(d + "/p.c", "w") as f:
         f.write(C_PROGRAM)
-    expect(sh("cd /src && gcc -m32 -O1 -o p p.c -lm && ./p", "-v", f"{d}:/src"), 0, out=None)
+    expect(sh("cd /src && gcc -m32 -O1 -o p p.c -lm && gcc -m32 -O1 -static -o q p.c -lm && got=$(./p) && "
+              "./q > out && [ \"$got\" = \"$(cat out)\" ] && head -c 2 out", "-v", f"{d}:/src"), 0, out=b"4 ")
 
 
 def test_openssl_computes_the_same():
@@ -159,6 +160,13 @@ def sqlite_natively():
 
 
 def test_packages_are_managed():
+    # Made, looked at by apt, installed, run and removed again.
+    check("mkdir -p /root/p/DEBIAN /root/p/usr/bin; cd /root; "
+          r"printf 'Package: hi\nVersion: 1.2\nArchitecture: amd64\nMaintainer: a <a@b.c>\nDepends: perl-base\nDescription: x\n' "
+          "> p/DEBIAN/control; printf '#!/bin/sh\\necho hi there\\n' > p/usr/bin/hi; chmod 755 p/usr/bin/hi; "
+          "dpkg-deb --root-owner-group -b p hi.deb >/dev/null; apt-get -qq -s install ./hi.deb | grep '^Inst'; "
+          "dpkg -i hi.deb >/dev/null; hi; dpkg -s hi | grep ^Status; dpkg -P hi >/dev/null; test ! -e /usr/bin/hi; echo gone",
+          "Inst hi (1.2 local-deb [amd64])\nhi there\nStatus: install ok installed\ngone\n", "--memory", "2G")
     r = expect(sh("dpkg -l | grep -c '^ii'; dpkg --verify bash && echo fine; apt-get -qq --version | head -1; "
                   "apt-get -s -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= remove sqlite3 | grep -c ^Remv"), 0)
     lines = r.out.decode().split("\n")

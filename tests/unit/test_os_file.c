@@ -186,7 +186,7 @@ static void test_program_runs_with_output_and_status(void **state)
 	struct process_result res;
 	char want[128];
 
-	assert_int_equal(process_run(argv, base, env, 1000, &res, &err), 0);
+	assert_int_equal(process_run(argv, base, env, 1000, NULL, &res, &err), 0);
 	snprintf(want, sizeof(want), "%s\nvalue\n", base);
 	assert_string_equal(res.out, want);
 	assert_string_equal(res.errors, "bad\n");
@@ -199,7 +199,16 @@ static void test_program_that_prints_too_much_is_stopped(void **state)
 	const char *const argv[] = { "yes", NULL };
 	struct process_result res;
 
-	assert_int_equal(process_run(argv, NULL, NULL, 100000, &res, &err), -EFBIG);
+	assert_int_equal(process_run(argv, NULL, NULL, 100000, NULL, &res, &err), -EFBIG);
+}
+
+static void test_cancelled_program_is_killed(void **state)
+{
+	const char *const argv[] = { "sleep", "100", NULL };
+	const volatile int cancel = 1;
+	struct process_result res;
+
+	assert_int_equal(process_run(argv, NULL, NULL, 100, &cancel, &res, &err), -EINTR);
 }
 
 static void test_end_of_long_complaints_is_kept(void **state)
@@ -207,7 +216,7 @@ static void test_end_of_long_complaints_is_kept(void **state)
 	const char *const argv[] = { "sh", "-c", "seq 5000 >&2; printf last >&2; kill -9 $$", NULL };
 	struct process_result res;
 
-	assert_int_equal(process_run(argv, NULL, NULL, 100, &res, &err), 0);
+	assert_int_equal(process_run(argv, NULL, NULL, 100, NULL, &res, &err), 0);
 	assert_string_equal(res.errors + strlen(res.errors) - 9, "5000\nlast");
 	assert_int_equal(res.status, 128 + 9);
 	free(res.out);
@@ -218,8 +227,33 @@ static void test_missing_program_is_reported(void **state)
 	const char *const argv[] = { "no-such-program", NULL };
 	struct process_result res;
 
-	assert_int_equal(process_run(argv, NULL, NULL, 100, &res, &err), -ENOENT);
+	assert_int_equal(process_run(argv, NULL, NULL, 100, NULL, &res, &err), -ENOENT);
 	assert_non_null(strstr(err.msg, "no-such-program"));
+}
+
+static void test_a_write_breaks_the_seal_of_a_file(void **state)
+{
+	struct stat st;
+	int fd;
+
+	assert_int_equal(file_write_sealed(path, "derived", 7, 0644, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_true(file_is_sealed(&st));
+	assert_int_equal(truncate(path, 3), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_false(file_is_sealed(&st));
+	fd = open(path, O_WRONLY);
+	assert_true(fd >= 0);
+	assert_int_equal(file_seal(fd), 0);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_true(file_is_sealed(&st));
+	assert_int_equal(pwrite(fd, "x", 1, 0), 1);	/* the size stays */
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_false(file_is_sealed(&st));
+	close(fd);
+	assert_int_equal(file_write_atomic(path, "plain", 5, 0644, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_false(file_is_sealed(&st));
 }
 
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -228,6 +262,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_write_replaces_the_whole_file),
+		T(test_a_write_breaks_the_seal_of_a_file),
 		T(test_aborted_write_leaves_the_old_file),
 		T(test_write_killed_halfway_leaves_the_old_file),
 		T(test_write_into_a_missing_folder_says_so),
@@ -238,6 +273,7 @@ int main(void)
 		T(test_lock_keeps_others_out_until_closed),
 		T(test_program_runs_with_output_and_status),
 		T(test_program_that_prints_too_much_is_stopped),
+		T(test_cancelled_program_is_killed),
 		T(test_end_of_long_complaints_is_kept),
 		T(test_missing_program_is_reported),
 	};
