@@ -33,6 +33,7 @@
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
+#define WALKED 16
 #define FILLED_MAX 1024
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
@@ -105,6 +106,7 @@ struct cpu {
 	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
+	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
 	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
 	uint64_t page_mask;	/* ~0xfff */
@@ -170,6 +172,16 @@ struct cpu {
 	unsigned nuser_in_kernel;
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	uint64_t kernel_code_seen[1024];	/* filter of upper-half pages that code ran from */
+	/*
+	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
+	 * by bits of the address; emptied by whatever may flush TLB entries.
+	 */
+	struct walked {
+		uint64_t key;	/* address >> 21, plus 1; 0 when empty */
+		gpa_t table;
+		uint64_t allowed;	/* PTE bits that all levels above have set */
+		bool nx;
+	} walked[WALKED];
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;
