@@ -33,7 +33,7 @@
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
-#define WALKED 16
+#define WALKED 64
 #define FILLED_MAX 1024
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
@@ -174,14 +174,15 @@ struct cpu {
 	uint64_t kernel_code_seen[1024];	/* filter of upper-half pages that code ran from */
 	/*
 	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
-	 * by bits of the address; emptied by whatever may flush TLB entries.
+	 * by bits of the address; aged by whatever may flush TLB entries.
 	 */
 	struct walked {
-		uint64_t key;	/* address >> 21, plus 1; 0 when empty */
-		gpa_t table;
+		uint64_t key;	/* address >> 21 and the age at that time */
+		uint64_t *table;	/* host address */
 		uint64_t allowed;	/* PTE bits that all levels above have set */
 		bool nx;
 	} walked[WALKED];
+	uint32_t walked_age;	/* 21 bits */
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;

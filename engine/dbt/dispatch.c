@@ -502,13 +502,9 @@ uint64_t dbt_miss_fast(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
 	uint64_t ea = raw_register(cpu, site->s0);
-	struct translation tr;
-	uint32_t error;
-	int vector;
 
 	cpu->stats.tlb_miss++;
-	if ((ea & 4095) + site->size > PAGE_SIZE ||
-	    mmu_fill(cpu, ea, site->rw, site->user, &tr, &vector, &error) != FILL_OK)
+	if ((ea & 4095) + site->size > PAGE_SIZE || !mmu_fill_fast(cpu, ea, site->rw, site->user))
 		return 0;
 	return cpu->miss_data + (uint64_t)(int64_t)site->retry;
 }

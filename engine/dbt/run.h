@@ -77,6 +77,9 @@ enum fill { FILL_OK, FILL_SLOW, FILL_FAULT };
 enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
 		   int *ret_vector, uint32_t *ret_error);
 
+/* True when mmu_fill() says FILL_OK; quicker when the walk is short. */
+bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user);
+
 void mmu_init(struct cpu *cpu);
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);
 void mmu_invlpg(struct cpu *cpu, uint64_t va);
