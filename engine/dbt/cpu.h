@@ -63,7 +63,7 @@ struct jc_entry {
 	uint64_t ntag;
 	uint64_t code;	/* host address */
 	uint64_t vbase;	/* what cpu.vbase must be while it runs */
-	uint64_t pad;
+	uint64_t polled;	/* entry 0: the block, behind the thunk that code leads to (see ask_to_exit()) */
 };
 
 struct tlb {
@@ -71,6 +71,7 @@ struct tlb {
 };
 
 #define JC_FOLD 8
+#define JC_MASK (JC_ENTRIES - 1ull)
 
 static inline unsigned jc_index(uint64_t va)
 {
@@ -111,8 +112,8 @@ struct cpu {
 	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
-	uint64_t jc_mask;	/* PEXT mask that yields a jump cache index */
-	uint64_t thunk_exit, thunk_miss, thunk_indirect;
+	_Atomic uint64_t jc_mask;	/* PEXT mask that yields a jump cache index; 0 polls: see ask_to_exit() */
+	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
 	uint64_t slow_host;	/* host address for a slow-path access */

@@ -85,6 +85,7 @@ static void take_interrupt(struct cpu *cpu)
 /* Everything that asked this vCPU to look up.  May set cpu->leave. */
 static void handle_requests(struct cpu *cpu)
 {
+	atomic_store(&cpu->jc_mask, JC_MASK);	/* in this order: a request that comes between stays seen */
 	atomic_store(&cpu->exit_request, 0);
 	cpu->exit_self = 0;
 	atomic_thread_fence(memory_order_seq_cst);
@@ -97,7 +98,7 @@ static void handle_requests(struct cpu *cpu)
 	if (atomic_exchange(&cpu->timer_fired, false))
 		irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
 	if (cpu->leave)
-		atomic_store(&cpu->exit_request, 1);	/* look again on return */
+		ask_to_exit(cpu);	/* look again on return */
 	else
 		take_interrupt(cpu);
 }
@@ -125,7 +126,7 @@ static void wait_for_strip(struct cpu *cpu)
 	uint32_t now = atomic_load(&cpu->strips);
 
 	while (now & 1 && atomic_load(&cpu->strips) == now) {
-		atomic_store(&cpu->exit_request, 1);
+		ask_to_exit(cpu);
 		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
 	}
 }
@@ -479,6 +480,12 @@ uint64_t dbt_indirect(struct cpu *cpu)
 {
 	tidy_flags(cpu);
 	cpu->stats.jc_miss++;
+	if (!atomic_load(&cpu->jc_mask) && !atomic_load(&cpu->exit_request)) {
+		/* What was asked for has been done already. */
+		atomic_store(&cpu->jc_mask, JC_MASK);
+		if (atomic_load(&cpu->exit_request))
+			atomic_store(&cpu->jc_mask, 0);
+	}
 	return dispatch(cpu);
 }
 

@@ -187,7 +187,7 @@ void mmu_init(struct cpu *cpu)
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
-	cpu->jc_mask = JC_ENTRIES - 1;
+	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : JC_MASK);
 	cpu->page_mask = PAGE_MASK;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
@@ -220,7 +220,7 @@ void mmu_flush_kernel_jc(struct cpu *cpu)
 
 static void forget_at(struct jump_cache *jc, unsigned n, const struct block *b)
 {
-	if (jc->entry[n].code == (uint64_t)(uintptr_t)b->code)
+	if ((n ? jc->entry[n].code : jc->entry[n].polled) == (uint64_t)(uintptr_t)b->code)
 		__atomic_store_n(&jc->entry[n].ntag, jc_never(n), __ATOMIC_RELEASE);
 }
 
@@ -398,6 +398,10 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	b->cached = true;
 	b->cached_va = va;
 	e->code = (uint64_t)(uintptr_t)b->code;
+	if (e == jc->entry) {
+		e->polled = e->code;
+		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
+	}
 	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
 	e->ntag = 0 - va;
 }

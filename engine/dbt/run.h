@@ -47,6 +47,18 @@ struct dbt_vm {
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
 
+/*
+ * Has the vCPU leave translated code soon: at a backward jump, which looks at
+ * exit_request, or at an indirect one, which then finds entry 0 of the jump cache
+ * and no match.  What belongs in entry 0 goes through a thunk that polls.
+ * Any thread, signal handlers too.
+ */
+static inline void ask_to_exit(struct cpu *cpu)
+{
+	atomic_store(&cpu->exit_request, 1);
+	atomic_store(&cpu->jc_mask, 0);
+}
+
 /* --- thunk.c --- */
 #define THUNK_BYTES 4096
 /* Writes the thunks; fills vm->enter.  @rw, @rx: two mappings of THUNK_BYTES. */
