@@ -267,17 +267,25 @@ static struct block *next_block(struct cpu *cpu)
 			raise_vector(cpu, VEC_DB);
 			cpu->pending.kind = EVENT_TRAP;
 		}
-		if (cpu->has_pending)
+		if (cpu->has_pending) {
+			cpu->stepping = false;	/* a fault or INT n: no trap for the instruction */
+			cpu->intr_shadow = false;
 			deliver_pending(cpu);
+		}
 		if (cpu->leave)
 			return NULL;
 		shadow = cpu->intr_shadow && !atomic_load(&cpu->kicked);
-		cpu->intr_shadow = false;
 		if (requests_wait(cpu) && !shadow) {
+			bool held = cpu->intr_shadow;
+
+			cpu->intr_shadow = false;
 			handle_requests(cpu);
-			if (cpu->leave)
+			if (cpu->leave) {	/* the shadow lasts until the next instruction, whenever that is */
+				cpu->intr_shadow = held;
 				return NULL;
+			}
 		}
+		cpu->intr_shadow = false;
 		if (cpu->halted) {
 			cpu->leave = LEAVE_HALT;
 			return NULL;

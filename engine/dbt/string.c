@@ -244,7 +244,7 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 		if (in->bytes[k] == 0x64 || in->bytes[k] == 0x65)
 			s.src_base = in->bytes[k] == 0x64 ? cpu->fs_base : cpu->gs_base;
 	while (left) {
-		uint64_t n = run(&s, left);
+		uint64_t n = run(&s, cpu->stepping ? 1 : left);
 
 		if (!n)
 			return;	/* exception; the instruction restarts with what is left */
@@ -252,8 +252,8 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 		left -= n;
 		if (in->rep && stop_on_flag(&s))
 			break;
-		if (left && atomic_load_explicit(&cpu->exit_request, memory_order_relaxed))
-			return;	/* interruptible: rip still points here */
+		if (left && (cpu->stepping || atomic_load_explicit(&cpu->exit_request, memory_order_relaxed)))
+			return;	/* interruptible, and traps after each element when stepped: rip still points here */
 	}
 	cpu->rip = cpu->mode & BLOCK_32 ? (uint32_t)next : next;
 }

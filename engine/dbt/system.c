@@ -371,6 +371,16 @@ static bool leave_insn(struct cpu *cpu, const struct insn *in)
 	return true;
 }
 
+/*
+ * Neither an interrupt nor a single-step trap comes between a load of SS and the
+ * next instruction, which loads RSP (SDM vol. 3, 6.8.3).  LSS needs no such thing.
+ */
+static void shadow_stack_load(struct cpu *cpu)
+{
+	cpu->intr_shadow = true;
+	cpu->stepping = false;
+}
+
 static bool seg_stack(struct cpu *cpu, const struct insn *in, bool is_push)
 {
 	static const uint8_t legacy[] = { SEG_ES, SEG_CS, SEG_SS, SEG_DS };
@@ -382,6 +392,8 @@ static bool seg_stack(struct cpu *cpu, const struct insn *in, bool is_push)
 	if (!peek(cpu, &v, in->opsize) || !load_segment(cpu, seg, (uint16_t)v))
 		return false;
 	move_rsp(cpu, in->opsize);
+	if (seg == SEG_SS)
+		shadow_stack_load(cpu);
 	return true;
 }
 
@@ -1158,7 +1170,11 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 			raise_vector(cpu, VEC_UD);
 			return false;
 		}
-		return read_rm(cpu, in, 2, &v) && load_segment(cpu, in->modrm >> 3 & 7, (uint16_t)v);
+		if (!read_rm(cpu, in, 2, &v) || !load_segment(cpu, in->modrm >> 3 & 7, (uint16_t)v))
+			return false;
+		if ((in->modrm >> 3 & 7) == SEG_SS)
+			shadow_stack_load(cpu);
+		return true;
 	case SYS_LOAD_FAR_PTR: return load_far_segment(cpu, in);
 	case SYS_XSAVE:
 	case SYS_XSAVEC:
