@@ -123,7 +123,7 @@ struct cpu {
 	 */
 	_Alignas(8) _Atomic uint32_t exit_request;
 	uint32_t exit_self;
-	uint8_t intr_enabled;	/* RFLAGS.IF */
+	_Alignas(4) uint8_t intr_enabled;	/* RFLAGS.IF; these four are stored as one in entry.c */
 	uint8_t direction;	/* RFLAGS.DF */
 	uint8_t cpl;
 	uint8_t in_code;	/* inside translated code, for signal handlers */
@@ -144,6 +144,8 @@ struct cpu {
 	uint64_t cr0, cr2, cr3, cr4, xcr0, efer, apic_base;
 	uint64_t dr[8];
 	uint64_t star, lstar, cstar, sfmask, pat;
+	struct seg_reg syscall_seg[4];	/* CS and SS after SYSCALL and after SYSRET to 64 bits; see entry.c */
+	uint8_t syscall_ready;	/* those are good, and the rest is as entry.c expects */
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t misc_enable, mtrr_def_type, kvm_system_time, kvm_wall_clock;
 	int timer_id;	/* of the kernel, for raw timer_settime() */
@@ -247,6 +249,7 @@ struct window_private {
 #define GS_UTLB WINDOW_SHARED
 #define GS_UJC (WINDOW_SHARED + offsetof(struct window_private, ujc))
 #define GS_TOKEN (WINDOW_SHARED + offsetof(struct window_private, token))
+#define GS_JC_MODE (WINDOW_SHARED + offsetof(struct window_private, jc_mode))
 #define GS_KTLB offsetof(struct cpu, ktlb)
 #define GS_KJC offsetof(struct cpu, kjc)
 #define GS(field) ((uint32_t)offsetof(struct cpu, field))

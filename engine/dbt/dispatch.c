@@ -246,6 +246,7 @@ static void check_jc_mode(struct cpu *cpu)
 	} else if (cpu->kjc_mode != cpu->mode) {
 		mmu_flush_kernel_jc(cpu);
 		cpu->kjc_mode = cpu->mode;
+		cpu->syscall_ready = 0;
 	}
 }
 
