@@ -181,6 +181,23 @@ static inline void *copy_bytes(void *dst, const void *src, size_t n)
 	return dst;
 }
 
+/*
+ * Copies guest code inside one page, which another vCPU may be changing.  Each aligned
+ * quadword is read at once: a store inside one is seen whole or not at all (SDM vol. 3, 9.1.1).
+ */
+static inline void fetch_code(uint8_t *dst, const uint8_t *src, unsigned n)
+{
+	while (n) {
+		unsigned skip = (uintptr_t)src & 7, here = 8 - skip < n ? 8 - skip : n;
+		uint64_t word = __atomic_load_n((const uint64_t *)(const void *)(src - skip), __ATOMIC_RELAXED) >> 8 * skip;
+
+		for (unsigned i = 0; i < here; i++)
+			*dst++ = (uint8_t)(word >> 8 * i);
+		src += here;
+		n -= here;
+	}
+}
+
 static inline void *zero_bytes(void *dst, size_t n)
 {
 	void *d = dst;

@@ -284,11 +284,11 @@ static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
 		first = INSN_LEN_MAX;
 	if (mmu_walk(cpu, cpu->rip, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error) || !tr.host)
 		return false;
-	copy_bytes(j->bytes, tr.host, first);
+	fetch_code(j->bytes, tr.host, first);
 	j->avail = first;
 	if (first < INSN_LEN_MAX &&
 	    mmu_walk(cpu, cpu->rip + first, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error) == 0 && tr.host) {
-		copy_bytes(j->bytes + first, tr.host, INSN_LEN_MAX - first);
+		fetch_code(j->bytes + first, tr.host, INSN_LEN_MAX - first);
 		j->avail = INSN_LEN_MAX;
 	}
 	cpu_heavy(cpu, run_decode, j);
