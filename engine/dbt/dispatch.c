@@ -13,6 +13,8 @@
 #include "vmm/irqchip.h"
 #include "vmm/vm.h"
 
+#include <linux/membarrier.h>
+
 void cpu_update_mode(struct cpu *cpu)
 {
 	uint32_t mode = 0;
@@ -86,6 +88,7 @@ static void take_interrupt(struct cpu *cpu)
 static void handle_requests(struct cpu *cpu)
 {
 	atomic_store(&cpu->exit_request, 0);
+	atomic_fetch_add(&cpu->looks, 1);
 	cpu->exit_self = 0;
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&cpu->kicked))
@@ -137,12 +140,29 @@ static void end_strip(struct cpu *cpu)
 		atomic_fetch_add(&cpu->strips, 1);
 }
 
-/* From now on writes to the page are noticed, on every vCPU. */
+/*
+ * Until @cpu has been outside translated code: there a store may be under way whose
+ * look-up came first.  C code that writes marks itself in cpu.strips instead.
+ */
+static void wait_for_store(struct cpu *cpu)
+{
+	uint32_t looks = atomic_load(&cpu->looks);
+
+	while (__atomic_load_n(&cpu->in_code, __ATOMIC_SEQ_CST) && atomic_load(&cpu->looks) == looks) {
+		atomic_store(&cpu->exit_request, 1);
+		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
+	}
+}
+
+/*
+ * From now on writes to the page are noticed, on every vCPU: whoever held a look-up
+ * for writing has done the write, which what is translated next includes.
+ */
 static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 {
 	struct code_cache *cc = cpu->vm->cc;
 	uint64_t i = code_page_index(cc, gpa);
-	uint8_t old;
+	uint8_t old, holders = 0;
 
 	if (i == ~0ull)
 		return;
@@ -151,11 +171,18 @@ static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 		return;
 	atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_WRITE_CACHED);
 	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
-		mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK);
-	atomic_thread_fence(memory_order_seq_cst);
-	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
+		if (mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK) && cpu->vm->cpu[k] != cpu)
+			holders |= (uint8_t)(1u << k);
+	if (cpu->vm->ncpus == 1)
+		return;
+	/* in_code is set without a fence: the barrier orders it against the look-ups of every thread that runs. */
+	(void)raw_syscall4(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0, 0);
+	for (unsigned k = 0; k < cpu->vm->ncpus; k++) {
 		if (cpu->vm->cpu[k] != cpu)
 			wait_for_strip(cpu->vm->cpu[k]);
+		if (holders >> k & 1)
+			wait_for_store(cpu->vm->cpu[k]);
+	}
 }
 
 static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
@@ -227,6 +254,8 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode)
 
 		b = make_block(cpu, &j, &tr);
 	}
+	if (b && !(mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN)))	/* under the lock: or it may be gone before */
+		mmu_jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
 	if (b && b->pa2 != ~0ull)
 		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, tr.global);
@@ -340,8 +369,6 @@ uint64_t dispatch(struct cpu *cpu)
 
 	if (!b)
 		return 0;
-	if (!(b->mode & BLOCK_SINGLE))
-		mmu_jc_insert(cpu, cpu->rip, b);
 	return enter_block(cpu, b);
 }
 
@@ -443,8 +470,6 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 		b = next_block(cpu);
 	if (!b)
 		return 0;
-	if (!(b->mode & BLOCK_SINGLE))
-		mmu_jc_insert(cpu, cpu->rip, b);
 	if (cpu->rip == rip)
 		settle_exit(cpu, x, b);
 	return enter_block(cpu, b);

@@ -20,6 +20,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -134,6 +135,7 @@ static void install_handlers(void)
 	sa.sa_sigaction = on_timer;
 	sa.sa_flags |= SA_RESTART;
 	(void)sigaction(TIMER_SIGNAL, &sa, &previous[TIMER_SIGNAL]);
+	(void)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);	/* for claim_page() */
 }
 
 /* Once per vCPU thread. */

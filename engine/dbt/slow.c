@@ -110,6 +110,8 @@ void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len)
 	struct dbt_vm *dv = ctx;
 	struct code_cache *cc = dv->cc;
 
+	/* What was written must be seen by who translates it, or its mark on the page be seen here. */
+	atomic_thread_fence(memory_order_seq_cst);
 	for (gpa_t page = gpa & PAGE_MASK; page < gpa + len; page += PAGE_SIZE) {
 		uint64_t i = code_page_index(cc, page), from = page > gpa ? page : gpa;
 		uint64_t to = page + PAGE_SIZE < gpa + len ? page + PAGE_SIZE : gpa + len;

@@ -94,10 +94,13 @@ static uint64_t movs_run(const struct string *s, uint64_t left)
 	uint32_t error = 0;
 
 	if (s->step > 0 && n > 0) {
+		mmu_hold(s->cpu);
 		from = mmu_host(s->cpu, src, MEM_READ, s->user);
 		to = from ? mmu_host(s->cpu, dst, MEM_WRITE, s->user) : NULL;
-		if (from && to) {
+		if (from && to)
 			host_movs(to, from, n, s->size);
+		mmu_drop(s->cpu);
+		if (from && to) {
 			advance(s, RSI, n);
 			advance(s, RDI, n);
 			return n;
@@ -118,9 +121,12 @@ static uint64_t stos_run(const struct string *s, uint64_t left)
 	uint8_t *to;
 
 	if (s->step > 0 && n > 0) {
+		mmu_hold(s->cpu);
 		to = mmu_host(s->cpu, dst, MEM_WRITE, s->user);
-		if (to) {
+		if (to)
 			host_stos(to, value, n, s->size);
+		mmu_drop(s->cpu);
+		if (to) {
 			advance(s, RDI, n);
 			return n;
 		}
