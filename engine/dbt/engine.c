@@ -448,9 +448,9 @@ static void wait_while_stopped(struct dbt_vm *vm)
 static void flush_code(struct cpu *cpu)
 {
 	struct dbt_vm *vm = cpu->vm;
+	uint32_t nobody = 0;
 
-	if (atomic_fetch_add(&vm->stop_wanted, 1) != 0) {	/* somebody else is at it */
-		atomic_fetch_sub(&vm->stop_wanted, 1);
+	if (!atomic_compare_exchange_strong(&vm->stop_wanted, &nobody, 1)) {	/* somebody else is at it */
 		wait_while_stopped(vm);
 		return;
 	}
