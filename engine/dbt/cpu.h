@@ -150,6 +150,7 @@ struct cpu {
 	uint64_t misc_enable, mtrr_def_type, kvm_system_time, kvm_wall_clock;
 	int timer_id;	/* of the kernel, for raw timer_settime() */
 	bool timer_ready;	/* timer_id is valid */
+	uint32_t mxcsr_mask;	/* bits of MXCSR that the host has: others make its instructions fault */
 	uint64_t timer_tsc;	/* when the APIC timer wants to fire, 0 never */
 	_Atomic uint32_t looks;	/* how often exit_request was looked at */
 	_Atomic uint32_t inside;	/* may be in translated code, or hold pointers to it */

@@ -220,6 +220,17 @@ static void vcpu_free(struct dbt_vcpu *dv)
 	free(dv);
 }
 
+/* SDM vol. 1, 11.6.6: 0 stands for 0xffbf. */
+static uint32_t host_mxcsr_mask(void)
+{
+	_Alignas(16) uint8_t image[512] = { 0 };
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 %0" : "+m"(image));
+	memcpy(&mask, image + 28, sizeof(mask));
+	return mask ? mask : 0xffbf;
+}
+
 static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 {
 	struct dbt_vm *vm = vcpu->vm->engine_data;
@@ -247,6 +258,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->xsave_area = (uint64_t)(uintptr_t)cpu->xsave;
 	cpu->xcr0_host = host_xcr0() & cpuid_xcr0_mask(vm->cpuid);
 	cpu->default_mxcsr = mxcsr;
+	cpu->mxcsr_mask = host_mxcsr_mask();
 	memcpy(cpu->xsave, &fcw, 2);
 	memcpy(cpu->xsave + 24, &mxcsr, 4);
 	cpu->flags = 2;

@@ -927,7 +927,9 @@ static bool xsave_insn(struct cpu *cpu, const struct insn *in)
 		return false;
 	}
 	/* The area as it is, so that components left alone stay, and so that all of it is accessible. */
-	vector = mem_load(cpu, at, area, size, cpu->cpl == 3, &error);
+	vector = write ? mem_probe(cpu, at, size, MEM_WRITE, cpu->cpl == 3, &error) : 0;
+	if (!vector)
+		vector = mem_load(cpu, at, area, size, cpu->cpl == 3, &error);
 	if (vector) {
 		raise_access(cpu, vector, cpu->fault_va, error);
 		return false;
@@ -955,13 +957,14 @@ bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area,
 {
 	uint32_t lo = (uint32_t)mask, hi = (uint32_t)(mask >> 32), mxcsr;
 	uint64_t bv, comp;
+	uint32_t reserved = ~cpu->mxcsr_mask;
 	bool bad = false, fx = in->sys == SYS_FXRSTOR;
 
 	copy_bytes(&mxcsr, area + 24, 4);
 	copy_bytes(&bv, area + 512, 8);
 	copy_bytes(&comp, area + 520, 8);
 	if (fx) {
-		bad = mxcsr & 0xfffd0000;
+		bad = mxcsr & reserved;
 	} else {
 		const uint64_t *rest = (const uint64_t *)(const void *)(area + 528);
 
@@ -970,10 +973,11 @@ bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area,
 			bad = bad || (comp & ~(1ull << 63) & ~cpu->xcr0) || (bv & ~comp);
 		else
 			bad = bad || comp;
-		for (unsigned i = 0; i < 6; i++)
+		/* Standard format: bytes 23:8 of the header; compacted: 63:16 (SDM vol. 1, 13.8). */
+		for (unsigned i = 0; i < (comp >> 63 ? 6 : 1); i++)
 			bad = bad || rest[i];
 		if (mask & 6 && (!(comp >> 63) || bv & 2))
-			bad = bad || mxcsr & 0xfffd0000;
+			bad = bad || mxcsr & reserved;
 	}
 	if (bad) {
 		raise_error(cpu, VEC_GP, 0);
