@@ -406,6 +406,7 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	b->cached_va = va;
 	e->code = (uint64_t)(uintptr_t)b->code;
 	if (e == jc->entry) {
+		jc->polled_va = va;
 		e->polled = e->code;
 		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
 	}
