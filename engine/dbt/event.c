@@ -528,6 +528,8 @@ void do_syscall(struct cpu *cpu, uint64_t next_rip)
 	cpu->gpr[R11] = cpu_rflags(cpu) & ~FLAG_RF;
 	cpu->rip = from64 ? cpu->lstar : cpu->cstar;
 	cpu_set_rflags(cpu, 0, cpu->sfmask | FLAG_RF);
+	if (!(cpu->sysflags & FLAG_TF))
+		cpu->stepping &= ~STEP_TF;	/* masked: the handler is not stepped into */
 	flat_segment(cpu, SEG_CS, (uint16_t)(cpu->star >> 32 & 0xfffc), (uint16_t)(flat_code | ATTR_L), 0);
 	flat_segment(cpu, SEG_SS, (uint16_t)((cpu->star >> 32 & 0xfffc) + 8), flat_data, 0);
 	set_cpl(cpu, 0);

@@ -267,6 +267,13 @@ static void invalidate_entry(struct tlb *tlb, uint64_t va)
 	tlb->entry[n].ntag_read = tlb->entry[n].ntag_write = never(n);
 }
 
+void mmu_forget_page(struct cpu *cpu, uint64_t va)
+{
+	invalidate_entry(&cpu->ktlb, va);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		invalidate_entry(&cpu_window(cpu, i)->utlb, va);
+}
+
 /* One bit of a filter over pages; the upper half has its own, larger one. */
 static uint64_t *seen_word(struct cpu *cpu, unsigned context, uint64_t va, uint64_t *ret_bit)
 {
@@ -483,6 +490,7 @@ enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct 
 {
 	struct tlb *tlb = user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb;
 	unsigned n = tlb_index(va);
+	unsigned watched = cpu->debug.data ? debug_watched(cpu, va) : 0;
 	uint64_t page = va & PAGE_MASK, host;
 	uint8_t flags;
 
@@ -501,12 +509,12 @@ enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct 
 		note_temporary(cpu, va);
 	}
 	tlb->entry[n] = (struct tlb_entry){
-		.ntag_read = 0 - page,
-		.ntag_write = ret_tr->writable && !(flags & (PAGE_HAS_CODE | PAGE_CLEAN)) ? 0 - page : never(n),
+		.ntag_read = watched & MEM_READ ? never(n) : 0 - page,
+		.ntag_write = ret_tr->writable && !(flags & (PAGE_HAS_CODE | PAGE_CLEAN)) && !watched ? 0 - page : never(n),
 		.addend = host - page,
 		.host = host,
 	};
-	if (rw & MEM_WRITE && flags & (PAGE_HAS_CODE | PAGE_CLEAN))
+	if (rw & watched || (rw & MEM_WRITE && flags & (PAGE_HAS_CODE | PAGE_CLEAN)))
 		return FILL_SLOW;
 	return FILL_OK;
 }
@@ -606,6 +614,8 @@ static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 static int copy_guest(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size, unsigned rw, bool user,
 		      uint32_t *ret_error)
 {
+	uint64_t start = va;
+	unsigned all = size;
 	int r = 0;
 
 	if ((va & 4095) + size > PAGE_SIZE && rw & MEM_WRITE) {	/* all or nothing */
@@ -624,6 +634,8 @@ static int copy_guest(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 		buf += here;
 		size -= here;
 	}
+	if (!r && cpu->debug.data)
+		debug_accessed(cpu, start, all, rw);
 	return r;
 }
 

@@ -252,8 +252,8 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 		left -= n;
 		if (in->rep && stop_on_flag(&s))
 			break;
-		if (left && atomic_load_explicit(&cpu->exit_request, memory_order_relaxed))
-			return;	/* interruptible: rip still points here */
+		if (left && (atomic_load_explicit(&cpu->exit_request, memory_order_relaxed) || cpu->stepping))
+			return;	/* interruptible: rip still points here; traps come after each element */
 	}
 	cpu->rip = cpu->mode & BLOCK_32 ? (uint32_t)next : next;
 }
