@@ -266,9 +266,9 @@ static struct block *next_block(struct cpu *cpu)
 		if (cpu->stepping && !cpu->has_pending)
 			debug_after_insn(cpu);
 		if (cpu->has_pending && !cpu->leave) {	/* an instruction that faults has not met anything else */
-			cpu->stepping &= STEP_OUTSIDE;
-			cpu->debug.hits = 0;
 			deliver_pending(cpu);
+			cpu->stepping &= STEP_OUTSIDE;	/* nor do watchpoints see the delivery's own accesses */
+			cpu->debug.hits = 0;
 			if (cpu->stepping && !cpu->leave)
 				debug_after_insn(cpu);
 		}
