@@ -559,8 +559,10 @@ void debugger_destroy(struct debugger *d)
 {
 	if (!d)
 		return;
-	if (d->conn >= 0)
+	if (d->conn >= 0) {
+		gdb_exited(d->gdb);
 		hang_up(d);
+	}
 	loop_remove(d->listen_source);
 	if (d->listener >= 0)
 		(void)close(d->listener);
