@@ -138,10 +138,8 @@ class Guests:
         return [self.program, spec]
 
     def tcg(self, append, kernel=None):
-        """Guest memory has a name of its own, so that it can be told apart in smaps."""
-        return ["qemu-system-x86_64", "-M", "microvm,memory-backend=ram", "-accel", "tcg", "-cpu", "max",
-                "-object", f"memory-backend-memfd,id=ram,size={MEMORY_MIB}M", "-m", str(MEMORY_MIB), "-nodefaults",
-                "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel",
+        return ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", "max", "-m", str(MEMORY_MIB),
+                "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel",
                 kernel or self.kernel, "-initrd", self.initramfs, "-append", f"{CMDLINE} {self.calibrated} {append}"]
 
     def unpacked(self):
@@ -275,26 +273,27 @@ def part_io(res, roux, rootfs, work):
     res.table(["", "virtio-fs/host", "virtio-blk/host", "virtio-fs", "virtio-blk", "host", "unit"], rows)
 
 
-def memory_kinds(pid, guest_ram):
-    """KiB of proportional set size of a process, by what it is; guest memory apart."""
-    kinds = (("guest RAM", guest_ram), ("translated code", "memfd:roux-code"), ("vCPU", "memfd:roux-vcpu"),
+def memory_kinds(pid):
+    """KiB of proportional set size of a process, by what it is; guest memory, told by its size, apart."""
+    kinds = (("translated code", "memfd:roux-code"), ("vCPU", "memfd:roux-vcpu"),
              ("heap", "[heap]"), ("stack", "[stack"), ("program and libraries", "/"))
     sizes, kind = {}, None
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        head = re.match(r"[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ *(.*)", line)
+        head = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)", line)
         if head:
-            name = head[1]
+            name = head[3]
             kind = next((k for k, part in kinds if (part in name if part != "/" else name.startswith("/"))),
                         "anonymous")
+            if int(head[2], 16) - int(head[1], 16) == MEMORY_MIB << 20:
+                kind = "guest RAM"
         elif line.startswith("Pss:"):
             sizes[kind] = sizes.get(kind, 0) + int(line.split()[1])
     return sizes
 
 
 def part_memory(res, guests):
-    plans = {"roux": (guests.roux("BENCH=idle"), "memfd:roux-ram"),
-             "tcg": (guests.tcg("BENCH=idle"), "memfd:memory-backend-memfd")}
-    for peer, (plan, ram) in plans.items():
+    plans = {"roux": guests.roux("BENCH=idle"), "tcg": guests.tcg("BENCH=idle")}
+    for peer, plan in plans.items():
         with started(plan) as p:
             seen = b""
             while MARK not in seen:
@@ -303,7 +302,7 @@ def part_memory(res, guests):
                     sys.exit(f"bench: {peer} ended before init:\n{p.stderr.read().decode(errors='replace')}")
                 seen += data
             time.sleep(2)  # idle by now
-            sizes = memory_kinds(p.pid, ram)
+            sizes = memory_kinds(p.pid)
         for kind, kib in sizes.items():
             res.add(f"memory/{kind.replace(' ', '-')}/{peer}", "KiB", kib)
         res.add(f"memory/beyond-guest-ram/{peer}", "KiB", sum(v for k, v in sizes.items() if k != "guest RAM"))

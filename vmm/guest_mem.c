@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
+#include <sys/prctl.h>
 
 #define MEM_ALIGN 0x200000ull	/* banks are multiples of a large page */
 
-static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t file_off)
+static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset)
 {
 	/* Large-page alignment lets the host back RAM with huge pages. */
 	uint8_t *area = mmap(NULL, size + MEM_ALIGN, PROT_NONE,
@@ -25,17 +25,17 @@ static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t file_of
 	if (host > area)
 		(void)munmap(area, (size_t)(host - area));
 	(void)munmap(host + size, (size_t)(area + MEM_ALIGN - host));
-	if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE,
-		 mem->fd, (off_t)file_off) == MAP_FAILED) {
+	if (mprotect(host, size, PROT_READ | PROT_WRITE) < 0) {
 		int r = -errno;
 
 		(void)munmap(host, size);
 		return r;
 	}
+	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, host, size, "roux-ram");	/* for people who read smaps */
 	(void)madvise(host, size, MADV_HUGEPAGE);
 	(void)madvise(host, size, MADV_DONTDUMP);
 	mem->bank[mem->nbanks++] = (struct mem_bank){
-		.host = host, .base = base, .size = size, .file_off = file_off };
+		.host = host, .base = base, .size = size, .offset = offset };
 	return 0;
 }
 
@@ -52,11 +52,6 @@ int mem_create(uint64_t size, struct mem **ret_mem, struct err *err)
 	if (!mem)
 		return err_set(err, -ENOMEM, "out of host memory");
 	mem->size = size;
-	mem->fd = memfd_create("roux-ram", MFD_CLOEXEC);
-	if (mem->fd < 0 || ftruncate(mem->fd, (off_t)size) < 0) {
-		r = -errno;
-		goto fail;
-	}
 	r = map_bank(mem, 0, low, 0);
 	if (r == 0 && size > low)
 		r = map_bank(mem, MEM_GAP_END, size - low, low);
@@ -77,15 +72,13 @@ void mem_destroy(struct mem *mem)
 		return;
 	for (unsigned i = 0; i < mem->nbanks; i++)
 		(void)munmap(mem->bank[i].host, mem->bank[i].size);
-	if (mem->fd >= 0)
-		(void)close(mem->fd);
 	free(mem);
 }
 
 void mem_init_borrowed(struct mem *mem, void *host, gpa_t base, uint64_t size)
 {
 	*mem = (struct mem){ .bank = { { .host = host, .base = base, .size = size } },
-			     .nbanks = 1, .size = size, .fd = -1 };
+			     .nbanks = 1, .size = size };
 }
 
 void *mem_at(const struct mem *mem, gpa_t gpa, uint64_t len)

@@ -5,8 +5,8 @@
  *   gpa 0 ........ MEM_GAP_START | MMIO gap | 4 GiB ........
  *   [ bank 0                   ]            [ bank 1       ]
  *
- * Both banks are slices of one memfd, so a bank's bytes are file bytes
- * [file_off, file_off + size).  Host pages appear when first touched.
+ * Host pages, large ones where the host has them to give, appear when first
+ * touched.
  *
  * Everything read from guest memory is hostile and may change while we look at
  * it: copy a structure out once, check the copy, use the copy.
@@ -38,7 +38,7 @@ struct mem_bank {
 	uint8_t *host;
 	gpa_t base;	/* guest address of host[0] */
 	uint64_t size;	/* bytes */
-	uint64_t file_off;	/* of host[0] in mem.fd */
+	uint64_t offset;	/* of host[0], counting the bytes of all banks in order */
 };
 
 /* Told about every write that did not come from guest code. */
@@ -51,7 +51,6 @@ struct mem {
 	struct mem_bank bank[MEM_BANKS_MAX];
 	unsigned nbanks;
 	uint64_t size;	/* bytes in all banks */
-	int fd;	/* memfd, owned; -1 when the banks are borrowed (tests) */
 	struct mem_watch watch;	/* optional; set by the engine before vCPUs run */
 };
 

@@ -93,7 +93,7 @@ uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa)
 		const struct mem_bank *b = &cc->mem->bank[i];
 
 		if (gpa >= b->base && gpa - b->base < b->size)
-			return (gpa - b->base + b->file_off) / PAGE_SIZE;
+			return (gpa - b->base + b->offset) / PAGE_SIZE;
 	}
 	return ~0ull;
 }

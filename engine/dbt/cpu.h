@@ -34,6 +34,7 @@
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
+#define WALKED 16
 #define FILLED_MAX 1024
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
@@ -122,6 +123,7 @@ struct cpu {
 	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
+	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
 	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
 	uint64_t page_mask;	/* ~0xfff */
@@ -140,7 +142,7 @@ struct cpu {
 	 */
 	_Alignas(8) _Atomic uint32_t exit_request;
 	uint32_t exit_self;
-	uint8_t intr_enabled;	/* RFLAGS.IF */
+	_Alignas(4) uint8_t intr_enabled;	/* RFLAGS.IF; these four are stored as one in entry.c */
 	uint8_t direction;	/* RFLAGS.DF */
 	uint8_t cpl;
 	uint8_t in_code;	/* inside translated code, for signal handlers */
@@ -161,6 +163,8 @@ struct cpu {
 	uint64_t cr0, cr2, cr3, cr4, xcr0, efer, apic_base;
 	uint64_t dr[8];
 	uint64_t star, lstar, cstar, sfmask, pat;
+	struct seg_reg syscall_seg[4];	/* CS and SS after SYSCALL and after SYSRET to 64 bits; see entry.c */
+	uint8_t syscall_ready;	/* those are good, and the rest is as entry.c expects */
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t misc_enable, mtrr_def_type, kvm_system_time, kvm_wall_clock;
 	int timer_id;	/* of the kernel, for raw timer_settime() */
@@ -185,6 +189,16 @@ struct cpu {
 	unsigned nuser_in_kernel;
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	uint64_t kernel_code_seen[1024];	/* filter of upper-half pages that code ran from */
+	/*
+	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
+	 * by bits of the address; emptied by whatever may flush TLB entries.
+	 */
+	struct walked {
+		uint64_t key;	/* address >> 21, plus 1; 0 when empty */
+		gpa_t table;
+		uint64_t allowed;	/* PTE bits that all levels above have set */
+		bool nx;
+	} walked[WALKED];
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;
@@ -272,6 +286,7 @@ struct window_private {
 #define GS_UTLB WINDOW_SHARED
 #define GS_UJC (WINDOW_SHARED + offsetof(struct window_private, ujc))
 #define GS_TOKEN (WINDOW_SHARED + offsetof(struct window_private, token))
+#define GS_JC_MODE (WINDOW_SHARED + offsetof(struct window_private, jc_mode))
 #define GS_KTLB offsetof(struct cpu, ktlb)
 #define GS_KJC offsetof(struct cpu, kjc)
 #define GS(field) ((uint32_t)offsetof(struct cpu, field))

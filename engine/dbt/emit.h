@@ -149,6 +149,18 @@ static inline void emit_gs_idx(struct emit *e, bool w, unsigned op, unsigned reg
 	emit_u32(e, off);
 }
 
+/* movzx reg32, byte or word gs:[off] */
+static inline void emit_gs_movzx(struct emit *e, unsigned op, unsigned reg, uint32_t off)
+{
+	emit_u8(e, 0x65);
+	emit_rex(e, false, reg, 0, 0);
+	emit_u8(e, 0x0f);
+	emit_u8(e, op);
+	emit_u8(e, (reg & 7) << 3 | 4);
+	emit_u8(e, 0x25);
+	emit_u32(e, off);
+}
+
 static inline void emit_gs_load(struct emit *e, unsigned reg, uint32_t off)
 {
 	emit_gs_abs(e, true, 0x8b, reg, off);

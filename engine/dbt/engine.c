@@ -642,6 +642,7 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->xcr0 = st->xcr0;
 	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, st->xcr0);
 	cpu->efer = st->efer;
+	cpu->syscall_ready = 0;
 	memcpy(cpu->dr, st->dr, sizeof(cpu->dr));
 	memcpy(cpu->seg, st->seg, sizeof(cpu->seg));
 	cpu->fs_base = st->seg[SEG_FS].base;

@@ -516,6 +516,21 @@ static void flat_segment(struct cpu *cpu, unsigned seg, uint16_t sel, uint16_t a
 	cpu->seg[seg] = (struct seg_reg){ .sel = sel, .limit = 0xffffffff, .attr = (uint16_t)(attr | dpl << 5) };
 }
 
+/* Computes for entry.c what a system call changes; 64-bit code only. */
+static void prepare_fast(struct cpu *cpu)
+{
+	const uint32_t mask = FLAGS_ARITH | FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_AC | FLAG_ID;
+	uint16_t in = (uint16_t)(cpu->star >> 32 & 0xfffc), out = (uint16_t)(cpu->star >> 48);
+
+	cpu->syscall_seg[0] = (struct seg_reg){ .sel = in, .limit = 0xffffffff, .attr = flat_code | ATTR_L };
+	cpu->syscall_seg[1] = (struct seg_reg){ .sel = (uint16_t)(in + 8), .limit = 0xffffffff, .attr = flat_data };
+	cpu->syscall_seg[2] = (struct seg_reg){ .sel = (uint16_t)((out + 16) | 3), .limit = 0xffffffff,
+						.attr = flat_code | ATTR_L | 3 << 5 };
+	cpu->syscall_seg[3] = (struct seg_reg){ .sel = (uint16_t)((out + 8) | 3), .limit = 0xffffffff,
+						.attr = flat_data | 3 << 5 };
+	cpu->syscall_ready = cpu->efer & EFER_SCE && (cpu->sfmask & mask) == mask && cpu->kjc_mode == 0;
+}
+
 void do_syscall(struct cpu *cpu, uint64_t next_rip)
 {
 	bool from64 = !(cpu->mode & BLOCK_32);
@@ -533,6 +548,7 @@ void do_syscall(struct cpu *cpu, uint64_t next_rip)
 	flat_segment(cpu, SEG_CS, (uint16_t)(cpu->star >> 32 & 0xfffc), (uint16_t)(flat_code | ATTR_L), 0);
 	flat_segment(cpu, SEG_SS, (uint16_t)((cpu->star >> 32 & 0xfffc) + 8), flat_data, 0);
 	set_cpl(cpu, 0);
+	prepare_fast(cpu);
 }
 
 void do_sysret(struct cpu *cpu, const struct insn *in)

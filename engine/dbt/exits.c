@@ -101,10 +101,10 @@ void emit_poll(struct translator *t, int64_t target_off, bool live)
 	}
 }
 
-void emit_dispatch(struct translator *t)
+void emit_dispatch(struct translator *t, bool user)
 {
 	struct emit *e = &t->e;
-	uint32_t jc = (uint32_t)(t->user ? GS_UJC : GS_KJC);
+	uint32_t jc = (uint32_t)(user ? GS_UJC : GS_KJC);
 	uint8_t *hit;
 
 	if (t->code32)
@@ -245,12 +245,11 @@ void emit_loop_exits(struct translator *t, const struct insn *in)
 	emit_goto(t, next, live);
 }
 
-void emit_helper(struct translator *t, unsigned i)
+void emit_helper_exit(struct translator *t, unsigned i)
 {
 	struct exit *x;
 	struct insn *copy = code_arena(t->cc, sizeof(*copy));
 
-	leave_state(t);
 	x = new_exit(t, EXIT_HELPER, t->guest_off[i]);
 	if (copy)
 		*copy = t->insn[i];
@@ -258,6 +257,12 @@ void emit_helper(struct translator *t, unsigned i)
 		t->e.full = true;
 	x->insn = copy;
 	emit_exit_now(t, x);
+}
+
+void emit_helper(struct translator *t, unsigned i)
+{
+	leave_state(t);
+	emit_helper_exit(t, i);
 }
 
 /* ------------------------------------------------------------------- stubs */
@@ -312,7 +317,7 @@ uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
 	uint8_t *code = t.e.p;
 
 	emit_guest_va(&t, R14, x->target);
-	emit_dispatch(&t);
+	emit_dispatch(&t, t.user);
 	if (t.e.full)
 		return NULL;
 	cc->used = (size_t)(t.e.p - cc->rw);

@@ -67,6 +67,12 @@ static void jc_clear(struct jump_cache *jc)
 		jc->entry[i].ntag = jc_never(i);
 }
 
+static void forget_walks(struct cpu *cpu)
+{
+	for (unsigned i = 0; i < WALKED; i++)
+		cpu->walked[i].key = 0;
+}
+
 static uint32_t new_token(struct cpu *cpu)
 {
 	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
@@ -76,6 +82,7 @@ static void window_flush(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
 
+	forget_walks(cpu);
 	if (w->ntlb > FILLED_MAX) {
 		tlb_clear(&w->utlb);
 	} else {
@@ -104,6 +111,7 @@ static void kernel_flush(struct cpu *cpu)
 
 static void drop_user_in_kernel(struct cpu *cpu)
 {
+	forget_walks(cpu);
 	if (cpu->nuser_in_kernel > USER_IN_KERNEL_MAX) {
 		tlb_clear(&cpu->ktlb);
 	} else {
@@ -305,6 +313,7 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 
+	forget_walks(cpu);
 	invalidate_entry(&cpu->ktlb, va);
 	invalidate_entry(&w->utlb, va);
 	if (!code_seen(cpu, cpu->context, va))
@@ -324,6 +333,7 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 {
 	unsigned w = find_window(cpu, pcid);
 
+	forget_walks(cpu);
 	switch (type) {
 	case 0:	/* one address of one PCID */
 		if (pcid == (cpu->cr3 & 0xfff)) {
@@ -410,10 +420,10 @@ static int fault(uint32_t *ret_error, const struct cpu *cpu, unsigned access, bo
 int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct translation *ret,
 	     uint32_t *ret_error)
 {
-	uint64_t table, pte = 0, allowed = PTE_W | PTE_U, size = 1ull << 39;
-	uint64_t *slot = NULL;
-	bool nx = false, write_ok;
-	int shift = 39;
+	struct walked *known = &cpu->walked[va >> 21 & (WALKED - 1)];
+	uint64_t table = known->table, pte = 0, allowed = known->allowed, size, *slot;
+	bool nx = known->nx, hit = known->key == (va >> 21) + 1, write_ok;
+	int shift = 12;
 
 	if (!(cpu->cr0 & CR0_PG)) {
 		ret->gpa = va & 0xffffffff;
@@ -426,15 +436,21 @@ int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct tr
 	}
 	if (!canonical(va))
 		return VEC_GP;
+	if (!hit) {
 again:
-	table = cpu->cr3 & PTE_ADDR;
-	allowed = PTE_W | PTE_U;
-	nx = false;
-	for (shift = 39;; shift -= 9) {
+		hit = false;
+		table = cpu->cr3 & PTE_ADDR;
+		allowed = PTE_W | PTE_U;
+		nx = false;
+		shift = 39;
+	}
+	for (;; shift -= 9) {
 		slot = (uint64_t *)(void *)ram_at(cpu, table + ((va >> shift & 511) << 3), 8);
 		if (!slot)
 			return fault(ret_error, cpu, access, user, 0);
 		pte = __atomic_load_n(slot, __ATOMIC_RELAXED);
+		if (!(pte & PTE_P) && hit)
+			goto again;	/* the table may be another by now */
 		if (!(pte & PTE_P))
 			return fault(ret_error, cpu, access, user, 0);
 		allowed &= pte;
@@ -450,13 +466,18 @@ again:
 		if (!(pte & PTE_A) && !(access & ACCESS_PROBE) && !pte_set(slot, pte, PTE_A))
 			goto again;
 		table = pte & PTE_ADDR;
+		if (shift == 21 && !(access & ACCESS_PROBE))
+			*known = (struct walked){ (va >> 21) + 1, table, allowed, nx };
 	}
 	size = 1ull << shift;
 	if (shift > 12 && pte & PTE_ADDR & (size - 1) & ~PTE_G & ~(1ull << 12))
 		return fault(ret_error, cpu, access, user, PF_P | PF_RSVD);
 	write_ok = allowed & PTE_W || (!user && !(cpu->cr0 & CR0_WP));
-	if ((user && !(allowed & PTE_U)) || (access & ACCESS_WRITE && !write_ok) || (access & ACCESS_EXEC && nx))
+	if ((user && !(allowed & PTE_U)) || (access & ACCESS_WRITE && !write_ok) || (access & ACCESS_EXEC && nx)) {
+		if (hit)
+			goto again;
 		return fault(ret_error, cpu, access, user, PF_P);
+	}
 	if (!(access & ACCESS_PROBE)) {
 		uint64_t want = PTE_A | (access & ACCESS_WRITE ? PTE_D : 0);
 

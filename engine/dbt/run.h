@@ -105,6 +105,8 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 /* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
 uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
 uint64_t dbt_miss(struct cpu *cpu);
+/* The TLB miss told by cpu->miss_data: where to go on when filling the TLB is all it takes, else 0. */
+uint64_t dbt_miss_fast(struct cpu *cpu);
 uint64_t dbt_indirect(struct cpu *cpu);
 uint64_t dbt_fault(struct cpu *cpu);
 /* The code for cpu->rip in the present mode, after handling what is pending; 0 to leave. */

@@ -77,7 +77,7 @@ bool is_helper(const struct insn *in, uint32_t mode)
 		return false;
 	if (((mode & BLOCK_NO_FPU) && in->uses_fpu) || ((mode & BLOCK_USER) && in->privileged))
 		return true;
-	return !(in->op >= INSN_JMP && in->op <= INSN_LOOPNE);
+	return !(in->op >= INSN_JMP && in->op <= INSN_LOOPNE) && !is_fast_entry(in, mode);
 }
 
 
@@ -148,6 +148,8 @@ static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 			return live | open;
 		if (off >= 0 && off < (int64_t)PAGE_SIZE)
 			t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
+		if (is_fast_entry(&in, t->b->mode))
+			return live | open;
 		live |= in.flags_read & open;
 		open &= ~in.flags_killed;
 		off += in.len;
@@ -190,6 +192,10 @@ static uint32_t live_at_end(struct translator *t)
 	case INSN_LOOPE:
 	case INSN_LOOPNE:
 		return FLAGS_ARITH;
+	case INSN_SYSTEM:
+		if (is_fast_entry(in, t->b->mode))
+			return FLAGS_ARITH;
+		return live_ahead(t, next, 1);
 	default:
 		return live_ahead(t, next, 1);
 	}
@@ -204,6 +210,8 @@ void flow_flags(struct translator *t)
 		const struct insn *in = &t->insn[i];
 
 		live = (live & ~in->flags_killed) | in->flags_read;
+		if (is_fast_entry(in, t->b->mode))
+			live = in->sys == SYS_SYSCALL ? FLAGS_ARITH : 0;
 		if (is_helper(in, t->b->mode) && in->flags_killed != FLAGS_ARITH)
 			live = FLAGS_ARITH;	/* what the interpreter reads is its own business; not POPF, IRET */
 		t->live[i] = live;

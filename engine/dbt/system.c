@@ -581,6 +581,7 @@ static int write_efer(struct cpu *cpu, uint64_t v)
 	if ((v ^ cpu->efer) & EFER_NXE)
 		mmu_flush_all(cpu);
 	cpu->efer = (v & ~(uint64_t)EFER_LMA) | (cpu->efer & EFER_LMA);
+	cpu->syscall_ready = 0;
 	return 0;
 }
 
@@ -615,10 +616,10 @@ int msr_write(struct cpu *cpu, uint32_t msr, uint64_t v)
 	switch (msr) {
 	case MSR_TSC: return 0;	/* all vCPUs share the host's TSC: guests may not move it */
 	case MSR_EFER: return write_efer(cpu, v);
-	case MSR_STAR: cpu->star = v; return 0;
+	case MSR_STAR: cpu->star = v; cpu->syscall_ready = 0; return 0;
 	case MSR_LSTAR: return set_canonical(&cpu->lstar, v);
 	case MSR_CSTAR: return set_canonical(&cpu->cstar, v);
-	case MSR_SFMASK: cpu->sfmask = v & 0xffffffff; return 0;
+	case MSR_SFMASK: cpu->sfmask = v & 0xffffffff; cpu->syscall_ready = 0; return 0;
 	case MSR_FS_BASE: return set_canonical(&cpu->fs_base, v);
 	case MSR_GS_BASE: return set_canonical(&cpu->gs_base, v);
 	case MSR_KERNEL_GS_BASE: return set_canonical(&cpu->kernel_gs_base, v);

@@ -262,7 +262,7 @@ static void emit_indirect(struct translator *t, unsigned i)
 	} else {
 		leave_state_keep_s0(t);
 	}
-	emit_dispatch(t);
+	emit_dispatch(t, t->user);
 }
 
 static void emit_ret(struct translator *t, unsigned i)
@@ -274,7 +274,7 @@ static void emit_ret(struct translator *t, unsigned i)
 	emit_move(&t->e, 0x8b, t->s0, m, size);
 	emit_add_rsp(t, (int32_t)(size + (in->imm_size ? (uint16_t)in->imm : 0)));
 	leave_state_keep_s0(t);
-	emit_dispatch(t);
+	emit_dispatch(t, t->user);
 }
 
 static void emit_base_read(struct translator *t, const struct insn *in)
@@ -313,18 +313,6 @@ static void emit_rdtsc(struct translator *t, const struct insn *in)
 	}
 	if (in->op == INSN_RDTSCP)
 		emit_gs_abs(e, false, 0x8b, RCX, GS(tsc_aux));
-}
-
-/* movzx reg32, byte or word gs:[off] */
-static void emit_gs_movzx(struct emit *e, unsigned op, unsigned reg, uint32_t off)
-{
-	emit_u8(e, 0x65);
-	emit_rex(e, false, reg, 0, 0);
-	emit_u8(e, 0x0f);
-	emit_u8(e, op);
-	emit_u8(e, (reg & 7) << 3 | 4);
-	emit_u8(e, 0x25);
-	emit_u32(e, off);
 }
 
 static void emit_mov_from_seg(struct translator *t, const struct insn *in)
@@ -396,7 +384,13 @@ bool emit_insn(struct translator *t, unsigned i)
 	case INSN_CLI: emit_gs_store_imm8(&t->e, GS(intr_enabled), 0); break;
 	case INSN_STI: emit_sti(t); break;
 	case INSN_PUSHF: emit_pushf(t, i); break;
-	case INSN_SYSTEM: emit_mov_from_seg(t, in); break;
+	case INSN_SYSTEM:
+		if (is_fast_entry(in, t->b->mode)) {
+			emit_fast_entry(t, i);
+			return false;
+		}
+		emit_mov_from_seg(t, in);
+		break;
 	case INSN_CLD: emit_gs_store_imm8(&t->e, GS(direction), 0); break;
 	case INSN_STD: emit_gs_store_imm8(&t->e, GS(direction), 1); break;
 	case INSN_RDFSBASE:

@@ -6,6 +6,7 @@
  *   lookup.c     guest address to host address, in front of memory operands
  *   operand.c    an instruction with another operand in place of its own
  *   exits.c      ways out of a block, and the stubs behind it
+ *   entry.c      SYSCALL and SYSRET
  *   loop.c       blocks that jump back to their own start
  *   translate.c  instruction by instruction
  */
@@ -172,16 +173,19 @@ bool is_bit_string(const struct insn *in);
 
 /* --- exits.c --- */
 /*
- * Goes to the guest address in R14 through the jump cache.  Flags survive.
+ * Goes to the guest address in R14 through the jump cache, @user: of user code.  Flags survive.
  * The poll is folded into the comparison: an exit request spoils the match.
  */
-void emit_dispatch(struct translator *t);
+void emit_dispatch(struct translator *t, bool user);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
 /* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags must survive. */
 void emit_goto(struct translator *t, int64_t off, bool live);
+/* Has dbt_exit() interpret instruction i, the last one. */
 void emit_helper(struct translator *t, unsigned i);
+/* The same behind leave_state(). */
+void emit_helper_exit(struct translator *t, unsigned i);
 void emit_jcc_exits(struct translator *t, const struct insn *in);
 /* LOOP, LOOPE, LOOPNE, JRCXZ, JECXZ. */
 void emit_loop_exits(struct translator *t, const struct insn *in);
@@ -201,6 +205,12 @@ bool loop_plan(struct translator *t);
 void emit_loop(struct translator *t);
 /* The host operand of instruction i, which is in a stream. */
 struct operand loop_operand(const struct translator *t, unsigned i);
+
+/* --- entry.c --- */
+/* Instructions that change the privilege and need not leave translated code. */
+bool is_fast_entry(const struct insn *in, uint32_t mode);
+/* Such an instruction, whole. */
+void emit_fast_entry(struct translator *t, unsigned i);
 
 /* --- translate.c --- */
 /* Returns false when the instruction ended the block. */

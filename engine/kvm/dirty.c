@@ -32,8 +32,8 @@ static void host_wrote(void *ctx, gpa_t gpa, uint64_t len)
 
 		if (gpa < b->base || gpa - b->base >= b->size)
 			continue;
-		page = (b->file_off + (gpa - b->base)) >> PAGE_SHIFT;
-		last = (b->file_off + (gpa - b->base) + len - 1) >> PAGE_SHIFT;
+		page = (b->offset + (gpa - b->base)) >> PAGE_SHIFT;
+		last = (b->offset + (gpa - b->base) + len - 1) >> PAGE_SHIFT;
 		for (; page <= last; page++)
 			atomic_fetch_or(&kvm->host_dirty[page / 64], 1ull << (page % 64));
 	}
@@ -69,7 +69,7 @@ static int add_slot(const struct kvm_vm *kvm, unsigned slot, const struct mem_ba
 		    uint64_t *bitmap, uint64_t *scratch)
 {
 	struct kvm_dirty_log log = { .slot = slot, .dirty_bitmap = scratch };
-	uint64_t first = b->file_off >> PAGE_SHIFT;	/* a multiple of 64: banks are 2 MiB wide */
+	uint64_t first = b->offset >> PAGE_SHIFT;	/* a multiple of 64: banks are 2 MiB wide */
 
 	if (ioctl(kvm->fd, KVM_GET_DIRTY_LOG, &log) < 0)
 		return -errno;

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * SYSCALL and SYSRET without leaving translated code.
+ *
+ * What the C versions (event.c) compute from MSRs is prepared once, in
+ * cpu.syscall_seg[] and cpu.syscall_ready; whatever changes an input clears the
+ * latter.  Anything out of the ordinary - a mask that leaves flags standing, odd
+ * flags in R11, an address that is not a user's - goes to the interpreter.
+ */
+#include "engine/dbt/run.h"
+#include "engine/dbt/translator.h"
+
+#define USER_CODE_BITS 47
+
+_Static_assert(offsetof(struct cpu, direction) == offsetof(struct cpu, intr_enabled) + 1 &&
+	       offsetof(struct cpu, cpl) == offsetof(struct cpu, intr_enabled) + 2 &&
+	       offsetof(struct cpu, in_code) == offsetof(struct cpu, intr_enabled) + 3 &&
+	       offsetof(struct cpu, intr_enabled) % 4 == 0, "stored as one");
+_Static_assert(SEG_SS == SEG_CS + 1 && sizeof(struct seg_reg) == 16, "copied as one");
+
+bool is_fast_entry(const struct insn *in, uint32_t mode)
+{
+	if (in->op != INSN_SYSTEM)
+		return false;
+	return (in->sys == SYS_SYSCALL && mode == BLOCK_USER) || (in->sys == SYS_SYSRET && mode == 0 && in->opsize == 8);
+}
+
+/* shl or shr r32, imm */
+static void emit_shift(struct emit *e, bool left, bool w, unsigned reg, unsigned imm)
+{
+	emit_rex(e, w, 0, 0, reg);
+	emit_u8(e, 0xc1), emit_u8(e, (left ? 0xe0 : 0xe8) | (reg & 7)), emit_u8(e, imm);
+}
+
+/* cmp byte or dword gs:[off], imm */
+static void emit_gs_cmp8(struct emit *e, uint32_t off, unsigned imm)
+{
+	emit_gs_abs(e, false, 0x80, ALU_CMP, off);
+	emit_u8(e, imm);
+}
+
+static void emit_gs_cmp32(struct emit *e, uint32_t off, unsigned imm)
+{
+	emit_gs_abs(e, false, 0x83, ALU_CMP, off);
+	emit_u8(e, imm);
+}
+
+static void emit_gs_set32(struct emit *e, uint32_t off, uint32_t imm)
+{
+	emit_gs_abs(e, false, 0xc7, 0, off);
+	emit_u32(e, imm);
+}
+
+/* CS, SS, CPL, IF, DF, system flags and the mode of blocks.  Uses R15; flags kept. */
+static void emit_new_privilege(struct translator *t, unsigned set, unsigned cpl, bool intr, uint32_t mode)
+{
+	struct emit *e = &t->e;
+
+	for (uint32_t off = 0; off < 2 * sizeof(struct seg_reg); off += 8) {
+		emit_gs_load(e, R15, GS(syscall_seg) + set * (uint32_t)(2 * sizeof(struct seg_reg)) + off);
+		emit_gs_store(e, GS(seg) + SEG_CS * (uint32_t)sizeof(struct seg_reg) + off, R15);
+	}
+	emit_gs_set32(e, GS(intr_enabled), (uint32_t)intr | cpl << 16 | 1u << 24);
+	emit_gs_set32(e, GS(sysflags), 0);
+	emit_gs_set32(e, GS(mode), mode);
+}
+
+/* R11 = RFLAGS; AX = what LAHF and SETO gave. */
+static void emit_compose_flags(struct emit *e)
+{
+	emit_u8(e, 0x44), emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xd8);	/* movzx r11d, al */
+	emit_shift(e, true, false, R11, 11);
+	emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xc4);	/* movzx eax, ah: bit 1 is set in it */
+	emit_op_reg(e, false, 0x0b, R11, RAX);
+	emit_gs_movzx(e, 0xb6, RAX, GS(intr_enabled));
+	emit_shift(e, true, false, RAX, 9);
+	emit_op_reg(e, false, 0x0b, R11, RAX);
+	emit_gs_movzx(e, 0xb6, RAX, GS(direction));
+	emit_shift(e, true, false, RAX, 10);
+	emit_op_reg(e, false, 0x0b, R11, RAX);
+	emit_gs_abs(e, false, 0x0b, R11, GS(sysflags));
+	emit_alu_imm(e, false, ALU_AND, R11, (int32_t)~FLAG_RF);
+}
+
+static void emit_syscall(struct translator *t, unsigned i)
+{
+	struct emit *e = &t->e;
+	uint8_t *slow;
+
+	emit_gs_store(e, GS(tmp) + 8, RAX);
+	emit_u8(e, 0x9f);	/* lahf */
+	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+	emit_gs_cmp8(e, GS(syscall_ready), 0);
+	slow = emit_jcc(e, CC_E);
+	emit_compose_flags(e);
+	emit_guest_va(t, RCX, block_va(t, t->guest_off[i + 1]));
+	emit_new_privilege(t, 0, 0, false, 0);
+	emit_gs_load(e, R14, GS(lstar));
+	emit_u8(e, 0x31), emit_u8(e, 0xc0);	/* xor eax, eax: OF is 0 */
+	emit_u8(e, 0x9e);	/* sahf: and all others */
+	emit_gs_load(e, RAX, GS(tmp) + 8);
+	emit_dispatch(t, false);
+	emit_patch_here(e, slow);
+	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: OF as it was */
+	emit_u8(e, 0x9e);
+	emit_gs_load(e, RAX, GS(tmp) + 8);
+	emit_helper_exit(t, i);
+}
+
+static void emit_sysret(struct translator *t, unsigned i)
+{
+	struct emit *e = &t->e;
+	uint8_t *slow[5];
+
+	emit_gs_cmp8(e, GS(syscall_ready), 0);
+	slow[0] = emit_jcc(e, CC_E);
+	emit_mov(e, R14, RCX);
+	emit_shift(e, false, true, R14, USER_CODE_BITS);
+	slow[1] = emit_jcc(e, CC_NE);
+	emit_op_reg(e, false, 0x8b, R15, R11);
+	emit_alu_imm(e, false, ALU_AND, R15, (int32_t)~FLAGS_ARITH);
+	emit_alu_imm(e, false, ALU_CMP, R15, FLAG_IF | 2);
+	slow[2] = emit_jcc(e, CC_NE);
+	emit_gs_cmp32(e, GS(deferred), 0);
+	slow[3] = emit_jcc(e, CC_NE);
+	emit_gs_cmp32(e, (uint32_t)GS_JC_MODE, BLOCK_USER);
+	slow[4] = emit_jcc(e, CC_NE);
+	emit_new_privilege(t, 1, 3, true, BLOCK_USER);
+	emit_gs_store(e, GS(tmp) + 8, RAX);
+	emit_op_reg(e, false, 0x8b, RAX, R11);
+	emit_shift(e, true, false, RAX, 8);	/* AH: the flags that SAHF takes */
+	emit_u8(e, 0x41), emit_u8(e, 0xf7), emit_u8(e, 0xc3), emit_u32(e, FLAG_OF);	/* test r11d, OF */
+	emit_u8(e, 0x0f), emit_u8(e, 0x95), emit_u8(e, 0xc0);	/* setne al */
+	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127 */
+	emit_u8(e, 0x9e);
+	emit_gs_load(e, RAX, GS(tmp) + 8);
+	emit_mov(e, R14, RCX);
+	emit_dispatch(t, true);
+	for (unsigned k = 0; k < 5; k++)
+		emit_patch_here(e, slow[k]);
+	emit_helper_exit(t, i);
+}
+
+void emit_fast_entry(struct translator *t, unsigned i)
+{
+	leave_state(t);
+	if (t->insn[i].sys == SYS_SYSCALL)
+		emit_syscall(t, i);
+	else
+		emit_sysret(t, i);
+}
