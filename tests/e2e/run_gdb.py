@@ -9,7 +9,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import Skip, busybox_root, complains, environ, expect, folder, main, read_until, roux, start
+from harness import busybox_root, complains, debian_root, environ, expect, folder, main, read_until, roux, start
 
 if not shutil.which("gdb"):
     print("skipped: no gdb")
@@ -147,6 +147,42 @@ def test_a_port_in_use_is_said():
     complains(roux("--gdb", "70000", busybox_root(), "--", "true"), 125, "--gdb")
     complains(roux("--gdb-wait", busybox_root(), "--", "true"), 125, "--gdb")
     m.finish()
+
+
+# ------------------------------------------------------------------- gdb in the guest
+
+PROGRAM = r"""
+#include <stdio.h>
+#include <string.h>
+volatile long total;
+volatile char text[16];
+__attribute__((noinline)) long add(long n) { total += n; return total; }
+int main(void)
+{
+	for (long i = 1; i <= 3; i++)
+		add(i);
+	memcpy((char *)text, "hello", 6);
+	printf("total %ld %s\n", total, (char *)text);
+	return 0;
+}
+"""
+
+
+def test_gdb_inside_the_guest():
+    root, work = debian_root(), folder("inside")
+    with open(work + "/p.c", "w") as f:
+        f.write(PROGRAM)
+    commands = ["start", "hbreak add", "continue", "continue", "p n", "delete", "watch total", "continue", "continue",
+                "delete", "awatch text[4]", "continue", "delete", "stepi", "stepi", "next", "info registers rip",
+                "continue"]
+    script = "cd /w && gcc -g -O1 -o /tmp/p p.c && gdb -q -nx -batch -ex 'set disable-randomization off' " + \
+        " ".join(f"-ex '{c}'" for c in commands) + " /tmp/p"
+    r = expect(roux("--engine", "dbt", "--memory", "1G", "-v", work + ":/w:ro", root, "--", "bash", "-c", script), 0)
+    text = r.out.decode()
+    assert "Hardware assisted breakpoint 2" in text and "$1 = 2\n" in text, r
+    assert "Old value = 1\nNew value = 3\n" in text and "Old value = 3\nNew value = 6\n" in text, r
+    assert "Hardware access (read/write) watchpoint" in text and "New value = 111 'o'" in text, r
+    assert "total 6 hello" in text and "exited normally" in text, r
 
 
 main(globals())
