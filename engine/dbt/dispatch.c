@@ -87,6 +87,7 @@ static void take_interrupt(struct cpu *cpu)
 /* Everything that asked this vCPU to look up.  May set cpu->leave. */
 static void handle_requests(struct cpu *cpu)
 {
+	atomic_store(&cpu->jc_mask, JC_MASK);	/* in this order: a request that comes between stays seen */
 	atomic_store(&cpu->exit_request, 0);
 	cpu->exit_self = 0;
 	atomic_thread_fence(memory_order_seq_cst);
@@ -99,7 +100,7 @@ static void handle_requests(struct cpu *cpu)
 	if (atomic_exchange(&cpu->timer_fired, false))
 		irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
 	if (cpu->leave)
-		atomic_store(&cpu->exit_request, 1);	/* look again on return */
+		ask_to_exit(cpu);	/* look again on return */
 	else if (!cpu->debug.outside.single_step || cpu->halted)
 		take_interrupt(cpu);
 }
@@ -127,7 +128,7 @@ static void wait_for_strip(struct cpu *cpu)
 	uint32_t now = atomic_load(&cpu->strips);
 
 	while (now & 1 && atomic_load(&cpu->strips) == now) {
-		atomic_store(&cpu->exit_request, 1);
+		ask_to_exit(cpu);
 		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
 	}
 }
@@ -497,6 +498,12 @@ uint64_t dbt_indirect(struct cpu *cpu)
 {
 	tidy_flags(cpu);
 	cpu->stats.jc_miss++;
+	if (!atomic_load(&cpu->jc_mask) && !atomic_load(&cpu->exit_request)) {
+		/* What was asked for has been done already. */
+		atomic_store(&cpu->jc_mask, JC_MASK);
+		if (atomic_load(&cpu->exit_request))
+			atomic_store(&cpu->jc_mask, 0);
+	}
 	return dispatch(cpu);
 }
 
@@ -520,13 +527,9 @@ uint64_t dbt_miss_fast(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
 	uint64_t ea = raw_register(cpu, site->s0);
-	struct translation tr;
-	uint32_t error;
-	int vector;
 
 	cpu->stats.tlb_miss++;
-	if ((ea & 4095) + site->size > PAGE_SIZE ||
-	    mmu_fill(cpu, ea, site->rw, site->user, &tr, &vector, &error) != FILL_OK)
+	if ((ea & 4095) + site->size > PAGE_SIZE || !mmu_fill_fast(cpu, ea, site->rw, site->user))
 		return 0;
 	return cpu->miss_data + (uint64_t)(int64_t)site->retry;
 }

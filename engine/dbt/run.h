@@ -48,6 +48,18 @@ struct dbt_vm {
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
 
+/*
+ * Has the vCPU leave translated code soon: at a backward jump, which looks at
+ * exit_request, or at an indirect one, which then finds entry 0 of the jump cache
+ * and no match.  What belongs in entry 0 goes through a thunk that polls.
+ * Any thread, signal handlers too.
+ */
+static inline void ask_to_exit(struct cpu *cpu)
+{
+	atomic_store(&cpu->exit_request, 1);
+	atomic_store(&cpu->jc_mask, 0);
+}
+
 /* --- thunk.c --- */
 #define THUNK_BYTES 4096
 /* Writes the thunks; fills vm->enter.  @rw, @rx: two mappings of THUNK_BYTES. */
@@ -77,6 +89,9 @@ enum fill { FILL_OK, FILL_SLOW, FILL_FAULT };
 /* Puts the page of @va into the TLB for @rw.  FILL_SLOW: not plain RAM for that access. */
 enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
 		   int *ret_vector, uint32_t *ret_error);
+
+/* True when mmu_fill() says FILL_OK; quicker when the walk is short. */
+bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user);
 
 void mmu_init(struct cpu *cpu);
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);

@@ -11,6 +11,8 @@
  *   miss               the same, but first tries dbt_miss_fast(), after which only the
  *                      registers that C code may have changed are loaded again
  *
+ *   polled             between a jump and the block in entry 0 of a jump cache
+ *
  * Vector registers are loaded in enter() and saved only when it returns: the
  * dbt_*() functions are compiled not to touch them.
  */
@@ -20,7 +22,7 @@
 
 #include "base/checked.h"
 
-enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNKS };
+enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNKS };
 
 struct thunk_places {
 	uint64_t enter, entry[THUNKS];
@@ -181,6 +183,28 @@ static uint64_t emit_miss(struct emit *e, uint8_t *resume)
 	return at;
 }
 
+/* Arrives as a block does.  Flags survive. */
+static uint64_t emit_polled(struct emit *e, uint32_t jc)
+{
+	uint64_t at = emit_pc(e);
+	uint8_t *none;
+
+	emit_gs_store(e, GS(tmp), RCX);
+	emit_gs_load(e, RCX, GS(exit_request));
+	none = emit_short(e, 0xe3);	/* jrcxz */
+	emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_load(e, R14, jc + (uint32_t)offsetof(struct jc_entry, ntag));
+	emit_rex(e, true, 0, 0, R14);	/* not */
+	emit_u8(e, 0xf7), emit_u8(e, 0xd0 | (R14 & 7));
+	emit_lea(e, R14, R14, NO_INDEX, 0, 1);
+	emit_gs_store(e, GS(rip), R14);
+	emit_gs_jmp(e, GS(thunk_indirect));
+	emit_patch_short(e, none);
+	emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_jmp(e, jc + (uint32_t)offsetof(struct jc_entry, polled));
+	return at;
+}
+
 /*
  * Entered from a signal handler, which has put the registers and flags at the
  * fault into the block and pointed RSP at the host stack.
@@ -213,6 +237,8 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 	p.entry[THUNK_MISS] = emit_miss(&e, resume);
 	p.entry[THUNK_INDIRECT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_indirect, resume);
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
+	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);
+	p.entry[THUNK_POLLED_USER] = emit_polled(&e, (uint32_t)GS_UJC);
 	copy_bytes(rw + THUNK_BYTES - sizeof(p), &p, sizeof(p));
 	dv->thunks = rx;
 	dv->enter = (int (*)(struct cpu *, uint64_t))(uintptr_t)p.enter;
@@ -230,6 +256,8 @@ void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu)
 	cpu->thunk_exit = p.entry[THUNK_EXIT];
 	cpu->thunk_miss = p.entry[THUNK_MISS];
 	cpu->thunk_indirect = p.entry[THUNK_INDIRECT];
+	cpu->thunk_polled[0] = p.entry[THUNK_POLLED];
+	cpu->thunk_polled[1] = p.entry[THUNK_POLLED_USER];
 }
 
 void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg)

@@ -174,7 +174,7 @@ bool is_bit_string(const struct insn *in);
 /* --- exits.c --- */
 /*
  * Goes to the guest address in R14 through the jump cache, @user: of user code.  Flags survive.
- * The poll is folded into the comparison: an exit request spoils the match.
+ * This polls too: see ask_to_exit().
  */
 void emit_dispatch(struct translator *t, bool user);
 /* Hands exit @x to dbt_exit(), here and now. */
