@@ -21,6 +21,7 @@
 
 #define START_TIMEOUT_MS 60000u
 #define CONNECT_TIMEOUT_MS 10000u
+#define DEBUGGED_TIMEOUT_MS 86400000u	/* somebody may be looking at the stopped guest */
 #define CONTROL_FD 3	/* where the VM's process finds its socket */
 
 extern char **environ;
@@ -408,7 +409,7 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
 {
-	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	uint64_t deadline = monotonic_ns() + (m->spec.gdb ? DEBUGGED_TIMEOUT_MS : CONNECT_TIMEOUT_MS) * 1000000ull;
 	int r;
 
 	if (m->ready_fd >= 0) {
