@@ -285,6 +285,8 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 		emit_gs_load(e, RCX, GS(tmp));
 	} else {
 		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
+		if (m->remake.on)
+			flags_make(t, &m->remake, t->s1);
 	}
 	data = emit_lea_rip(e, t->s1);
 	emit_gs_store(e, GS(miss_data), t->s1);
