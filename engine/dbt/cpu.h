@@ -81,6 +81,7 @@ static inline unsigned jc_index(uint64_t va)
 
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
+	uint64_t polled_va;	/* where entry 0 leads; kept when another vCPU forgets the entry */
 };
 
 /* A pending or faulting event to deliver. */

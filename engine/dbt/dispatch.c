@@ -152,7 +152,7 @@ static void wait_for_store(struct cpu *cpu)
 	uint32_t looks = atomic_load(&cpu->looks);
 
 	while (__atomic_load_n(&cpu->in_code, __ATOMIC_SEQ_CST) && atomic_load(&cpu->looks) == looks) {
-		atomic_store(&cpu->exit_request, 1);
+		ask_to_exit(cpu);
 		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
 	}
 }

@@ -413,6 +413,7 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	b->cached_va = va;
 	e->code = (uint64_t)(uintptr_t)b->code;
 	if (e == jc->entry) {
+		jc->polled_va = va;
 		e->polled = e->code;
 		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
 	}
@@ -558,7 +559,7 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 		.addend = host - page,
 		.host = host,
 	};
-	if (cpu->vm->ncpus > 1 && e->ntag_write == 0 - page) {
+	if (cpu->vm->ncpus > 1 && tr->writable && !flags) {
 		/* Whoever claimed the page since may have looked for this entry too early: see claim_page(). */
 		atomic_thread_fence(memory_order_seq_cst);
 		flags = code_page_flags(cpu->vm->cc, tr->gpa) & (PAGE_HAS_CODE | PAGE_CLEAN);
