@@ -226,7 +226,9 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 /* Whether @b may be entered without coming here. */
 static bool may_cache(const struct cpu *cpu, const struct block *b)
 {
-	return !(b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN) || (b->mode & BLOCK_BREAK && code_breaks_at(cpu->vm->cc, b->pa)));
+	if (b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN))
+		return false;
+	return !(b->mode & BLOCK_BREAK) || !code_breaks_at(cpu->vm->cc, b->pa);
 }
 
 /* The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set. */

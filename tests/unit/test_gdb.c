@@ -25,6 +25,7 @@ static size_t nsent;
 static char calls[512];	/* what the target was asked, in words */
 static struct gdb *gdb;
 
+__attribute__((format(printf, 1, 2)))
 static void note(const char *fmt, ...)
 {
 	size_t at = strlen(calls);
