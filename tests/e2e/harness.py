@@ -21,7 +21,7 @@ MARK = f"ROUX_TEST_MARK={os.getpid()}.{time.time_ns()}"
 WORK = tempfile.mkdtemp(prefix="roux-e2e.")	# everything a test makes goes here
 LIMIT = 180	# seconds after which a run hangs, on the busiest machine
 
-DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
+DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "gdb-minimal", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_MIRROR = os.environ.get("ROUX_TEST_MIRROR", "http://deb.debian.org/debian")
 
