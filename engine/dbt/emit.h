@@ -303,19 +303,25 @@ static inline void emit_alu_imm(struct emit *e, bool w, unsigned ext, unsigned r
 }
 
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
-/* Starts the next instruction at a multiple of @to, a power of two. */
-static inline void emit_align(struct emit *e, unsigned to)
+/* @bytes bytes that do nothing, in as few instructions as may be. */
+static inline void emit_nops(struct emit *e, unsigned bytes)
 {
 	static const uint8_t nop[8][8] = {	/* SDM vol. 2, NOP: recommended sequences */
 		{ 0 }, { 0x90 }, { 0x66, 0x90 }, { 0x0f, 0x1f, 0 }, { 0x0f, 0x1f, 0x40, 0 },
 		{ 0x0f, 0x1f, 0x44, 0, 0 }, { 0x66, 0x0f, 0x1f, 0x44, 0, 0 }, { 0x0f, 0x1f, 0x80, 0, 0, 0, 0 },
 	};
 
-	for (unsigned left = (unsigned)(0 - emit_pc(e)) & (to - 1), n; left; left -= n) {
-		n = left < 7 ? left : 7;
+	for (unsigned n; bytes; bytes -= n) {
+		n = bytes < 7 ? bytes : 7;
 		for (unsigned k = 0; k < n; k++)
 			emit_u8(e, nop[n][k]);
 	}
+}
+
+/* Starts the next instruction at a multiple of @to, a power of two. */
+static inline void emit_align(struct emit *e, unsigned to)
+{
+	emit_nops(e, (unsigned)(0 - emit_pc(e)) & (to - 1));
 }
 
 enum { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS };

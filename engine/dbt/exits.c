@@ -48,11 +48,17 @@ void leave_state_keep_s0(struct translator *t)
 
 /* ------------------------------------------------------------------- exits */
 
-/* Pads so that the 4-byte field @skip bytes ahead does not straddle a cache line. */
+/*
+ * Pads so that the 4-byte field @skip bytes ahead lies in an aligned quadword: a
+ * processor that executes it while it is patched must fetch all of the old or all
+ * of the new bytes, and it may fetch as little as 16 bytes at a time.
+ */
 static void align_field(struct emit *e, unsigned skip)
 {
-	while ((emit_pc(e) + skip) % 64 > 60)
-		emit_u8(e, 0x90);
+	unsigned at = (unsigned)(emit_pc(e) + skip) % 8;
+
+	if (at > 4)
+		emit_nops(e, 8 - at);
 }
 
 struct exit *new_exit(struct translator *t, unsigned kind, int64_t off)
@@ -163,7 +169,7 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 	s = new_stub(t, x);
 	if (needs_token(t, off) && !live) {
 		/* cmp dword gs:[token], imm32 */
-		align_field(e, 9);
+		align_field(e, 8);
 		emit_gs_abs(e, false, 0x81, ALU_CMP, (uint32_t)GS_TOKEN);
 		x->token = e->p;
 		emit_u32(e, 0);
