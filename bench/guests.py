@@ -24,13 +24,14 @@ smp) /smp $TIMES ;;
 idle) /bin/busybox sleep 600 ;;
 programs)
 	while read module; do /bin/busybox insmod /modules/$module; done </modules/order
-	/bin/busybox mkdir /root
-	/bin/busybox mount -t ext4 -o ro /dev/vda /root
-	/bin/busybox mount -t ext4 /dev/vdb /root/mnt
-	/bin/busybox mount -t devtmpfs dev /root/dev
-	/bin/busybox mount -t proc proc /root/proc
-	/bin/busybox mount -t tmpfs tmp /root/tmp
-	/bin/busybox chroot /root /mnt/programs /mnt $SECONDS_EACH
+	/bin/busybox mount -t devtmpfs dev /dev
+	/bin/busybox mkdir /disk
+	/bin/busybox mount -t ext4 -o ro /dev/vda /disk
+	/bin/busybox mount -t ext4 /dev/vdb /disk/mnt
+	/bin/busybox mount -t devtmpfs dev /disk/dev
+	/bin/busybox mount -t proc proc /disk/proc
+	/bin/busybox mount -t tmpfs tmp /disk/tmp
+	/bin/busybox chroot /disk /mnt/programs /mnt $SECONDS_EACH
 	;;
 esac
 /bin/busybox poweroff -f
