@@ -33,6 +33,7 @@
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
+#define WALKED 64
 #define FILLED_MAX 1024
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
@@ -62,7 +63,7 @@ struct jc_entry {
 	uint64_t ntag;
 	uint64_t code;	/* host address */
 	uint64_t vbase;	/* what cpu.vbase must be while it runs */
-	uint64_t pad;
+	uint64_t polled;	/* entry 0: the block, behind the thunk that code leads to (see ask_to_exit()) */
 };
 
 struct tlb {
@@ -70,6 +71,7 @@ struct tlb {
 };
 
 #define JC_FOLD 8
+#define JC_MASK (JC_ENTRIES - 1ull)
 
 static inline unsigned jc_index(uint64_t va)
 {
@@ -105,12 +107,13 @@ struct cpu {
 	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
+	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
 	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
-	uint64_t jc_mask;	/* PEXT mask that yields a jump cache index */
-	uint64_t thunk_exit, thunk_miss, thunk_indirect;
+	_Atomic uint64_t jc_mask;	/* PEXT mask that yields a jump cache index; 0 polls: see ask_to_exit() */
+	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
 	uint64_t slow_host;	/* host address for a slow-path access */
@@ -170,6 +173,17 @@ struct cpu {
 	unsigned nuser_in_kernel;
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	uint64_t kernel_code_seen[1024];	/* filter of upper-half pages that code ran from */
+	/*
+	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
+	 * by bits of the address; aged by whatever may flush TLB entries.
+	 */
+	struct walked {
+		uint64_t key;	/* address >> 21 and the age at that time */
+		uint64_t *table;	/* host address */
+		uint64_t allowed;	/* PTE bits that all levels above have set */
+		bool nx;
+	} walked[WALKED];
+	uint32_t walked_age;	/* 21 bits */
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 
 	bool halted;

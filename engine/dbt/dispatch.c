@@ -85,6 +85,7 @@ static void take_interrupt(struct cpu *cpu)
 /* Everything that asked this vCPU to look up.  May set cpu->leave. */
 static void handle_requests(struct cpu *cpu)
 {
+	atomic_store(&cpu->jc_mask, JC_MASK);	/* in this order: a request that comes between stays seen */
 	atomic_store(&cpu->exit_request, 0);
 	cpu->exit_self = 0;
 	atomic_thread_fence(memory_order_seq_cst);
@@ -97,7 +98,7 @@ static void handle_requests(struct cpu *cpu)
 	if (atomic_exchange(&cpu->timer_fired, false))
 		irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
 	if (cpu->leave)
-		atomic_store(&cpu->exit_request, 1);	/* look again on return */
+		ask_to_exit(cpu);	/* look again on return */
 	else
 		take_interrupt(cpu);
 }
@@ -125,7 +126,7 @@ static void wait_for_strip(struct cpu *cpu)
 	uint32_t now = atomic_load(&cpu->strips);
 
 	while (now & 1 && atomic_load(&cpu->strips) == now) {
-		atomic_store(&cpu->exit_request, 1);
+		ask_to_exit(cpu);
 		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
 	}
 }
@@ -479,6 +480,12 @@ uint64_t dbt_indirect(struct cpu *cpu)
 {
 	tidy_flags(cpu);
 	cpu->stats.jc_miss++;
+	if (!atomic_load(&cpu->jc_mask) && !atomic_load(&cpu->exit_request)) {
+		/* What was asked for has been done already. */
+		atomic_store(&cpu->jc_mask, JC_MASK);
+		if (atomic_load(&cpu->exit_request))
+			atomic_store(&cpu->jc_mask, 0);
+	}
 	return dispatch(cpu);
 }
 
@@ -487,49 +494,55 @@ static uint64_t raw_register(const struct cpu *cpu, unsigned r)
 	return r == R14 ? cpu->s14 : r == R15 ? cpu->s15 : cpu->gpr[r];
 }
 
-static void take_saved_flags(struct cpu *cpu)
+/* Flags from AH as LAHF left it and AL as SETO did. */
+static void take_flags(struct cpu *cpu, uint64_t image)
 {
-	uint64_t image = cpu->tmp[3];	/* AH from LAHF, AL from SETO */
-
 	cpu->flags = (image >> 8 & 0xff & FLAGS_ARITH) | (image & 1 ? FLAG_OF : 0) | 2;
+}
+
+static const struct miss_site *missed_site(const struct cpu *cpu)
+{
+	return (const struct miss_site *)(uintptr_t)cpu->miss_data;
+}
+
+uint64_t dbt_miss_fast(struct cpu *cpu)
+{
+	const struct miss_site *site = missed_site(cpu);
+	uint64_t ea = raw_register(cpu, site->s0);
+
+	cpu->stats.tlb_miss++;
+	if ((ea & 4095) + site->size > PAGE_SIZE || !mmu_fill_fast(cpu, ea, site->rw, site->user))
+		return 0;
+	return cpu->miss_data + (uint64_t)(int64_t)site->retry;
 }
 
 uint64_t dbt_miss(struct cpu *cpu)
 {
-	struct miss_site site;
+	const struct miss_site *site = missed_site(cpu);
+	uint64_t ea = raw_register(cpu, site->s0);
+	const struct block *b = block_of_pc(cpu->vm->cc, cpu->miss_data);
 	struct translation tr;
-	const struct block *b;
 	uint32_t error;
-	uint64_t ea;
 	enum fill r;
 	int vector;
 
-	copy_bytes(&site, (const void *)(uintptr_t)cpu->miss_data, sizeof(site));
-	tidy_flags(cpu);
-	cpu->stats.tlb_miss++;
-	ea = raw_register(cpu, site.s0);
-	r = mmu_fill(cpu, ea, site.rw, site.user, &tr, &vector, &error);
-	if (r == FILL_OK && (ea & 4095) + site.size <= PAGE_SIZE)
-		return cpu->miss_data + (uint64_t)(int64_t)site.retry;
-
+	r = mmu_fill(cpu, ea, site->rw, site->user, &tr, &vector, &error);
 	end_strip(cpu);
-	b = block_of_pc(cpu->vm->cc, cpu->miss_data);
 	cpu_canonicalize(cpu, b);
-	cpu->rip = block_rip(cpu, b, block_guest_off(b, site_pc(cpu->miss_data, &site)));
-	if (site.flags_saved)
-		take_saved_flags(cpu);
-	if (site.instead == MISS_GROUP)
+	cpu->rip = block_rip(cpu, b, block_guest_off(b, site_pc(cpu->miss_data, site)));
+	take_flags(cpu, site->flags_saved ? cpu->tmp[3] : cpu->miss_flags);
+	if (site->instead == MISS_GROUP)
 		return dispatch_single(cpu);
-	if (site.instead == MISS_LOOP)
+	if (site->instead == MISS_LOOP)
 		return dispatch_plain(cpu);
 	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
-	if (r == FILL_FAULT && vector == VEC_PF && !site.careful) {
+	if (r == FILL_FAULT && vector == VEC_PF && !site->careful) {
 		cpu->stepping = false;
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);
 	}
 	cpu->stats.slow++;
-	return slow_start(cpu, ea, site.size, site.rw, site.user);
+	return slow_start(cpu, ea, site->size, site->rw, site->user);
 }
 
 /* A fault of the host CPU inside translated code; the signal handler filled cpu->fault. */

@@ -108,7 +108,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 
 static void wake_cpu(struct cpu *cpu)
 {
-	atomic_store(&cpu->exit_request, 1);
+	ask_to_exit(cpu);
 	atomic_fetch_add(&cpu->wake, 1);
 	futex_wake(&cpu->wake, 1);
 }
@@ -431,7 +431,7 @@ static void wait_halted(struct cpu *cpu)
 			break;
 		sleep_halted(cpu, seen);
 	}
-	atomic_store(&cpu->exit_request, 1);
+	ask_to_exit(cpu);
 }
 
 static void wait_while_stopped(struct dbt_vm *vm)

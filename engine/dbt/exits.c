@@ -109,17 +109,20 @@ void emit_dispatch(struct translator *t, bool user)
 
 	if (t->code32)
 		emit_op_reg(e, false, 0x8b, R14, R14);
-	emit_gs_store(e, GS(rip), R14);
+	if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) {	/* waiting interrupts come now */
+		emit_gs_store(e, GS(rip), R14);
+		emit_gs_jmp(e, GS(thunk_indirect));
+		return;
+	}
 	emit_gs_store(e, GS(tmp), RCX);
 	emit_rorx(e, true, R15, R14, JC_FOLD);	/* jc_index() */
 	emit_lea(e, R15, R15, R14, 0, 0);
 	emit_pext_gs(e, R15, R15, GS(jc_mask));
-	emit_gs_load(e, RCX, GS(exit_request));
-	emit_lea(e, RCX, RCX, R14, 0, 0);
 	emit_lea_index(e, true, R15, R15, 2, 0);
-	emit_gs_idx(e, true, 0x8b, R14, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, ntag));
+	emit_gs_idx(e, true, 0x8b, RCX, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, ntag));
 	emit_lea(e, RCX, RCX, R14, 0, 0);
 	hit = emit_short(e, 0xe3);
+	emit_gs_store(e, GS(rip), R14);
 	emit_gs_load(e, RCX, GS(tmp));
 	emit_gs_jmp(e, GS(thunk_indirect));
 	emit_patch_short(e, hit);
@@ -282,6 +285,8 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 		emit_gs_load(e, RCX, GS(tmp));
 	} else {
 		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
+		if (m->remake.on)
+			flags_make(t, &m->remake, t->s1);
 	}
 	data = emit_lea_rip(e, t->s1);
 	emit_gs_store(e, GS(miss_data), t->s1);

@@ -73,6 +73,8 @@ static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool l
 	t->miss[t->nmiss++] = (struct miss_stub){ .jump = jump, .retry = retry, .live = live,
 		.site = { .size = (uint16_t)size, .rw = (uint8_t)rw, .instead = (uint8_t)instead,
 			  .s0 = (uint8_t)t->s0, .user = t->user } };
+	if (!live && t->remake.lost)
+		t->miss[t->nmiss - 1].remake = t->remake;
 }
 
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
@@ -258,7 +260,7 @@ struct operand lookup_simple(struct translator *t, unsigned i, const struct simp
 		span = (uint64_t)(t->group_hi - t->group_lo);
 		lone = span == a->size && (!t->group_write || a->rw & MEM_WRITE);
 		emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
-		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, t->live[i], true,
+		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, flags_keep(t, i), true,
 			   lone ? MISS_SLOW : MISS_GROUP);
 		t->miss[t->nmiss - 1].site.careful = t->insn[i].mem_careful;
 	}
@@ -274,7 +276,7 @@ struct operand lookup_any(struct translator *t, unsigned i, int64_t adjust, uint
 
 	t->group_on = false;
 	emit_ea(t, in, i, adjust);
-	emit_check(t, retry, size, rw, t->live[i], false, MISS_SLOW);
+	emit_check(t, retry, size, rw, flags_keep(t, i), false, MISS_SLOW);
 	t->miss[t->nmiss - 1].site.careful = in->mem_careful;
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
@@ -286,7 +288,7 @@ struct operand lookup_stack32(struct translator *t, unsigned i, unsigned base, i
 
 	t->group_on = false;
 	emit_op_mem(&t->e, false, 0x8d, t->s0, base, NO_INDEX, 0, disp);
-	emit_check(t, retry, size, rw, t->live[i], false, MISS_SLOW);
+	emit_check(t, retry, size, rw, flags_keep(t, i), false, MISS_SLOW);
 	return (struct operand){ t->s0, t->s1, 0, 0 };
 }
 

@@ -398,6 +398,7 @@ void emit_loop(struct translator *t)
 		(void)emit_insn(t, i);
 	}
 	mark_insn(t, t->n - 1);
+	flags_before(t, t->n - 1);
 	out = emit_jcc(e, t->insn[t->n - 1].cond ^ 1);
 	emit_alu_imm(e, false, ALU_SUB, t->loop.count, 1);
 	emit_patch_to(e, emit_jcc(e, CC_NS), emit_pc(e) - (uint64_t)(e->p - body));

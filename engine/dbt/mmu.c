@@ -67,6 +67,27 @@ static void jc_clear(struct jump_cache *jc)
 		jc->entry[i].ntag = jc_never(i);
 }
 
+/* What struct walked.key must be for @va now. */
+static uint64_t walked_key(const struct cpu *cpu, uint64_t va)
+{
+	return va >> 21 | (uint64_t)cpu->walked_age << 43;
+}
+
+static struct walked *walked_slot(struct cpu *cpu, uint64_t va)
+{
+	return &cpu->walked[(va >> 21 ^ va >> 26) & (WALKED - 1)];
+}
+
+static void forget_walks(struct cpu *cpu)
+{
+	cpu->walked_age = (cpu->walked_age + 1) & 0x1fffff;
+	if (cpu->walked_age)
+		return;
+	for (unsigned i = 0; i < WALKED; i++)	/* so old that age 1 might be met again */
+		cpu->walked[i].key = 0;
+	cpu->walked_age = 1;
+}
+
 static uint32_t new_token(struct cpu *cpu)
 {
 	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
@@ -76,6 +97,7 @@ static void window_flush(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
 
+	forget_walks(cpu);
 	if (w->ntlb > FILLED_MAX) {
 		tlb_clear(&w->utlb);
 	} else {
@@ -104,6 +126,7 @@ static void kernel_flush(struct cpu *cpu)
 
 static void drop_user_in_kernel(struct cpu *cpu)
 {
+	forget_walks(cpu);
 	if (cpu->nuser_in_kernel > USER_IN_KERNEL_MAX) {
 		tlb_clear(&cpu->ktlb);
 	} else {
@@ -164,7 +187,7 @@ void mmu_init(struct cpu *cpu)
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
-	cpu->jc_mask = JC_ENTRIES - 1;
+	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : JC_MASK);
 	cpu->page_mask = PAGE_MASK;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
@@ -197,7 +220,7 @@ void mmu_flush_kernel_jc(struct cpu *cpu)
 
 static void forget_at(struct jump_cache *jc, unsigned n, const struct block *b)
 {
-	if (jc->entry[n].code == (uint64_t)(uintptr_t)b->code)
+	if ((n ? jc->entry[n].code : jc->entry[n].polled) == (uint64_t)(uintptr_t)b->code)
 		__atomic_store_n(&jc->entry[n].ntag, jc_never(n), __ATOMIC_RELEASE);
 }
 
@@ -298,6 +321,7 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 
+	forget_walks(cpu);
 	invalidate_entry(&cpu->ktlb, va);
 	invalidate_entry(&w->utlb, va);
 	if (!code_seen(cpu, cpu->context, va))
@@ -317,6 +341,7 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 {
 	unsigned w = find_window(cpu, pcid);
 
+	forget_walks(cpu);
 	switch (type) {
 	case 0:	/* one address of one PCID */
 		if (pcid == (cpu->cr3 & 0xfff)) {
@@ -373,6 +398,10 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	b->cached = true;
 	b->cached_va = va;
 	e->code = (uint64_t)(uintptr_t)b->code;
+	if (e == jc->entry) {
+		e->polled = e->code;
+		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
+	}
 	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
 	e->ntag = 0 - va;
 }
@@ -393,6 +422,12 @@ static uint8_t *ram_at(const struct cpu *cpu, gpa_t gpa, uint64_t len)
 	return NULL;
 }
 
+/* The page table that an entry, or CR3, leads to; NULL outside RAM. */
+static uint64_t *table_at(const struct cpu *cpu, uint64_t entry)
+{
+	return (uint64_t *)(void *)ram_at(cpu, entry & PTE_ADDR, PAGE_SIZE);
+}
+
 static int fault(uint32_t *ret_error, const struct cpu *cpu, unsigned access, bool user, uint32_t why)
 {
 	*ret_error = why | (access & ACCESS_WRITE ? PF_W : 0) | (user ? PF_U : 0) |
@@ -403,10 +438,10 @@ static int fault(uint32_t *ret_error, const struct cpu *cpu, unsigned access, bo
 int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct translation *ret,
 	     uint32_t *ret_error)
 {
-	uint64_t table, pte = 0, allowed = PTE_W | PTE_U, size = 1ull << 39;
-	uint64_t *slot = NULL;
-	bool nx = false, write_ok;
-	int shift = 39;
+	struct walked *known = walked_slot(cpu, va);
+	uint64_t *table = known->table, *slot, pte = 0, allowed = known->allowed, size;
+	bool nx = known->nx, hit = known->key == walked_key(cpu, va), write_ok;
+	int shift = 12;
 
 	if (!(cpu->cr0 & CR0_PG)) {
 		ret->gpa = va & 0xffffffff;
@@ -419,15 +454,21 @@ int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct tr
 	}
 	if (!canonical(va))
 		return VEC_GP;
+	if (!hit) {
 again:
-	table = cpu->cr3 & PTE_ADDR;
-	allowed = PTE_W | PTE_U;
-	nx = false;
-	for (shift = 39;; shift -= 9) {
-		slot = (uint64_t *)(void *)ram_at(cpu, table + ((va >> shift & 511) << 3), 8);
-		if (!slot)
+		hit = false;
+		table = table_at(cpu, cpu->cr3);
+		allowed = PTE_W | PTE_U;
+		nx = false;
+		shift = 39;
+	}
+	for (;; shift -= 9) {
+		if (!table)
 			return fault(ret_error, cpu, access, user, 0);
+		slot = &table[va >> shift & 511];
 		pte = __atomic_load_n(slot, __ATOMIC_RELAXED);
+		if (!(pte & PTE_P) && hit)
+			goto again;	/* the table may be another by now */
 		if (!(pte & PTE_P))
 			return fault(ret_error, cpu, access, user, 0);
 		allowed &= pte;
@@ -442,14 +483,19 @@ again:
 			return fault(ret_error, cpu, access, user, PF_P | PF_RSVD);
 		if (!(pte & PTE_A) && !(access & ACCESS_PROBE) && !pte_set(slot, pte, PTE_A))
 			goto again;
-		table = pte & PTE_ADDR;
+		table = table_at(cpu, pte);
+		if (shift == 21 && table && !(access & ACCESS_PROBE))
+			*known = (struct walked){ walked_key(cpu, va), table, allowed, nx };
 	}
 	size = 1ull << shift;
 	if (shift > 12 && pte & PTE_ADDR & (size - 1) & ~PTE_G & ~(1ull << 12))
 		return fault(ret_error, cpu, access, user, PF_P | PF_RSVD);
 	write_ok = allowed & PTE_W || (!user && !(cpu->cr0 & CR0_WP));
-	if ((user && !(allowed & PTE_U)) || (access & ACCESS_WRITE && !write_ok) || (access & ACCESS_EXEC && nx))
+	if ((user && !(allowed & PTE_U)) || (access & ACCESS_WRITE && !write_ok) || (access & ACCESS_EXEC && nx)) {
+		if (hit)
+			goto again;
 		return fault(ret_error, cpu, access, user, PF_P);
+	}
 	if (!(access & ACCESS_PROBE)) {
 		uint64_t want = PTE_A | (access & ACCESS_WRITE ? PTE_D : 0);
 
@@ -478,37 +524,58 @@ static void note_temporary(struct cpu *cpu, uint64_t va)
 		cpu->nuser_in_kernel = USER_IN_KERNEL_MAX + 1;
 }
 
+/* Fills in the entry for a page; returns the flags of the page that forbid it to be written. */
+static uint8_t set_entry(struct cpu *cpu, uint64_t va, bool user, const struct translation *tr)
+{
+	struct window_private *w = cpu_window(cpu, cpu->context);
+	unsigned n = tlb_index(va);
+	uint64_t page = va & PAGE_MASK, host = (uint64_t)(uintptr_t)tr->host & PAGE_MASK;
+	uint8_t flags = code_page_note_access(cpu->vm->cc, tr->gpa, tr->writable) & (PAGE_HAS_CODE | PAGE_CLEAN);
+
+	if (user)
+		note_filled(w->tlb_filled, &w->ntlb, n);
+	else if (!tr->global || !(va >> 63))
+		note_temporary(cpu, va);
+	(user ? &w->utlb : &cpu->ktlb)->entry[n] = (struct tlb_entry){
+		.ntag_read = 0 - page,
+		.ntag_write = tr->writable && !flags ? 0 - page : never(n),
+		.addend = host - page,
+		.host = host,
+	};
+	return flags;
+}
+
 enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
 		   int *ret_vector, uint32_t *ret_error)
 {
-	struct tlb *tlb = user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb;
-	unsigned n = tlb_index(va);
-	uint64_t page = va & PAGE_MASK, host;
-	uint8_t flags;
-
 	*ret_vector = mmu_walk(cpu, va, rw, user, ret_tr, ret_error);
 	if (*ret_vector)
 		return FILL_FAULT;
 	if (!ret_tr->host)
 		return FILL_SLOW;
-	host = (uint64_t)(uintptr_t)ret_tr->host & PAGE_MASK;
-	flags = code_page_note_access(cpu->vm->cc, ret_tr->gpa, ret_tr->writable);
-	if (user) {
-		struct window_private *w = cpu_window(cpu, cpu->context);
+	return set_entry(cpu, va, user, ret_tr) && rw & MEM_WRITE ? FILL_SLOW : FILL_OK;
+}
 
-		note_filled(w->tlb_filled, &w->ntlb, n);
-	} else if (!ret_tr->global || !(va >> 63)) {
-		note_temporary(cpu, va);
+bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user)
+{
+	const struct walked *known = walked_slot(cpu, va);
+	uint64_t need = PTE_P | PTE_A | (user ? PTE_U : 0) | (rw & MEM_WRITE ? PTE_W | PTE_D : 0), pte;
+	struct translation tr;
+	uint32_t error;
+	int vector;
+
+	if (known->key == walked_key(cpu, va)) {
+		pte = __atomic_load_n(&known->table[va >> 12 & 511], __ATOMIC_RELAXED);
+		pte &= known->allowed | ~(PTE_W | PTE_U);
+		tr.gpa = pte & PTE_ADDR;
+		tr.host = ram_at(cpu, tr.gpa, PAGE_SIZE);
+		if ((pte & need) == need && tr.host && (!(pte & PTE_NX) || cpu->efer & EFER_NXE)) {
+			tr.writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
+			tr.global = pte & PTE_G && cpu->cr4 & CR4_PGE;
+			return !(set_entry(cpu, va, user, &tr) && rw & MEM_WRITE);
+		}
 	}
-	tlb->entry[n] = (struct tlb_entry){
-		.ntag_read = 0 - page,
-		.ntag_write = ret_tr->writable && !(flags & (PAGE_HAS_CODE | PAGE_CLEAN)) ? 0 - page : never(n),
-		.addend = host - page,
-		.host = host,
-	};
-	if (rw & MEM_WRITE && flags & (PAGE_HAS_CODE | PAGE_CLEAN))
-		return FILL_SLOW;
-	return FILL_OK;
+	return mmu_fill(cpu, va, rw, user, &tr, &vector, &error) == FILL_OK;
 }
 
 /* One access inside a page through the TLB; 0, a vector, or -1 for "not RAM". */

@@ -47,6 +47,18 @@ struct dbt_vm {
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
 
+/*
+ * Has the vCPU leave translated code soon: at a backward jump, which looks at
+ * exit_request, or at an indirect one, which then finds entry 0 of the jump cache
+ * and no match.  What belongs in entry 0 goes through a thunk that polls.
+ * Any thread, signal handlers too.
+ */
+static inline void ask_to_exit(struct cpu *cpu)
+{
+	atomic_store(&cpu->exit_request, 1);
+	atomic_store(&cpu->jc_mask, 0);
+}
+
 /* --- thunk.c --- */
 #define THUNK_BYTES 4096
 /* Writes the thunks; fills vm->enter.  @rw, @rx: two mappings of THUNK_BYTES. */
@@ -77,6 +89,9 @@ enum fill { FILL_OK, FILL_SLOW, FILL_FAULT };
 enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
 		   int *ret_vector, uint32_t *ret_error);
 
+/* True when mmu_fill() says FILL_OK; quicker when the walk is short. */
+bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user);
+
 void mmu_init(struct cpu *cpu);
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);
 void mmu_invlpg(struct cpu *cpu, uint64_t va);
@@ -102,6 +117,8 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 /* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
 uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
 uint64_t dbt_miss(struct cpu *cpu);
+/* The TLB miss told by cpu->miss_data: where to go on when filling the TLB is all it takes, else 0. */
+uint64_t dbt_miss_fast(struct cpu *cpu);
 uint64_t dbt_indirect(struct cpu *cpu);
 uint64_t dbt_fault(struct cpu *cpu);
 /* The code for cpu->rip in the present mode, after handling what is pending; 0 to leave. */

@@ -39,7 +39,7 @@ static void run_io(struct cpu *cpu, void *arg)
 	else
 		(void)bus_read(bus, j->addr, j->size, &j->value);
 	if (atomic_load(&cpu->vm->vm->request) != VM_REQUEST_NONE)
-		atomic_store(&cpu->exit_request, 1);
+		ask_to_exit(cpu);
 }
 
 static uint64_t mmio_piece(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t value)

@@ -4,9 +4,14 @@
  * they share the offsets of struct cpu with the translator.
  *
  *   enter(cpu, code)   C -> translated; returns when a dbt_*() returned 0
- *   exit, miss, indirect, fault
+ *   exit, indirect, fault
  *                      save registers, switch to the host stack, call
  *                      dbt_*(cpu), go on where it says
+ *
+ *   miss               the same, but first tries dbt_miss_fast(), after which only the
+ *                      registers that C code may have changed are loaded again
+ *
+ *   polled             between a jump and the block in entry 0 of a jump cache
  *
  * Vector registers are loaded in enter() and saved only when it returns: the
  * dbt_*() functions are compiled not to touch them.
@@ -15,7 +20,9 @@
 
 #include "engine/dbt/emit.h"
 
-enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNKS };
+#include "base/checked.h"
+
+enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNKS };
 
 struct thunk_places {
 	uint64_t enter, entry[THUNKS];
@@ -132,6 +139,72 @@ static uint64_t emit_thunk(struct emit *e, void *fn, uint8_t *resume)
 	return at;
 }
 
+/* Registers that the C calling convention does not preserve, RAX and RSP apart. */
+static const uint8_t scratched[] = { RCX, RDX, RSI, RDI, R8, R9, R10, R11 };
+
+static uint64_t emit_miss(struct emit *e, uint8_t *resume)
+{
+	uint64_t at = emit_pc(e);
+	uint8_t *slow, *zero;
+
+	save_registers(e);
+	emit_u8(e, 0x9f);	/* lahf; seto al: cheaper than PUSHF and POPF */
+	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);
+	emit_gs_store(e, GS(miss_flags), RAX);
+	emit_gs_load(e, RSP, GS(host_rsp));
+	emit_gs_store_imm8(e, GS(in_code), 0);
+	emit_gs_load(e, RDI, GS(self));
+	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)&dbt_miss_fast);
+	emit_u8(e, 0xff), emit_u8(e, 0xd0);	/* call rax */
+	emit_op_reg(e, true, 0x85, RAX, RAX);	/* test rax, rax */
+	slow = emit_jcc(e, CC_E);
+	emit_gs_store(e, GS(resume_pc), RAX);
+	emit_gs_store_imm8(e, GS(in_code), 1);
+	for (unsigned k = 0; k < ARRAY_SIZE(scratched); k++)
+		emit_gs_load(e, scratched[k], GS(gpr) + 8u * scratched[k]);
+	emit_gs_load(e, RAX, GS(miss_flags));
+	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: OF */
+	emit_u8(e, 0x9e);	/* sahf */
+	emit_gs_load(e, RAX, GS(gpr) + 8 * RAX);
+	emit_gs_load(e, R14, GS(s14));
+	emit_gs_load(e, R15, GS(s15));
+	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
+	emit_gs_jmp(e, GS(resume_pc));
+	emit_patch_here(e, slow);
+	emit_gs_load(e, RDI, GS(self));
+	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)&dbt_miss);
+	emit_u8(e, 0xff), emit_u8(e, 0xd0);
+	emit_mov(e, R15, RAX);
+	emit_op_reg(e, true, 0x85, RAX, RAX);
+	zero = emit_short(e, 0x74);
+	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
+	emit_patch_short(e, zero);
+	emit_leave_to_c(e);
+	return at;
+}
+
+/* Arrives as a block does.  Flags survive. */
+static uint64_t emit_polled(struct emit *e, uint32_t jc)
+{
+	uint64_t at = emit_pc(e);
+	uint8_t *none;
+
+	emit_gs_store(e, GS(tmp), RCX);
+	emit_gs_load(e, RCX, GS(exit_request));
+	none = emit_short(e, 0xe3);	/* jrcxz */
+	emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_load(e, R14, jc + (uint32_t)offsetof(struct jc_entry, ntag));
+	emit_rex(e, true, 0, 0, R14);	/* not */
+	emit_u8(e, 0xf7), emit_u8(e, 0xd0 | (R14 & 7));
+	emit_lea(e, R14, R14, NO_INDEX, 0, 1);
+	emit_gs_store(e, GS(rip), R14);
+	emit_gs_jmp(e, GS(thunk_indirect));
+	emit_patch_short(e, none);
+	emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_jmp(e, jc + (uint32_t)offsetof(struct jc_entry, polled));
+	return at;
+}
+
 /*
  * Entered from a signal handler, which has put the registers and flags at the
  * fault into the block and pointed RSP at the host stack.
@@ -161,9 +234,11 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 
 	p.enter = emit_enter(&e, &resume);
 	p.entry[THUNK_EXIT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_exit, resume);
-	p.entry[THUNK_MISS] = emit_thunk(&e, (void *)(uintptr_t)&dbt_miss, resume);
+	p.entry[THUNK_MISS] = emit_miss(&e, resume);
 	p.entry[THUNK_INDIRECT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_indirect, resume);
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
+	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);
+	p.entry[THUNK_POLLED_USER] = emit_polled(&e, (uint32_t)GS_UJC);
 	copy_bytes(rw + THUNK_BYTES - sizeof(p), &p, sizeof(p));
 	dv->thunks = rx;
 	dv->enter = (int (*)(struct cpu *, uint64_t))(uintptr_t)p.enter;
@@ -181,6 +256,8 @@ void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu)
 	cpu->thunk_exit = p.entry[THUNK_EXIT];
 	cpu->thunk_miss = p.entry[THUNK_MISS];
 	cpu->thunk_indirect = p.entry[THUNK_INDIRECT];
+	cpu->thunk_polled[0] = p.entry[THUNK_POLLED];
+	cpu->thunk_polled[1] = p.entry[THUNK_POLLED_USER];
 }
 
 void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg)

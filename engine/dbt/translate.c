@@ -228,6 +228,7 @@ static void push_return(struct translator *t, unsigned i)
 		emit_move(e, 0x89, t->s0, m, size);
 	}
 	emit_add_rsp(t, -(int32_t)size);
+	t->remake.moved -= size;
 }
 
 static void emit_call(struct translator *t, unsigned i)
@@ -235,6 +236,7 @@ static void emit_call(struct translator *t, unsigned i)
 	const struct insn *in = &t->insn[i];
 
 	push_return(t, i);
+	flags_settle(t, t->s0);
 	leave_state(t);
 	emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n] != 0);
 }
@@ -257,9 +259,11 @@ static void emit_indirect(struct translator *t, unsigned i)
 	if (t->insn[i].op == INSN_CALL_IND) {
 		emit_gs_store(&t->e, GS(tmp) + 8, t->s0);
 		push_return(t, i);
+		flags_settle(t, t->s0);
 		leave_state(t);
 		emit_gs_load(&t->e, R14, GS(tmp) + 8);
 	} else {
+		flags_settle(t, t->s1);
 		leave_state_keep_s0(t);
 	}
 	emit_dispatch(t, t->user);
@@ -273,6 +277,8 @@ static void emit_ret(struct translator *t, unsigned i)
 
 	emit_move(&t->e, 0x8b, t->s0, m, size);
 	emit_add_rsp(t, (int32_t)(size + (in->imm_size ? (uint16_t)in->imm : 0)));
+	t->remake.moved += (int64_t)size + (in->imm_size ? (uint16_t)in->imm : 0);
+	flags_settle(t, t->s1);
 	leave_state_keep_s0(t);
 	emit_dispatch(t, t->user);
 }
@@ -370,6 +376,7 @@ bool emit_insn(struct translator *t, unsigned i)
 	const struct insn *in = &t->insn[i];
 	int64_t step;
 
+	flags_before(t, i);
 	if (is_helper(in, t->b->mode)) {
 		emit_helper(t, i);
 		return false;
@@ -422,6 +429,7 @@ bool emit_insn(struct translator *t, unsigned i)
 	case INSN_RET: emit_ret(t, i); return false;
 	default: break;
 	}
+	flags_after(t, i);
 	if (t->group_on) {
 		if (in->op == INSN_STI || (in->op == INSN_COPY && in->mem && in->mem_rw && access_of(t, i).other))
 			t->group_on = false;
@@ -460,6 +468,7 @@ static void emit_body(struct translator *t)
 		if (!emit_insn(t, i))
 			return;
 	}
+	flags_settle(t, t->s0);
 	leave_state(t);
 	/* After STI and its shadow, waiting interrupts must be looked at. */
 	if ((t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) || (t->n == 1 && t->insn[0].op == INSN_STI))
@@ -498,6 +507,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64
 	t.written = 0;
 	t.nmiss = t.nstubs = 0;
 	t.group_on = false;
+	t.remake = (struct remake){ 0 };
 	b->pa = pa;
 	b->mode = mode;
 	b->absolute = t.absolute;

@@ -5,6 +5,7 @@
  *   scan.c       which instructions, which registers are free, where flags are live
  *   lookup.c     guest address to host address, in front of memory operands
  *   operand.c    an instruction with another operand in place of its own
+ *   flags.c      guest flags that can be made again
  *   exits.c      ways out of a block, and the stubs behind it
  *   entry.c      SYSCALL and SYSRET
  *   loop.c       blocks that jump back to their own start
@@ -26,10 +27,21 @@ struct operand {
 	int32_t disp;
 };
 
+/* Guest flags that can be made again (see flags.c). */
+struct remake {
+	bool on;
+	bool lost;	/* host flags are not the guest's at this point */
+	uint8_t kind;
+	uint16_t from;	/* registers that they are made from */
+	unsigned by;	/* the instruction that set them */
+	int64_t moved;	/* what RSP has moved by since */
+};
+
 struct miss_stub {
 	uint8_t *jump;	/* rel32 to patch */
 	uint8_t *retry;	/* where to go when the entry has been filled */
 	bool live;	/* the look-up that kept flags */
+	struct remake remake;	/* on: the look-up destroyed flags that are live */
 	struct miss_site site;
 };
 
@@ -84,6 +96,7 @@ struct translator {
 	int64_t group_shift, group_lo, group_hi;	/* offsets from the base at the check */
 	bool group_on, group_write;
 
+	struct remake remake;
 	struct loop loop;
 
 	struct miss_stub miss[BLOCK_INSNS_MAX * 3];
@@ -174,7 +187,7 @@ bool is_bit_string(const struct insn *in);
 /* --- exits.c --- */
 /*
  * Goes to the guest address in R14 through the jump cache, @user: of user code.  Flags survive.
- * The poll is folded into the comparison: an exit request spoils the match.
+ * This polls too: see ask_to_exit().
  */
 void emit_dispatch(struct translator *t, bool user);
 /* Hands exit @x to dbt_exit(), here and now. */
@@ -198,6 +211,17 @@ void leave_state(struct translator *t);
 /* The same when S0 holds a value wanted in R14 afterwards. */
 void leave_state_keep_s0(struct translator *t);
 struct exit *new_exit(struct translator *t, unsigned kind, int64_t off);
+
+/* --- flags.c --- */
+/* Whether a look-up for instruction i must keep the host's flags. */
+bool flags_keep(struct translator *t, unsigned i);
+/* Host flags are the guest's from here on.  Destroys @tmp. */
+void flags_settle(struct translator *t, unsigned tmp);
+/* The code that makes them, whatever has become of them. */
+void flags_make(struct translator *t, const struct remake *m, unsigned tmp);
+/* To be called around the emission of every instruction. */
+void flags_before(struct translator *t, unsigned i);
+void flags_after(struct translator *t, unsigned i);
 
 /* --- loop.c --- */
 /* True, with registers assigned, when the block is to be made by emit_loop(). */
