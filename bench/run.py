@@ -252,6 +252,7 @@ def targets(res):
 
     row("processor suite, geometric mean over TCG", 5, single("cpu/geomean/roux-over-tcg"))
     row("processor suite, geometric mean over native", 0.35, single("cpu/geomean/roux-over-native"))
+    row("matmul-f64 over TCG", 20, suite("matmul-f64", "tcg"))
     for names, least, other in ((("matmul-f64", "memcpy", "xorshift"), 0.8, "native"),
                                 (("qsort", "ptrchase"), 0.4, "native"),
                                 (("syscall", *TIMES_IN_SUITE), 4, "tcg")):
@@ -318,4 +319,5 @@ def main():
     res.finish()
 
 
-main()
+if __name__ == "__main__":
+    main()
