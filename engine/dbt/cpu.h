@@ -80,6 +80,7 @@ static inline unsigned jc_index(uint64_t va)
 
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
+	uint64_t polled_va;	/* where entry 0 leads; kept when another vCPU forgets the entry */
 };
 
 /* A pending or faulting event to deliver. */
@@ -130,7 +131,7 @@ struct cpu {
 	uint8_t direction;	/* RFLAGS.DF */
 	uint8_t cpl;
 	uint8_t in_code;	/* inside translated code, for signal handlers */
-	_Atomic uint32_t strips;	/* odd: translated code holds look-ups for writing across rounds of a loop */
+	_Atomic uint32_t strips;	/* odd: look-ups for writing are held, across rounds of a loop or by C code */
 	uint64_t gs_window;	/* GS base now in force */
 	uint64_t self;	/* host address of this struct in window 0 */
 	uint64_t xsave_area;	/* guest vector state while C code may use it */
@@ -153,7 +154,9 @@ struct cpu {
 	uint64_t misc_enable, mtrr_def_type, kvm_system_time, kvm_wall_clock;
 	int timer_id;	/* of the kernel, for raw timer_settime() */
 	bool timer_ready;	/* timer_id is valid */
+	uint32_t mxcsr_mask;	/* bits of MXCSR that the host has: others make its instructions fault */
 	uint64_t timer_tsc;	/* when the APIC timer wants to fire, 0 never */
+	_Atomic uint32_t looks;	/* how often exit_request was looked at */
 	_Atomic uint32_t inside;	/* may be in translated code, or hold pointers to it */
 
 	struct dbt_vm *vm;

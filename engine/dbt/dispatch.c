@@ -13,6 +13,8 @@
 #include "vmm/irqchip.h"
 #include "vmm/vm.h"
 
+#include <linux/membarrier.h>
+
 void cpu_update_mode(struct cpu *cpu)
 {
 	uint32_t mode = 0;
@@ -87,6 +89,7 @@ static void handle_requests(struct cpu *cpu)
 {
 	atomic_store(&cpu->jc_mask, JC_MASK);	/* in this order: a request that comes between stays seen */
 	atomic_store(&cpu->exit_request, 0);
+	atomic_fetch_add(&cpu->looks, 1);
 	cpu->exit_self = 0;
 	atomic_thread_fence(memory_order_seq_cst);
 	if (atomic_load(&cpu->kicked))
@@ -138,12 +141,29 @@ static void end_strip(struct cpu *cpu)
 		atomic_fetch_add(&cpu->strips, 1);
 }
 
-/* From now on writes to the page are noticed, on every vCPU. */
+/*
+ * Until @cpu has been outside translated code: there a store may be under way whose
+ * look-up came first.  C code that writes marks itself in cpu.strips instead.
+ */
+static void wait_for_store(struct cpu *cpu)
+{
+	uint32_t looks = atomic_load(&cpu->looks);
+
+	while (__atomic_load_n(&cpu->in_code, __ATOMIC_SEQ_CST) && atomic_load(&cpu->looks) == looks) {
+		ask_to_exit(cpu);
+		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
+	}
+}
+
+/*
+ * From now on writes to the page are noticed, on every vCPU: whoever held a look-up
+ * for writing has done the write, which what is translated next includes.
+ */
 static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 {
 	struct code_cache *cc = cpu->vm->cc;
 	uint64_t i = code_page_index(cc, gpa);
-	uint8_t old;
+	uint8_t old, holders = 0;
 
 	if (i == ~0ull)
 		return;
@@ -152,11 +172,18 @@ static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 		return;
 	atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_WRITE_CACHED);
 	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
-		mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK);
-	atomic_thread_fence(memory_order_seq_cst);
-	for (unsigned k = 0; k < cpu->vm->ncpus; k++)
+		if (mmu_protect_host_page(cpu->vm->cpu[k], (uint64_t)(uintptr_t)host & PAGE_MASK) && cpu->vm->cpu[k] != cpu)
+			holders |= (uint8_t)(1u << k);
+	if (cpu->vm->ncpus == 1)
+		return;
+	/* in_code is set without a fence: the barrier orders it against the look-ups of every thread that runs. */
+	(void)raw_syscall4(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0, 0);
+	for (unsigned k = 0; k < cpu->vm->ncpus; k++) {
 		if (cpu->vm->cpu[k] != cpu)
 			wait_for_strip(cpu->vm->cpu[k]);
+		if (holders >> k & 1)
+			wait_for_store(cpu->vm->cpu[k]);
+	}
 }
 
 static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
@@ -228,6 +255,8 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode)
 
 		b = make_block(cpu, &j, &tr);
 	}
+	if (b && !(mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN)))	/* under the lock: or it may be gone before */
+		mmu_jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
 	if (b && b->pa2 != ~0ull)
 		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, tr.global);
@@ -269,17 +298,25 @@ static struct block *next_block(struct cpu *cpu)
 			raise_vector(cpu, VEC_DB);
 			cpu->pending.kind = EVENT_TRAP;
 		}
-		if (cpu->has_pending)
+		if (cpu->has_pending) {
+			cpu->stepping = false;	/* a fault or INT n: no trap for the instruction */
+			cpu->intr_shadow = false;
 			deliver_pending(cpu);
+		}
 		if (cpu->leave)
 			return NULL;
 		shadow = cpu->intr_shadow && !atomic_load(&cpu->kicked);
-		cpu->intr_shadow = false;
 		if (requests_wait(cpu) && !shadow) {
+			bool held = cpu->intr_shadow;
+
+			cpu->intr_shadow = false;
 			handle_requests(cpu);
-			if (cpu->leave)
+			if (cpu->leave) {	/* the shadow lasts until the next instruction, whenever that is */
+				cpu->intr_shadow = held;
 				return NULL;
+			}
 		}
+		cpu->intr_shadow = false;
 		if (cpu->halted) {
 			cpu->leave = LEAVE_HALT;
 			return NULL;
@@ -333,8 +370,6 @@ uint64_t dispatch(struct cpu *cpu)
 
 	if (!b)
 		return 0;
-	if (!(b->mode & BLOCK_SINGLE))
-		mmu_jc_insert(cpu, cpu->rip, b);
 	return enter_block(cpu, b);
 }
 
@@ -436,8 +471,6 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 		b = next_block(cpu);
 	if (!b)
 		return 0;
-	if (!(b->mode & BLOCK_SINGLE))
-		mmu_jc_insert(cpu, cpu->rip, b);
 	if (cpu->rip == rip)
 		settle_exit(cpu, x, b);
 	return enter_block(cpu, b);

@@ -20,6 +20,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <linux/membarrier.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -134,6 +135,7 @@ static void install_handlers(void)
 	sa.sa_sigaction = on_timer;
 	sa.sa_flags |= SA_RESTART;
 	(void)sigaction(TIMER_SIGNAL, &sa, &previous[TIMER_SIGNAL]);
+	(void)syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);	/* for claim_page() */
 }
 
 /* Once per vCPU thread. */
@@ -218,6 +220,17 @@ static void vcpu_free(struct dbt_vcpu *dv)
 	free(dv);
 }
 
+/* SDM vol. 1, 11.6.6: 0 stands for 0xffbf. */
+static uint32_t host_mxcsr_mask(void)
+{
+	_Alignas(16) uint8_t image[512] = { 0 };
+	uint32_t mask;
+
+	__asm__ volatile("fxsave64 %0" : "+m"(image));
+	memcpy(&mask, image + 28, sizeof(mask));
+	return mask ? mask : 0xffbf;
+}
+
 static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 {
 	struct dbt_vm *vm = vcpu->vm->engine_data;
@@ -245,6 +258,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->xsave_area = (uint64_t)(uintptr_t)cpu->xsave;
 	cpu->xcr0_host = host_xcr0() & cpuid_xcr0_mask(vm->cpuid);
 	cpu->default_mxcsr = mxcsr;
+	cpu->mxcsr_mask = host_mxcsr_mask();
 	memcpy(cpu->xsave, &fcw, 2);
 	memcpy(cpu->xsave + 24, &mxcsr, 4);
 	cpu->flags = 2;
@@ -446,9 +460,9 @@ static void wait_while_stopped(struct dbt_vm *vm)
 static void flush_code(struct cpu *cpu)
 {
 	struct dbt_vm *vm = cpu->vm;
+	uint32_t nobody = 0;
 
-	if (atomic_fetch_add(&vm->stop_wanted, 1) != 0) {	/* somebody else is at it */
-		atomic_fetch_sub(&vm->stop_wanted, 1);
+	if (!atomic_compare_exchange_strong(&vm->stop_wanted, &nobody, 1)) {	/* somebody else is at it */
 		wait_while_stopped(vm);
 		return;
 	}

@@ -516,6 +516,15 @@ static void flat_segment(struct cpu *cpu, unsigned seg, uint16_t sel, uint16_t a
 	cpu->seg[seg] = (struct seg_reg){ .sel = sel, .limit = 0xffffffff, .attr = (uint16_t)(attr | dpl << 5) };
 }
 
+/*
+ * SYSCALL and SYSRET trap by the TF that they leave, not by the one before: a
+ * debugger that steps over SYSCALL gets its trap in user code, behind SYSRET.
+ */
+static void step_by_new_flags(struct cpu *cpu)
+{
+	cpu->stepping = cpu->sysflags & FLAG_TF;
+}
+
 /* Computes for entry.c what a system call changes; 64-bit code only. */
 static void prepare_fast(struct cpu *cpu)
 {
@@ -546,6 +555,7 @@ void do_syscall(struct cpu *cpu, uint64_t next_rip)
 	flat_segment(cpu, SEG_CS, (uint16_t)(cpu->star >> 32 & 0xfffc), (uint16_t)(flat_code | ATTR_L), 0);
 	flat_segment(cpu, SEG_SS, (uint16_t)((cpu->star >> 32 & 0xfffc) + 8), flat_data, 0);
 	set_cpl(cpu, 0);
+	step_by_new_flags(cpu);
 	prepare_fast(cpu);
 }
 
@@ -573,6 +583,7 @@ void do_sysret(struct cpu *cpu, const struct insn *in)
 		       FLAG_AC | FLAG_ID | FLAG_RF);
 	cpu->sysflags &= ~FLAG_RF;
 	set_cpl(cpu, 3);
+	step_by_new_flags(cpu);
 }
 
 void do_sysenter(struct cpu *cpu)

@@ -371,19 +371,26 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 	}
 }
 
-static void protect_in(struct tlb *tlb, uint64_t host)
+static bool protect_in(struct tlb *tlb, uint64_t host)
 {
+	bool found = false;
+
 	for (unsigned i = 0; i < TLB_ENTRIES; i++)
-		if (tlb->entry[i].host == host)
+		if (tlb->entry[i].host == host) {
 			__atomic_store_n(&tlb->entry[i].ntag_write, never(i), __ATOMIC_RELEASE);
+			found = true;
+		}
+	return found;
 }
 
-void mmu_protect_host_page(struct cpu *cpu, uint64_t host)
+bool mmu_protect_host_page(struct cpu *cpu, uint64_t host)
 {
-	protect_in(&cpu->ktlb, host);
+	bool found = protect_in(&cpu->ktlb, host);
+
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
 		if (cpu->ctx[i].cr3 != ~0ull)
-			protect_in(&cpu_window(cpu, i)->utlb, host);
+			found |= protect_in(&cpu_window(cpu, i)->utlb, host);
+	return found;
 }
 
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
@@ -399,6 +406,7 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	b->cached_va = va;
 	e->code = (uint64_t)(uintptr_t)b->code;
 	if (e == jc->entry) {
+		jc->polled_va = va;
 		e->polled = e->code;
 		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
 	}
@@ -529,6 +537,7 @@ static uint8_t set_entry(struct cpu *cpu, uint64_t va, bool user, const struct t
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	unsigned n = tlb_index(va);
+	struct tlb_entry *e = &(user ? &w->utlb : &cpu->ktlb)->entry[n];
 	uint64_t page = va & PAGE_MASK, host = (uint64_t)(uintptr_t)tr->host & PAGE_MASK;
 	uint8_t flags = code_page_note_access(cpu->vm->cc, tr->gpa, tr->writable) & (PAGE_HAS_CODE | PAGE_CLEAN);
 
@@ -536,12 +545,19 @@ static uint8_t set_entry(struct cpu *cpu, uint64_t va, bool user, const struct t
 		note_filled(w->tlb_filled, &w->ntlb, n);
 	else if (!tr->global || !(va >> 63))
 		note_temporary(cpu, va);
-	(user ? &w->utlb : &cpu->ktlb)->entry[n] = (struct tlb_entry){
+	*e = (struct tlb_entry){
 		.ntag_read = 0 - page,
 		.ntag_write = tr->writable && !flags ? 0 - page : never(n),
 		.addend = host - page,
 		.host = host,
 	};
+	if (cpu->vm->ncpus > 1 && tr->writable && !flags) {
+		/* Whoever claimed the page since may have looked for this entry too early: see claim_page(). */
+		atomic_thread_fence(memory_order_seq_cst);
+		flags = code_page_flags(cpu->vm->cc, tr->gpa) & (PAGE_HAS_CODE | PAGE_CLEAN);
+		if (flags)
+			e->ntag_write = never(n);
+	}
 	return flags;
 }
 
@@ -633,13 +649,29 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 	return r > 0 ? r : 0;
 }
 
+void mmu_hold(struct cpu *cpu)
+{
+	if (cpu->vm->ncpus > 1)
+		atomic_fetch_add(&cpu->strips, 1);
+}
+
+void mmu_drop(struct cpu *cpu)
+{
+	mmu_hold(cpu);
+}
+
 static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size, unsigned rw, bool user,
 		      uint32_t *ret_error)
 {
 	struct translation tr;
 	uint8_t *host;
-	int r = page_access(cpu, va, rw, user, &host, &tr, ret_error);
+	int r;
 
+	if (rw & MEM_WRITE)
+		mmu_hold(cpu);
+	r = page_access(cpu, va, rw, user, &host, &tr, ret_error);
+	if (r && rw & MEM_WRITE)
+		mmu_drop(cpu);
 	if (r > 0) {
 		cpu->fault_va = va;
 		return r;
@@ -658,7 +690,9 @@ static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 		case 8: __atomic_store_n((uint64_t *)(void *)host, *(uint64_t *)(void *)buf, __ATOMIC_RELAXED); break;
 		default: copy_bytes(host, buf, size); break;
 		}
-		if (r < 0)
+		if (r == 0)
+			mmu_drop(cpu);
+		else
 			page_written(cpu, tr.gpa, size);
 	} else {
 		switch (size) {

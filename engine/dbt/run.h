@@ -101,12 +101,21 @@ void mmu_flush_user_jc(struct cpu *cpu);
 void mmu_flush_kernel_jc(struct cpu *cpu);
 /* Removes what jump caches of this vCPU say about @b.  Any thread. */
 void mmu_forget_block(struct cpu *cpu, const struct block *b);
-/* No entry of any TLB of this vCPU lets the page at @host be written (or read) any more. */
-void mmu_protect_host_page(struct cpu *cpu, uint64_t host);
+/* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */
+bool mmu_protect_host_page(struct cpu *cpu, uint64_t host);
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
 void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global);
 
-/* Host address of a byte of RAM reachable for @rw without side effects, or NULL.  Stays in its page. */
+/*
+ * Around a look-up for writing and the writes through it: another vCPU that translates
+ * code from the page waits meanwhile (see claim_page()).  Must not take the code cache's lock.
+ */
+void mmu_hold(struct cpu *cpu);
+void mmu_drop(struct cpu *cpu);
+/*
+ * Host address of a byte of RAM reachable for @rw without side effects, or NULL.  Stays
+ * in its page.  For writing only between mmu_hold() and mmu_drop().
+ */
 uint8_t *mmu_host(struct cpu *cpu, uint64_t va, unsigned rw, bool user);
 /* Guest memory by linear address, as the CPU itself accesses it.  0, or a vector to raise. */
 int mem_load(struct cpu *cpu, uint64_t va, void *dst, unsigned size, bool user, uint32_t *ret_error);
@@ -196,6 +205,23 @@ static inline void *copy_bytes(void *dst, const void *src, size_t n)
 
 	__asm__ volatile("rep movsb" : "+D"(d), "+S"(src), "+c"(n) : : "memory");
 	return dst;
+}
+
+/*
+ * Copies guest code inside one page, which another vCPU may be changing.  Each aligned
+ * quadword is read at once: a store inside one is seen whole or not at all (SDM vol. 3, 9.1.1).
+ */
+static inline void fetch_code(uint8_t *dst, const uint8_t *src, unsigned n)
+{
+	while (n) {
+		unsigned skip = (uintptr_t)src & 7, here = 8 - skip < n ? 8 - skip : n;
+		uint64_t word = __atomic_load_n((const uint64_t *)(const void *)(src - skip), __ATOMIC_RELAXED) >> 8 * skip;
+
+		for (unsigned i = 0; i < here; i++)
+			*dst++ = (uint8_t)(word >> 8 * i);
+		src += here;
+		n -= here;
+	}
 }
 
 static inline void *zero_bytes(void *dst, size_t n)

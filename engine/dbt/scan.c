@@ -110,6 +110,16 @@ static unsigned free_borrowable(uint16_t used)
 	return n;
 }
 
+/* insn_decode() for guest memory, which may change meanwhile: one look, and what was seen is decoded. */
+static int decode_live(const uint8_t *code, size_t avail, bool mode64, struct insn *in)
+{
+	uint8_t bytes[INSN_LEN_MAX];
+	unsigned n = avail < INSN_LEN_MAX ? (unsigned)avail : INSN_LEN_MAX;
+
+	fetch_code(bytes, code, n);
+	return insn_decode(bytes, n, mode64, in);
+}
+
 /* The code at offset @off from the start of the block's page, to the end of its own page; NULL where unknown. */
 static const uint8_t *code_at(struct translator *t, int64_t off, size_t *ret_avail)
 {
@@ -144,7 +154,7 @@ static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 		const uint8_t *code = code_at(t, off, &avail);
 		struct insn in;
 
-		if (!code || insn_decode(code, avail, !t->code32, &in) < 0)
+		if (!code || decode_live(code, avail, !t->code32, &in) < 0)
 			return live | open;
 		if (off >= 0 && off < (int64_t)PAGE_SIZE)
 			t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
@@ -229,7 +239,7 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 	for (t->n = 0; t->n < most;) {
 		struct insn *in = &t->insn[t->n];
 		uint16_t now;
-		int r = insn_decode(bytes + off, room - off, !t->code32, in);
+		int r = decode_live(bytes + off, room - off, !t->code32, in);
 
 		if (r == -ENODATA || (r < 0 && room - off < INSN_LEN_MAX)) {
 			uint8_t both[INSN_LEN_MAX];
@@ -237,9 +247,9 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 
 			if (t->n > 0)
 				break;	/* the crossing instruction gets a block of its own */
-			memcpy(both, bytes + off, here);
+			fetch_code(both, bytes + off, here);
 			if (pa2_bytes)
-				memcpy(both + here, pa2_bytes, INSN_LEN_MAX - here);
+				fetch_code(both + here, pa2_bytes, INSN_LEN_MAX - here);
 			r = insn_decode(both, pa2_bytes ? INSN_LEN_MAX : here, !t->code32, in);
 			if (r < 0 && !pa2_bytes)
 				return false;	/* page fault on the second page */

@@ -110,6 +110,8 @@ void dbt_wrote(void *ctx, gpa_t gpa, uint64_t len)
 	struct dbt_vm *dv = ctx;
 	struct code_cache *cc = dv->cc;
 
+	/* What was written must be seen by who translates it, or its mark on the page be seen here. */
+	atomic_thread_fence(memory_order_seq_cst);
 	for (gpa_t page = gpa & PAGE_MASK; page < gpa + len; page += PAGE_SIZE) {
 		uint64_t i = code_page_index(cc, page), from = page > gpa ? page : gpa;
 		uint64_t to = page + PAGE_SIZE < gpa + len ? page + PAGE_SIZE : gpa + len;
@@ -284,11 +286,11 @@ static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
 		first = INSN_LEN_MAX;
 	if (mmu_walk(cpu, cpu->rip, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error) || !tr.host)
 		return false;
-	copy_bytes(j->bytes, tr.host, first);
+	fetch_code(j->bytes, tr.host, first);
 	j->avail = first;
 	if (first < INSN_LEN_MAX &&
 	    mmu_walk(cpu, cpu->rip + first, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error) == 0 && tr.host) {
-		copy_bytes(j->bytes + first, tr.host, INSN_LEN_MAX - first);
+		fetch_code(j->bytes + first, tr.host, INSN_LEN_MAX - first);
 		j->avail = INSN_LEN_MAX;
 	}
 	cpu_heavy(cpu, run_decode, j);

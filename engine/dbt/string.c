@@ -94,10 +94,13 @@ static uint64_t movs_run(const struct string *s, uint64_t left)
 	uint32_t error = 0;
 
 	if (s->step > 0 && n > 0) {
+		mmu_hold(s->cpu);
 		from = mmu_host(s->cpu, src, MEM_READ, s->user);
 		to = from ? mmu_host(s->cpu, dst, MEM_WRITE, s->user) : NULL;
-		if (from && to) {
+		if (from && to)
 			host_movs(to, from, n, s->size);
+		mmu_drop(s->cpu);
+		if (from && to) {
 			advance(s, RSI, n);
 			advance(s, RDI, n);
 			return n;
@@ -118,9 +121,12 @@ static uint64_t stos_run(const struct string *s, uint64_t left)
 	uint8_t *to;
 
 	if (s->step > 0 && n > 0) {
+		mmu_hold(s->cpu);
 		to = mmu_host(s->cpu, dst, MEM_WRITE, s->user);
-		if (to) {
+		if (to)
 			host_stos(to, value, n, s->size);
+		mmu_drop(s->cpu);
+		if (to) {
 			advance(s, RDI, n);
 			return n;
 		}
@@ -244,7 +250,7 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 		if (in->bytes[k] == 0x64 || in->bytes[k] == 0x65)
 			s.src_base = in->bytes[k] == 0x64 ? cpu->fs_base : cpu->gs_base;
 	while (left) {
-		uint64_t n = run(&s, left);
+		uint64_t n = run(&s, cpu->stepping ? 1 : left);
 
 		if (!n)
 			return;	/* exception; the instruction restarts with what is left */
@@ -252,8 +258,8 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 		left -= n;
 		if (in->rep && stop_on_flag(&s))
 			break;
-		if (left && atomic_load_explicit(&cpu->exit_request, memory_order_relaxed))
-			return;	/* interruptible: rip still points here */
+		if (left && (cpu->stepping || atomic_load_explicit(&cpu->exit_request, memory_order_relaxed)))
+			return;	/* interruptible, and traps after each element when stepped: rip still points here */
 	}
 	cpu->rip = cpu->mode & BLOCK_32 ? (uint32_t)next : next;
 }

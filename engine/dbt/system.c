@@ -371,6 +371,16 @@ static bool leave_insn(struct cpu *cpu, const struct insn *in)
 	return true;
 }
 
+/*
+ * Neither an interrupt nor a single-step trap comes between a load of SS and the
+ * next instruction, which loads RSP (SDM vol. 3, 6.8.3).  LSS needs no such thing.
+ */
+static void shadow_stack_load(struct cpu *cpu)
+{
+	cpu->intr_shadow = true;
+	cpu->stepping = false;
+}
+
 static bool seg_stack(struct cpu *cpu, const struct insn *in, bool is_push)
 {
 	static const uint8_t legacy[] = { SEG_ES, SEG_CS, SEG_SS, SEG_DS };
@@ -382,6 +392,8 @@ static bool seg_stack(struct cpu *cpu, const struct insn *in, bool is_push)
 	if (!peek(cpu, &v, in->opsize) || !load_segment(cpu, seg, (uint16_t)v))
 		return false;
 	move_rsp(cpu, in->opsize);
+	if (seg == SEG_SS)
+		shadow_stack_load(cpu);
 	return true;
 }
 
@@ -915,7 +927,9 @@ static bool xsave_insn(struct cpu *cpu, const struct insn *in)
 		return false;
 	}
 	/* The area as it is, so that components left alone stay, and so that all of it is accessible. */
-	vector = mem_load(cpu, at, area, size, cpu->cpl == 3, &error);
+	vector = write ? mem_probe(cpu, at, size, MEM_WRITE, cpu->cpl == 3, &error) : 0;
+	if (!vector)
+		vector = mem_load(cpu, at, area, size, cpu->cpl == 3, &error);
 	if (vector) {
 		raise_access(cpu, vector, cpu->fault_va, error);
 		return false;
@@ -943,13 +957,14 @@ bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area,
 {
 	uint32_t lo = (uint32_t)mask, hi = (uint32_t)(mask >> 32), mxcsr;
 	uint64_t bv, comp;
+	uint32_t reserved = ~cpu->mxcsr_mask;
 	bool bad = false, fx = in->sys == SYS_FXRSTOR;
 
 	copy_bytes(&mxcsr, area + 24, 4);
 	copy_bytes(&bv, area + 512, 8);
 	copy_bytes(&comp, area + 520, 8);
 	if (fx) {
-		bad = mxcsr & 0xfffd0000;
+		bad = mxcsr & reserved;
 	} else {
 		const uint64_t *rest = (const uint64_t *)(const void *)(area + 528);
 
@@ -958,10 +973,11 @@ bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area,
 			bad = bad || (comp & ~(1ull << 63) & ~cpu->xcr0) || (bv & ~comp);
 		else
 			bad = bad || comp;
-		for (unsigned i = 0; i < 6; i++)
+		/* Standard format: bytes 23:8 of the header; compacted: 63:16 (SDM vol. 1, 13.8). */
+		for (unsigned i = 0; i < (comp >> 63 ? 6 : 1); i++)
 			bad = bad || rest[i];
 		if (mask & 6 && (!(comp >> 63) || bv & 2))
-			bad = bad || mxcsr & 0xfffd0000;
+			bad = bad || mxcsr & reserved;
 	}
 	if (bad) {
 		raise_error(cpu, VEC_GP, 0);
@@ -1159,7 +1175,11 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 			raise_vector(cpu, VEC_UD);
 			return false;
 		}
-		return read_rm(cpu, in, 2, &v) && load_segment(cpu, in->modrm >> 3 & 7, (uint16_t)v);
+		if (!read_rm(cpu, in, 2, &v) || !load_segment(cpu, in->modrm >> 3 & 7, (uint16_t)v))
+			return false;
+		if ((in->modrm >> 3 & 7) == SEG_SS)
+			shadow_stack_load(cpu);
+		return true;
 	case SYS_LOAD_FAR_PTR: return load_far_segment(cpu, in);
 	case SYS_XSAVE:
 	case SYS_XSAVEC:

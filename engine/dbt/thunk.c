@@ -193,10 +193,7 @@ static uint64_t emit_polled(struct emit *e, uint32_t jc)
 	emit_gs_load(e, RCX, GS(exit_request));
 	none = emit_short(e, 0xe3);	/* jrcxz */
 	emit_gs_load(e, RCX, GS(tmp));
-	emit_gs_load(e, R14, jc + (uint32_t)offsetof(struct jc_entry, ntag));
-	emit_rex(e, true, 0, 0, R14);	/* not */
-	emit_u8(e, 0xf7), emit_u8(e, 0xd0 | (R14 & 7));
-	emit_lea(e, R14, R14, NO_INDEX, 0, 1);
+	emit_gs_load(e, R14, jc + (uint32_t)offsetof(struct jump_cache, polled_va));
 	emit_gs_store(e, GS(rip), R14);
 	emit_gs_jmp(e, GS(thunk_indirect));
 	emit_patch_short(e, none);
