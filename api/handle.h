@@ -22,7 +22,7 @@ struct roux_machine {
 	const struct oci_config *config;	/* of the image, NULL without one */
 	char *vmm;	/* path of the roux command */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
-	unsigned start_timeout_ms;
+	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
 	int sock;	/* control socket, -1 */
 	int wake_fd;	/* eventfd of roux_machine_interrupt() */
@@ -39,6 +39,8 @@ struct roux_machine {
 	uint64_t phase[ROUX_PHASES];
 	roux_console_fn console;
 	void *console_ctx;
+	roux_gdb_fn gdb;
+	void *gdb_ctx;
 	char tail[CONSOLE_TAIL + 1];
 	size_t tail_len;
 };

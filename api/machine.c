@@ -21,6 +21,7 @@
 
 #define START_TIMEOUT_MS 60000u
 #define CONNECT_TIMEOUT_MS 10000u
+#define DEBUGGED_TIMEOUT_MS 86400000u	/* somebody may be looking at the stopped guest */
 #define CONTROL_FD 3	/* where the VM's process finds its socket */
 
 extern char **environ;
@@ -67,7 +68,7 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 	m->sock = m->ready_fd = m->connect.fd = -1;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	m->phase[ROUX_PHASE_BEGIN] = monotonic_ns();
-	m->start_timeout_ms = o.start_timeout_ms ? o.start_timeout_ms : START_TIMEOUT_MS;
+	m->start_timeout_ms = o.start_timeout_ms || o.gdb ? o.start_timeout_ms : START_TIMEOUT_MS;
 	m->msg = malloc(sizeof(*m->msg));
 	m->vmm = strdup(vmm_path(&o));
 	if (m->wake_fd < 0)
@@ -229,6 +230,8 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_STARTED:
 		(void)snprintf(m->engine, sizeof(m->engine), "%.15s", msg->text);
 		m->phase[ROUX_PHASE_LOADED] = monotonic_ns();
+		if (msg->value && m->gdb)
+			m->gdb(m->gdb_ctx, (uint16_t)msg->value);
 		break;
 	case CONTROL_FAILED:
 		set_reason(m, ROUX_FAILED, msg->text);
@@ -348,7 +351,9 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 	while (r == 0 && m->ready_fd < 0 && !ended(m)) {
 		uint64_t now = monotonic_ns();
 
-		if (now >= deadline)
+		if (!m->start_timeout_ms)
+			r = machine_events(m, -1);
+		else if (now >= deadline)
 			r = err_set(&err, -ETIMEDOUT, "the guest did not become ready within %u s",
 				    m->start_timeout_ms / 1000);
 		else
@@ -404,7 +409,7 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
 {
-	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	uint64_t deadline = monotonic_ns() + (m->spec.gdb ? DEBUGGED_TIMEOUT_MS : CONNECT_TIMEOUT_MS) * 1000000ull;
 	int r;
 
 	if (m->ready_fd >= 0) {
@@ -505,6 +510,12 @@ void roux_machine_on_console(struct roux_machine *m, roux_console_fn fn, void *c
 {
 	m->console = fn;
 	m->console_ctx = ctx;
+}
+
+void roux_machine_on_gdb(struct roux_machine *m, roux_gdb_fn fn, void *ctx)
+{
+	m->gdb = fn;
+	m->gdb_ctx = ctx;
 }
 
 const char *roux_machine_console_tail(const struct roux_machine *m)

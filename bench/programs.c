@@ -30,7 +30,7 @@ struct program {
 /* The number behind @at, a pattern that begins openssl's line for machines: bytes or signatures a second. */
 #define SPEED(at, options) \
 	"openssl speed -mr -elapsed -seconds $SECONDS_EACH " options " 2>/dev/null | sed -n 's/^" at ":\\([0-9.]*\\).*/\\1/p'"
-/* With what they depend on and recommend, 144 packages that the root does not have. */
+/* With what they depend on and recommend, more than a hundred packages that the root does not have. */
 #define PACKAGES "build-essential clang postgresql apache2 git"
 
 static const struct program programs[] = {

@@ -37,6 +37,9 @@ static const char help[] =
 	"      --console             Show the guest's serial console on standard error\n"
 	"      --json                Print start-up phases as JSON on standard error\n"
 	"      --dbt-stats           Print what the translator counted, on standard error\n"
+	"      --gdb PORT            Let GDB debug the guest through 127.0.0.1:PORT (0: a free\n"
+	"                            one, told on standard error)\n"
+	"      --gdb-wait            Start when GDB says so (needs --gdb)\n"
 	"      --help                Print this text\n"
 	"\n"
 	"Exit status: the command's; 124 after --timeout, 125 when roux itself failed, 126\n"
@@ -111,7 +114,8 @@ static int add_env(struct run_options *r, const char *arg)
 }
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
-       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS };
+       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
+       OPT_GDB_WAIT };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -133,6 +137,8 @@ static const struct option options[] = {
 	{ "console", no_argument, NULL, OPT_CONSOLE },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "dbt-stats", no_argument, NULL, OPT_STATS },
+	{ "gdb", required_argument, NULL, OPT_GDB },
+	{ "gdb-wait", no_argument, NULL, OPT_GDB_WAIT },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -146,6 +152,16 @@ static int parse_count(const char *what, const char *arg, unsigned min, unsigned
 		return complain(EXIT_ROUX, "%s must be a number from %u to %u, not '%s'", what, min, max, arg);
 	*ret = (unsigned)v;
 	return 0;
+}
+
+static int take_gdb_port(struct run_options *r, const char *arg)
+{
+	unsigned port = 0;
+	int status = parse_count("--gdb", arg, 0, UINT16_MAX, &port);
+
+	r->machine.gdb = true;
+	r->machine.gdb_port = (uint16_t)port;
+	return status;
 }
 
 static int take_option(struct run_options *r, int c, const char **entrypoint)
@@ -173,6 +189,8 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;
 	case OPT_STATS: r->stats = true; return 0;
+	case OPT_GDB: return take_gdb_port(r, optarg);
+	case OPT_GDB_WAIT: r->machine.gdb_wait = true; return 0;
 	default: return complain(EXIT_ROUX, "see 'roux run --help'");
 	}
 }
@@ -194,6 +212,8 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 		if (status)
 			return status;
 	}
+	if (r->machine.gdb_wait && !r->machine.gdb)
+		return complain(EXIT_ROUX, "--gdb-wait needs --gdb PORT");
 	if (optind == argc)
 		return complain(EXIT_ROUX, "run needs an image; see 'roux run --help'");
 	r->machine.image = argv[optind++];

@@ -113,6 +113,12 @@ static void show_console(void *ctx, const void *data, size_t len)
 	(void)fwrite(data, 1, len, stderr);
 }
 
+static void tell_gdb(void *ctx, uint16_t port)
+{
+	(void)ctx;
+	(void)fprintf(stderr, "roux: GDB may connect: target remote 127.0.0.1:%u\n", port);
+}
+
 static void print_phases(const struct roux_machine *m, uint64_t started, uint64_t ended)
 {
 	static const char *const names[ROUX_PHASES] = {
@@ -311,6 +317,8 @@ int verb_run(int argc, char **argv)
 		current = m;	/* before the flag is looked at: a signal is seen here or ends a wait */
 		if (r.console)
 			roux_machine_on_console(m, show_console, NULL);
+		if (r.machine.gdb)
+			roux_machine_on_gdb(m, tell_gdb, NULL);
 		status = caught || (deadline && now_ns() >= deadline) ? interrupted(&r) : run_in(&r, m, deadline);
 		current = NULL;
 	}

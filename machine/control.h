@@ -5,7 +5,7 @@
  *
  *   owner                                 VM process
  *   SPEC (text of machine/spec.h) ------>
- *          <----------------------------- STARTED (text: engine) | FAILED
+ *          <----------------------------- STARTED (text: engine; value: port for GDB) | FAILED
  *          <----------------------------- CONSOLE*  bytes of the serial port
  *          <----------------------------- READY     + stream to the guest's agent
  *   CONNECT (value: id, port) ---------->
@@ -32,7 +32,7 @@ enum control_type {
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
 	CONTROL_COUNT,	/* asks for COUNTERS */
 
-	CONTROL_STARTED = 64,	/* text: name of the engine */
+	CONTROL_STARTED = 64,	/* text: name of the engine; value: port that GDB may connect to, 0: none */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
 	CONTROL_READY,	/* descriptor: stream to the agent */

@@ -7,6 +7,7 @@
 #include "abi/guest_conf.h"
 #include "base/cpio.h"
 #include "block/block.h"
+#include "machine/debugger.h"
 #include "machine/engines.h"
 #include "machine/spec.h"
 #include "os/err.h"
@@ -58,6 +59,7 @@ struct machine {
 	struct virtio_device *vsock;	/* borrowed from its slot */
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
+	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
 	struct loop *io_loop;
 	pthread_t io_thread;
 	bool io_running;
@@ -70,6 +72,8 @@ static void run_ended(void *ctx)
 {
 	struct machine *m = ctx;
 
+	if (m->debugger)
+		debugger_ended(m->debugger);
 	m->events.ended(m->events.ctx, &m->end);
 }
 
@@ -400,6 +404,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		r = add_devices(m, spec, err);
 	if (r == 0)
 		r = load_guest(m, spec, cache_dir, err);
+	if (r == 0 && spec->gdb)
+		r = debugger_create(loop, m->vm, spec->gdb_port, spec->gdb_wait, &m->debugger, err);
 	if (r < 0) {
 		machine_destroy(m);
 		return r;
@@ -418,6 +424,7 @@ void machine_destroy(struct machine *m)
 		loop_quit(m->io_loop);
 		(void)pthread_join(m->io_thread, NULL);
 	}
+	debugger_destroy(m->debugger);
 	for (unsigned i = m->nslots; i-- > 0;) {
 		virtio_mmio_destroy(m->slot[i].mmio);
 		virtio_device_destroy(m->slot[i].dev);
@@ -440,6 +447,11 @@ int machine_start(struct machine *m, struct err *err)
 const char *machine_engine(const struct machine *m)
 {
 	return m->engine->name;
+}
+
+uint16_t machine_gdb_port(const struct machine *m)
+{
+	return m->debugger ? debugger_port(m->debugger) : 0;
 }
 
 void machine_counters(struct machine *m, char *text, size_t size)

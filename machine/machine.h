@@ -55,6 +55,9 @@ void machine_counters(struct machine *machine, char *text, size_t size);
 /* Name of the engine in use.  Borrowed. */
 const char *machine_engine(const struct machine *machine);
 
+/* The port on 127.0.0.1 that GDB may connect to; 0: none. */
+uint16_t machine_gdb_port(const struct machine *machine);
+
 /* Queues bytes of serial input.  Returns how many fitted. */
 size_t machine_console_input(struct machine *machine, const uint8_t *data, size_t len);
 

@@ -82,7 +82,7 @@ static void start(struct process *p, const struct control_msg *msg)
 		fail(p, &err);
 		return;
 	}
-	(void)control_send(p->sock, CONTROL_STARTED, 0, 0, machine_engine(p->machine),
+	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine), 0, machine_engine(p->machine),
 			   strlen(machine_engine(p->machine)), -1);
 }
 

@@ -42,6 +42,8 @@ int machine_spec_check(const struct machine_spec *spec, struct err *err)
 		return err_set(err, -EINVAL, "memory must be at least 32 MiB and a multiple of 2 MiB");
 	if (!spec->kernel)
 		return err_set(err, -EINVAL, "no kernel given");
+	if (spec->gdb_wait && !spec->gdb)
+		return err_set(err, -EINVAL, "waiting for GDB needs a port for it");
 	for (unsigned i = 0; i < spec->nshares; i++)
 		if (!spec->share[i].tag || !spec->share[i].path)
 			return err_set(err, -EINVAL, "shared folder %u needs a tag and a path", i + 1);
@@ -69,6 +71,10 @@ char *machine_spec_text(const struct machine_spec *spec)
 	toml_put_strings(&w, "initrd", spec->initrd, spec->ninitrds);
 	put_given(&w, "guest_conf", spec->guest_conf);
 	toml_put_bool(&w, "vsock", spec->vsock);
+	if (spec->gdb) {
+		toml_put_int(&w, "gdb_port", spec->gdb_port);
+		toml_put_bool(&w, "gdb_wait", spec->gdb_wait);
+	}
 	for (unsigned i = 0; i < spec->nshares; i++) {
 		toml_put_table(&w, "share");
 		put_given(&w, "tag", spec->share[i].tag);
@@ -156,6 +162,21 @@ static int set_vsock(struct machine_spec *s, const struct toml_value *v)
 	return 0;
 }
 
+static int set_gdb_port(struct machine_spec *s, const struct toml_value *v)
+{
+	if (v->integer < 0 || v->integer > UINT16_MAX)
+		return -EINVAL;
+	s->gdb = true;
+	s->gdb_port = (uint16_t)v->integer;
+	return 0;
+}
+
+static int set_gdb_wait(struct machine_spec *s, const struct toml_value *v)
+{
+	s->gdb_wait = v->integer;
+	return 0;
+}
+
 static int set_share_tag(struct machine_spec *s, const struct toml_value *v)
 {
 	return set_text(&s->share[s->nshares - 1].tag, v->string);
@@ -208,6 +229,8 @@ static const struct key keys[] = {
 	{ "", "guest_conf", TOML_STRING, false, set_guest_conf },
 	{ "", "initrd", TOML_STRING, true, set_initrd },
 	{ "", "vsock", TOML_BOOL, false, set_vsock },
+	{ "", "gdb_port", TOML_INT, false, set_gdb_port },
+	{ "", "gdb_wait", TOML_BOOL, false, set_gdb_wait },
 	{ "share", "tag", TOML_STRING, false, set_share_tag },
 	{ "share", "path", TOML_STRING, false, set_share_path },
 	{ "share", "read_only", TOML_BOOL, false, set_share_ro },

@@ -11,6 +11,8 @@
  *   initrd = ["/path/a"]       # put together in this order
  *   guest_conf = "root=..."    # /roux.conf of the guest (abi/guest_conf.h), optional
  *   vsock = true
+ *   gdb_port = 1234            # GDB may connect to 127.0.0.1:1234 (0: a free port), optional
+ *   gdb_wait = false           # do not start before GDB says so
  *
  *   [[share]]                  # virtio-fs
  *   tag = "root"
@@ -63,6 +65,8 @@ struct machine_spec {
 	struct spec_disk disk[SPEC_DISKS_MAX];
 	unsigned ndisks;
 	bool vsock;
+	bool gdb, gdb_wait;	/* @gdb: gdb_port is given */
+	uint16_t gdb_port;
 };
 
 /* Defaults: auto, 1 vCPU, 512 MiB. */

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 
-DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
+DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "gdb-minimal", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_MIRROR = os.environ.get("ROUX_TEST_MIRROR", "http://deb.debian.org/debian")
 

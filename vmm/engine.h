@@ -31,6 +31,32 @@ enum vcpu_exit {
 	VCPU_EXIT_RESET,	/* a device asked for reset through vm_request() */
 	VCPU_EXIT_POWEROFF,	/* the same for power-off */
 	VCPU_EXIT_ERROR,	/* the engine cannot continue; err says why */
+	VCPU_EXIT_DEBUG,	/* vcpu->stop says what the debugger outside the guest waited for */
+};
+
+/*
+ * What a debugger outside the guest wants to be told of, instead of the guest.
+ * All zero: nothing.  @dr and @dr7 are as in the debug registers (SDM vol. 3,
+ * 17.2); the guest's own go on working beside them where the host can do both.
+ */
+struct vcpu_debug {
+	bool int3;	/* report INT3, with RIP at it */
+	bool inject_int3;	/* once: the INT3 just reported is the guest's own, let it have its #BP */
+	bool single_step;	/* report after one instruction; interrupts wait meanwhile, unless in HLT */
+	uint64_t dr[4], dr7;
+};
+
+enum vcpu_stop_kind {
+	VCPU_STOP_STEP,
+	VCPU_STOP_INT3,
+	VCPU_STOP_BREAKPOINT,	/* hardware: RIP is at it, the instruction has not run */
+	VCPU_STOP_WATCHPOINT,	/* hardware: the access was made */
+};
+
+/* Why VCPU_EXIT_DEBUG. */
+struct vcpu_stop {
+	enum vcpu_stop_kind kind;
+	unsigned index;	/* of the hardware break- or watchpoint in vcpu_debug.dr[] */
 };
 
 /* Something an engine counts.  @name: lower case with underscores, static. */
@@ -74,6 +100,9 @@ struct engine_ops {
 	/* Required, while no vCPU runs.  What is shared by all vCPUs. */
 	int (*get_vm_state)(struct vm *vm, struct vm_state *ret_state, struct err *err);
 	int (*set_vm_state)(struct vm *vm, const struct vm_state *state, struct err *err);
+
+	/* Required.  From now on vcpu_run() reports what @debug asks for.  0 or a negative errno. */
+	int (*debug)(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);
 
 	/* Required.  Drives interrupt line @gsi of the IOAPIC. */
 	void (*irq_set)(struct vm *vm, unsigned gsi, bool level);

@@ -32,6 +32,7 @@ static void describe_end(struct vm_end *end, const struct err *err)
 		(void)snprintf(end->reason, sizeof(end->reason), "%s", err->msg);
 		break;
 	case VCPU_EXIT_KICKED:
+	case VCPU_EXIT_DEBUG:
 	case VCPU_EXIT_RESET:
 	case VCPU_EXIT_POWEROFF:
 		break;
@@ -56,12 +57,19 @@ static void end_machine(struct vcpu *vcpu, enum vcpu_exit exit, const struct err
 		vm->ended(vm->ended_ctx, &end);
 }
 
-static void park(struct vm *vm)
+static bool must_park(struct vcpu *vcpu)
 {
+	return atomic_load(&vcpu->vm->paused) || atomic_load(&vcpu->held);
+}
+
+static void park(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+
 	pthread_mutex_lock(&vm->lock);
 	vm->parked++;
 	pthread_cond_broadcast(&vm->changed);
-	while (atomic_load(&vm->paused) && !atomic_load(&vm->stopping))
+	while (must_park(vcpu) && !atomic_load(&vm->stopping))
 		pthread_cond_wait(&vm->changed, &vm->lock);
 	vm->parked--;
 	pthread_mutex_unlock(&vm->lock);
@@ -82,8 +90,8 @@ static enum vcpu_exit run_once(struct vcpu *vcpu, struct err *err)
 {
 	struct vm *vm = vcpu->vm;
 
-	if (atomic_load(&vm->paused))
-		park(vm);
+	if (must_park(vcpu))
+		park(vcpu);
 	switch ((enum vm_request)atomic_load(&vm->request)) {
 	case VM_REQUEST_RESET:
 		return VCPU_EXIT_RESET;
@@ -99,6 +107,16 @@ static enum vcpu_exit run_once(struct vcpu *vcpu, struct err *err)
 	return vm->engine->vcpu_run(vcpu, err);
 }
 
+/* All vCPUs are to stop, this one included, before anybody is told. */
+static void tell_debugger(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+
+	atomic_fetch_add(&vm->paused, 1);
+	kick_all(vm);
+	vm->debug(vm->debug_ctx, vcpu);
+}
+
 static void *vcpu_main(void *arg)
 {
 	struct vcpu *vcpu = arg;
@@ -111,7 +129,9 @@ static void *vcpu_main(void *arg)
 	(void)pthread_setname_np(pthread_self(), name);
 	while (!atomic_load(&vm->stopping)) {
 		exit = run_once(vcpu, &err);
-		if (exit != VCPU_EXIT_KICKED) {
+		if (exit == VCPU_EXIT_DEBUG) {
+			tell_debugger(vcpu);
+		} else if (exit != VCPU_EXIT_KICKED) {
 			end_machine(vcpu, exit, &err);
 			break;
 		}
@@ -256,6 +276,11 @@ void vm_resume(struct vm *vm)
 	atomic_fetch_sub(&vm->paused, 1);
 	pthread_cond_broadcast(&vm->changed);
 	pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_hold(struct vm *vm, unsigned index, bool hold)
+{
+	atomic_store(&vm->vcpu[index].held, hold);
 }
 
 void vm_request(struct vm *vm, enum vm_request request)

@@ -26,6 +26,8 @@ struct vcpu {
 	pthread_t thread;
 	bool has_thread;
 	struct vcpu_state *_Atomic start;	/* owned: state to take on, see vm_start_vcpu() */
+	struct vcpu_stop stop;	/* set by the engine before VCPU_EXIT_DEBUG */
+	_Atomic bool held;	/* stays parked when the others go on, see vm_hold() */
 };
 
 /* How the machine ended, given once to vm_ended_fn. */
@@ -36,6 +38,13 @@ struct vm_end {
 };
 
 typedef void (*vm_ended_fn)(void *ctx, const struct vm_end *end);
+
+/*
+ * A vCPU met what vcpu_debug asked for: vcpu->stop says what.  On its thread; all
+ * vCPUs are on their way to being parked, as by vm_pause(), and stay so until a
+ * vm_resume() for this call.
+ */
+typedef void (*vm_debug_fn)(void *ctx, struct vcpu *vcpu);
 
 struct vm {
 	const struct engine_ops *engine;
@@ -57,6 +66,8 @@ struct vm {
 	/* Called once, from a vCPU thread, when the guest stopped by itself. */
 	vm_ended_fn ended;
 	void *ended_ctx;
+	vm_debug_fn debug;	/* set before a vCPU's engine is asked for anything */
+	void *debug_ctx;
 	_Atomic bool ended_called;
 	_Atomic bool stopping;
 	_Atomic int paused;	/* vCPU threads wait while non-zero */
@@ -98,6 +109,9 @@ void vm_stop(struct vm *vm);
  */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+
+/* While paused: vCPU @index does (not) go on when the others are resumed. */
+void vm_hold(struct vm *vm, unsigned index, bool hold);
 
 /*
  * A device asks for reset or power-off; safe from any thread.  The first request

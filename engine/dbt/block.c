@@ -128,6 +128,18 @@ void code_unlink_absolute(struct code_cache *cc)
 	lock_drop(&cc->lock);
 }
 
+void code_break_at(struct code_cache *cc, uint64_t va)
+{
+	lock_take(&cc->lock);
+	if (!code_breaks_at(cc, va)) {
+		cc->break_at[(va & 4095) / 64] |= 1ull << (va & 63);
+		for (uint32_t i = 0; i < cc->nblocks; i++)
+			if (cc->blocks[i].valid && cc->blocks[i].mode & BLOCK_BREAK)
+				block_remove(cc, &cc->blocks[i]);
+	}
+	lock_drop(&cc->lock);
+}
+
 static uint32_t hash_block(gpa_t pa, uint32_t mode)
 {
 	uint64_t h = (pa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;

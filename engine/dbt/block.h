@@ -40,6 +40,7 @@ enum {
 	BLOCK_NO_FPU = 4,	/* CR0.TS or EM: FPU instructions raise #NM */
 	BLOCK_SINGLE = 8,	/* one instruction, no merged look-ups */
 	BLOCK_SLOW = 16,	/* one instruction whose operand is at cpu.slow_host */
+	BLOCK_BREAK = 64,	/* the vCPU has instruction breakpoints: see debug.c */
 	BLOCK_PLAIN = 32,	/* a loop for one round: look-ups where the operands are */
 };
 
@@ -142,6 +143,7 @@ struct code_cache {
 	_Atomic uint8_t *page_flags;	/* per guest page in RAM order: PAGE_HAS_CODE ... */
 	uint64_t npages;
 	uint64_t generation;	/* bumped by a full flush */
+	uint64_t break_at[64];	/* bit per byte of a page: BLOCK_BREAK blocks end there */
 };
 
 /*
@@ -149,6 +151,14 @@ struct code_cache {
  * flags; if they forbid writing the mark is not made.
  */
 uint8_t code_page_note_access(struct code_cache *cc, gpa_t gpa, bool writable);
+/* From now on BLOCK_BREAK blocks end in front of the place of @va in its page.  Takes the lock. */
+void code_break_at(struct code_cache *cc, uint64_t va);
+
+static inline bool code_breaks_at(const struct code_cache *cc, uint64_t addr)
+{
+	return cc->break_at[(addr & 4095) / 64] >> (addr & 63) & 1;
+}
+
 /* Undoes all direct jumps between absolute blocks: kernel mappings may have changed.  Takes the lock. */
 void code_unlink_absolute(struct code_cache *cc);
 

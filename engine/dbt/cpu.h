@@ -23,6 +23,7 @@
 #define ENGINE_DBT_CPU_H
 
 #include "isa/insn.h"
+#include "vmm/engine.h"
 #include "vmm/guest_mem.h"
 #include "vmm/vcpu_state.h"
 
@@ -93,6 +94,22 @@ struct event {
 };
 
 enum event_kind { EVENT_FAULT, EVENT_TRAP, EVENT_SOFT, EVENT_EXTERNAL, EVENT_NMI };
+
+/* A break- or watchpoint in force: one of the guest's four, or of the debugger's outside. */
+struct debug_point {
+	uint64_t addr;
+	uint8_t len;	/* bytes, a power of two that @addr is a multiple of */
+	uint8_t type;	/* enum debug_type */
+	uint8_t index;	/* of its address register; + DEBUG_OUTSIDE */
+};
+
+enum debug_type { DEBUG_EXEC, DEBUG_WRITE, DEBUG_PORT, DEBUG_ACCESS };	/* R/W fields of DR7 */
+
+#define DEBUG_OUTSIDE 4
+#define DEBUG_POINTS_MAX 8
+
+/* What ends the present instruction with a trap: struct cpu.stepping. */
+enum { STEP_TF = 1, STEP_OUTSIDE = 2, STEP_HIT = 4 };
 
 struct dbt_vm;
 struct block;
@@ -232,7 +249,15 @@ struct cpu {
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
 	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
 	bool vectors_live;	/* guest vector state is in the registers, not in xsave[] */
-	bool stepping;	/* RFLAGS.TF was set when the present instruction began */
+	uint8_t stepping;	/* STEP_*: what happens after the present instruction */
+	struct {	/* see debug.c */
+		struct debug_point point[DEBUG_POINTS_MAX];
+		unsigned npoints;
+		bool exec, data, port;	/* kinds among them */
+		uint8_t hits;	/* bit per debug_point.index: watchpoints that the present instruction met */
+		struct vcpu_debug outside;
+		struct vcpu_stop stop;	/* for LEAVE_DEBUG */
+	} debug;
 	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 
 	struct dbt_stats {
@@ -277,6 +302,6 @@ static inline struct window_private *cpu_window(struct cpu *cpu, unsigned contex
 }
 
 enum leave { LEAVE_NONE, LEAVE_KICKED, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_REQUEST, LEAVE_STOP, LEAVE_FLUSH,
-	     LEAVE_ERROR };
+	     LEAVE_DEBUG, LEAVE_ERROR };
 
 #endif /* ENGINE_DBT_CPU_H */

@@ -25,6 +25,8 @@ void cpu_update_mode(struct cpu *cpu)
 		mode |= BLOCK_32;
 	if (cpu->cr0 & (CR0_TS | CR0_EM))
 		mode |= BLOCK_NO_FPU;
+	if (cpu->debug.exec)
+		mode |= BLOCK_BREAK;
 	cpu->mode = mode;
 	if (mode & BLOCK_32 && !(cpu->seg[SEG_CS].attr & ATTR_DB) && cpu->cr0 & CR0_PE)
 		cpu->fatal = "the guest entered 16-bit protected mode, which the dbt engine does not run";
@@ -102,7 +104,7 @@ static void handle_requests(struct cpu *cpu)
 		irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
 	if (cpu->leave)
 		ask_to_exit(cpu);	/* look again on return */
-	else
+	else if (!cpu->debug.outside.single_step || cpu->halted)
 		take_interrupt(cpu);
 }
 
@@ -221,6 +223,14 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 	return NULL;
 }
 
+/* Whether @b may be entered without coming here. */
+static bool may_cache(const struct cpu *cpu, const struct block *b)
+{
+	if (b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN))
+		return false;
+	return !(b->mode & BLOCK_BREAK) || !code_breaks_at(cpu->vm->cc, b->pa);
+}
+
 /* The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set. */
 static struct block *find_block(struct cpu *cpu, uint32_t mode)
 {
@@ -255,7 +265,7 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode)
 
 		b = make_block(cpu, &j, &tr);
 	}
-	if (b && !(mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN)))	/* under the lock: or it may be gone before */
+	if (b && may_cache(cpu, b))	/* under the lock: or it may be gone before */
 		mmu_jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
 	if (b && b->pa2 != ~0ull)
@@ -289,19 +299,18 @@ static bool requests_wait(const struct cpu *cpu)
 static struct block *next_block(struct cpu *cpu)
 {
 	for (;;) {
+		bool shadow, resume;
 		struct block *b;
-		bool shadow;
 
-		if (cpu->stepping && !cpu->has_pending) {	/* TF was set when the last instruction began */
-			cpu->stepping = false;
-			cpu->dr[6] |= 1u << 14;
-			raise_vector(cpu, VEC_DB);
-			cpu->pending.kind = EVENT_TRAP;
-		}
-		if (cpu->has_pending) {
-			cpu->stepping = false;	/* a fault or INT n: no trap for the instruction */
+		if (cpu->stepping && !cpu->has_pending)
+			debug_after_insn(cpu);
+		if (cpu->has_pending && !cpu->leave) {	/* a fault or INT n: no trap for the instruction */
 			cpu->intr_shadow = false;
 			deliver_pending(cpu);
+			cpu->stepping &= STEP_OUTSIDE;	/* nor do watchpoints see the delivery's own accesses */
+			cpu->debug.hits = 0;
+			if (cpu->stepping && !cpu->leave)
+				debug_after_insn(cpu);
 		}
 		if (cpu->leave)
 			return NULL;
@@ -322,9 +331,17 @@ static struct block *next_block(struct cpu *cpu)
 			return NULL;
 		}
 		check_jc_mode(cpu);
-		if (cpu->sysflags & FLAG_TF || (shadow && requests_wait(cpu))) {
+		if (cpu->debug.exec && debug_stops_here(cpu))
+			continue;
+		resume = cpu->debug.exec && cpu->sysflags & FLAG_RF;
+		if (cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step || resume ||
+		    (shadow && requests_wait(cpu))) {
 			b = find_block(cpu, cpu->mode | BLOCK_SINGLE);
-			cpu->stepping = b && cpu->sysflags & FLAG_TF;
+			if (b) {
+				cpu->stepping = (cpu->sysflags & FLAG_TF ? STEP_TF : 0) |
+						(cpu->debug.outside.single_step ? STEP_OUTSIDE : 0);
+				cpu->sysflags &= resume ? ~FLAG_RF : ~0u;
+			}
 		} else {
 			b = find_block(cpu, cpu->mode);
 		}
@@ -348,7 +365,8 @@ static uint64_t cached_code(struct cpu *cpu)
 	const struct jc_entry *e;
 
 	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping | cpu->intr_shadow ||
-	    requests_wait(cpu) || cpu->sysflags & FLAG_TF)
+	    requests_wait(cpu) || cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
+	    (cpu->debug.exec && cpu->sysflags & FLAG_RF))
 		return 0;
 	check_jc_mode(cpu);
 	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
@@ -412,7 +430,7 @@ static bool may_link(const struct cpu *cpu, const struct exit *x, const struct b
 {
 	const struct block *from = x->from;
 
-	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || b->mode & (BLOCK_SINGLE | BLOCK_SLOW) ||
+	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || !may_cache(cpu, b) ||
 	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
 		return false;
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK) && !x->token)
@@ -570,7 +588,6 @@ uint64_t dbt_miss(struct cpu *cpu)
 		return dispatch_plain(cpu);
 	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
 	if (r == FILL_FAULT && vector == VEC_PF && !site->careful) {
-		cpu->stepping = false;
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);
 	}
@@ -592,7 +609,6 @@ uint64_t dbt_fault(struct cpu *cpu)
 	}
 	cpu_canonicalize(cpu, b);
 	cpu->rip = block_rip(cpu, b, block_guest_off(b, cpu->fault.pc));
-	cpu->stepping = false;
 	if (cpu->fault.vector == VEC_PF)
 		slow_raise(cpu, cpu->fault.address);
 	else if (cpu->fault.vector == VEC_GP || cpu->fault.vector == VEC_SS)

@@ -546,6 +546,9 @@ static enum vcpu_exit run_until_exit(struct vcpu *vcpu, struct cpu *cpu, struct 
 		case LEAVE_FLUSH:
 			flush_code(cpu);
 			break;
+		case LEAVE_DEBUG:
+			vcpu->stop = cpu->debug.stop;
+			return VCPU_EXIT_DEBUG;
 		case LEAVE_NONE:
 		case LEAVE_KICKED:
 		case LEAVE_HALT:
@@ -664,6 +667,9 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->idtr = st->idtr;
 	mmu_init(cpu);
 	mmu_load_cr3(cpu, st->cr3, false);
+	cpu->stepping = 0;
+	cpu->debug.hits = 0;
+	debug_update(cpu);
 	cpu->cpl = (uint8_t)(st->seg[SEG_SS].attr >> 5 & 3);
 	if (st->seg[SEG_CS].attr & ATTR_L)
 		cpu->cpl = (uint8_t)(st->seg[SEG_CS].sel & 3);
@@ -690,6 +696,23 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 		cpu_update_mode(cpu);
 	if (cpu->fatal)
 		return err_set(err, -ENOTSUP, "%s", cpu->fatal);
+	return 0;
+}
+
+static int dbt_debug(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err)
+{
+	struct cpu *cpu = ((struct dbt_vcpu *)vcpu->engine_data)->cpu;
+
+	(void)err;
+	cpu->debug.outside = *debug;
+	if (debug->inject_int3)
+		software_interrupt(cpu, VEC_BP, cpu->rip + 1);
+	cpu->debug.outside.inject_int3 = false;
+	debug_update(cpu);
+	if (!debug->single_step) {
+		cpu->stepping &= STEP_TF;
+		ask_to_exit(cpu);	/* interrupts may have waited for the step */
+	}
 	return 0;
 }
 
@@ -909,6 +932,7 @@ const struct engine_ops dbt_engine = {
 	.vcpu_kick = dbt_vcpu_kick,
 	.get_state = dbt_get_state,
 	.set_state = dbt_set_state,
+	.debug = dbt_debug,
 	.get_vm_state = dbt_get_vm_state,
 	.set_vm_state = dbt_set_vm_state,
 	.irq_set = dbt_irq_set,

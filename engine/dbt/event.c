@@ -522,7 +522,7 @@ static void flat_segment(struct cpu *cpu, unsigned seg, uint16_t sel, uint16_t a
  */
 static void step_by_new_flags(struct cpu *cpu)
 {
-	cpu->stepping = cpu->sysflags & FLAG_TF;
+	cpu->stepping = (uint8_t)((cpu->stepping & ~STEP_TF) | (cpu->sysflags & FLAG_TF ? STEP_TF : 0));
 }
 
 /* Computes for entry.c what a system call changes; 64-bit code only. */

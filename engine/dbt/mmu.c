@@ -290,6 +290,13 @@ static void invalidate_entry(struct tlb *tlb, uint64_t va)
 	tlb->entry[n].ntag_read = tlb->entry[n].ntag_write = never(n);
 }
 
+void mmu_forget_page(struct cpu *cpu, uint64_t va)
+{
+	invalidate_entry(&cpu->ktlb, va);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		invalidate_entry(&cpu_window(cpu, i)->utlb, va);
+}
+
 /* One bit of a filter over pages; the upper half has its own, larger one. */
 static uint64_t *seen_word(struct cpu *cpu, unsigned context, uint64_t va, uint64_t *ret_bit)
 {
@@ -532,22 +539,23 @@ static void note_temporary(struct cpu *cpu, uint64_t va)
 		cpu->nuser_in_kernel = USER_IN_KERNEL_MAX + 1;
 }
 
-/* Fills in the entry for a page; returns the flags of the page that forbid it to be written. */
-static uint8_t set_entry(struct cpu *cpu, uint64_t va, bool user, const struct translation *tr)
+/* Fills in the entry for a page; returns the accesses (MEM_*) that must be slow ones all the same. */
+static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct translation *tr)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	unsigned n = tlb_index(va);
 	struct tlb_entry *e = &(user ? &w->utlb : &cpu->ktlb)->entry[n];
 	uint64_t page = va & PAGE_MASK, host = (uint64_t)(uintptr_t)tr->host & PAGE_MASK;
 	uint8_t flags = code_page_note_access(cpu->vm->cc, tr->gpa, tr->writable) & (PAGE_HAS_CODE | PAGE_CLEAN);
+	unsigned slow = (flags ? MEM_WRITE : 0) | (cpu->debug.data ? debug_watched(cpu, va) : 0);
 
 	if (user)
 		note_filled(w->tlb_filled, &w->ntlb, n);
 	else if (!tr->global || !(va >> 63))
 		note_temporary(cpu, va);
 	*e = (struct tlb_entry){
-		.ntag_read = 0 - page,
-		.ntag_write = tr->writable && !flags ? 0 - page : never(n),
+		.ntag_read = slow & MEM_READ ? never(n) : 0 - page,
+		.ntag_write = tr->writable && !(slow & MEM_WRITE) ? 0 - page : never(n),
 		.addend = host - page,
 		.host = host,
 	};
@@ -555,10 +563,12 @@ static uint8_t set_entry(struct cpu *cpu, uint64_t va, bool user, const struct t
 		/* Whoever claimed the page since may have looked for this entry too early: see claim_page(). */
 		atomic_thread_fence(memory_order_seq_cst);
 		flags = code_page_flags(cpu->vm->cc, tr->gpa) & (PAGE_HAS_CODE | PAGE_CLEAN);
-		if (flags)
+		if (flags) {
 			e->ntag_write = never(n);
+			slow |= MEM_WRITE;
+		}
 	}
-	return flags;
+	return slow;
 }
 
 enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
@@ -569,7 +579,7 @@ enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct 
 		return FILL_FAULT;
 	if (!ret_tr->host)
 		return FILL_SLOW;
-	return set_entry(cpu, va, user, ret_tr) && rw & MEM_WRITE ? FILL_SLOW : FILL_OK;
+	return set_entry(cpu, va, user, ret_tr) & rw ? FILL_SLOW : FILL_OK;
 }
 
 bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user)
@@ -588,7 +598,7 @@ bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user)
 		if ((pte & need) == need && tr.host && (!(pte & PTE_NX) || cpu->efer & EFER_NXE)) {
 			tr.writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
 			tr.global = pte & PTE_G && cpu->cr4 & CR4_PGE;
-			return !(set_entry(cpu, va, user, &tr) && rw & MEM_WRITE);
+			return !(set_entry(cpu, va, user, &tr) & rw);
 		}
 	}
 	return mmu_fill(cpu, va, rw, user, &tr, &vector, &error) == FILL_OK;
@@ -707,6 +717,8 @@ static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 static int copy_guest(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size, unsigned rw, bool user,
 		      uint32_t *ret_error)
 {
+	uint64_t start = va;
+	unsigned all = size;
 	int r = 0;
 
 	if ((va & 4095) + size > PAGE_SIZE && rw & MEM_WRITE) {	/* all or nothing */
@@ -725,6 +737,8 @@ static int copy_guest(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 		buf += here;
 		size -= here;
 	}
+	if (!r && cpu->debug.data)
+		debug_accessed(cpu, start, all, rw);
 	return r;
 }
 

@@ -9,6 +9,7 @@
  *   system.c   the interpreter for system instructions and MSRs
  *   string.c   repeated string instructions
  *   vector.c   gathers, scatters and masked operands
+ *   debug.c    break- and watchpoints, single steps
  *   slow.c     accesses that are not plain RAM: MMIO, page-crossing, code pages
  *   engine.c   engine_ops, the run loop, signals
  *
@@ -101,6 +102,8 @@ void mmu_flush_user_jc(struct cpu *cpu);
 void mmu_flush_kernel_jc(struct cpu *cpu);
 /* Removes what jump caches of this vCPU say about @b.  Any thread. */
 void mmu_forget_block(struct cpu *cpu, const struct block *b);
+/* Removes the entries of the page of @va from every TLB of this vCPU, which must not run elsewhere. */
+void mmu_forget_page(struct cpu *cpu, uint64_t va);
 /* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */
 bool mmu_protect_host_page(struct cpu *cpu, uint64_t host);
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
@@ -160,6 +163,21 @@ bool load_segment(struct cpu *cpu, unsigned seg, uint16_t sel);
 uint32_t cpu_rflags(const struct cpu *cpu);
 /* Replaces the bits of RFLAGS in @mask. */
 void cpu_set_rflags(struct cpu *cpu, uint64_t value, uint64_t mask);
+
+/* --- debug.c --- */
+/* cpu->dr[7] or an address it enables, or cpu->debug.outside has changed. */
+void debug_update(struct cpu *cpu);
+/* MEM_READ and MEM_WRITE: accesses to the page of @va that watchpoints want to see. */
+unsigned debug_watched(const struct cpu *cpu, uint64_t va);
+/* The present instruction accessed memory: notes the watchpoints it met. */
+void debug_accessed(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw);
+void debug_port(struct cpu *cpu, uint16_t port, unsigned size);
+/* Before the instruction at cpu->rip: true when it must not run, with an exception pending or cpu->leave set. */
+bool debug_stops_here(struct cpu *cpu);
+/* After an instruction, when cpu->stepping is set: raises or leaves for what it met. */
+void debug_after_insn(struct cpu *cpu);
+/* #DB with bits @why of DR6. */
+void debug_raise(struct cpu *cpu, uint64_t why, enum event_kind kind);
 
 /* --- system.c, string.c, slow.c --- */
 /* Interprets @in at cpu->rip: afterwards cpu->rip is next, or an exception is pending. */
@@ -258,6 +276,10 @@ enum { VEC_DE, VEC_DB, VEC_NMI, VEC_BP, VEC_OF, VEC_BR, VEC_UD, VEC_NM, VEC_DF, 
 #define CR4_FSGSBASE (1u << 16)
 #define CR4_PCIDE (1u << 17)
 #define CR4_OSXSAVE (1u << 18)
+#define CR4_DE (1u << 3)
+#define DR6_BD (1u << 13)
+#define DR6_BS (1u << 14)
+#define DR7_GD (1u << 13)
 #define EFER_SCE 1u
 #define EFER_LME (1u << 8)
 #define EFER_LMA (1u << 10)

@@ -186,7 +186,7 @@ static uint32_t live_at_end(struct translator *t)
 	const struct insn *in = &t->insn[t->n - 1];
 	int64_t next = (int64_t)(t->b->pa & 4095) + t->guest_off[t->n];
 
-	if (t->b->pa2 != ~0ull || is_helper(in, t->b->mode))
+	if (t->b->pa2 != ~0ull || is_helper(in, t->b->mode) || t->b->mode & BLOCK_BREAK)
 		return FLAGS_ARITH;
 	switch ((int)in->op) {
 	case INSN_JMP:
@@ -273,6 +273,8 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 		if (ends_block(in, t->b->mode) || t->b->pa2 != ~0ull || off >= room)
 			break;
 		if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI)
+			break;
+		if (t->b->mode & BLOCK_BREAK && (code_breaks_at(t->cc, t->b->pa) || code_breaks_at(t->cc, t->b->pa + off)))
 			break;
 	}
 	t->b->len = (uint16_t)off;

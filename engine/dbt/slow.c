@@ -66,6 +66,8 @@ int port_access(struct cpu *cpu, uint16_t port, unsigned size, bool write, uint3
 {
 	struct io_job j = { .addr = port, .value = *value, .size = size, .write = write, .port = true };
 
+	if (cpu->debug.port)
+		debug_port(cpu, port, size);
 	cpu_heavy(cpu, run_io, &j);
 	if (!write)
 		*value = (uint32_t)j.value;
@@ -165,7 +167,6 @@ static void translate_pieces(struct cpu *cpu, const struct insn *in, uint64_t ea
 
 static void raise_piece(struct cpu *cpu, unsigned k, uint64_t va)
 {
-	cpu->stepping = false;
 	raise_access(cpu, cpu->slow.vector[k], va, cpu->slow.error[k]);
 }
 
@@ -248,6 +249,8 @@ void slow_commit(struct cpu *cpu)
 	unsigned split = cpu->slow.split, rest = cpu->slow.size - split;
 	uint8_t *buf = (uint8_t *)(uintptr_t)cpu->slow_host;
 
+	if (cpu->debug.data)
+		debug_accessed(cpu, cpu->slow.ea, cpu->slow.size, cpu->slow.rw);
 	if (!(cpu->slow.rw & MEM_WRITE))
 		return;
 	if (cpu->slow.direct) {

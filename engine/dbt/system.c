@@ -378,7 +378,7 @@ static bool leave_insn(struct cpu *cpu, const struct insn *in)
 static void shadow_stack_load(struct cpu *cpu)
 {
 	cpu->intr_shadow = true;
-	cpu->stepping = false;
+	cpu->stepping &= ~STEP_TF;
 }
 
 static bool seg_stack(struct cpu *cpu, const struct insn *in, bool is_push)
@@ -460,6 +460,8 @@ static bool set_cr4(struct cpu *cpu, uint64_t v)
 		return false;
 	}
 	cpu->cr4 = v;
+	if ((old ^ v) & CR4_DE)
+		debug_update(cpu);
 	if ((old ^ v) & (CR4_PAE | CR4_PGE | CR4_PCIDE | 1u << 4)) {
 		mmu_flush_all(cpu);
 		code_unlink_absolute(cpu->vm->cc);
@@ -512,10 +514,14 @@ static bool mov_dr(struct cpu *cpu, const struct insn *in)
 {
 	unsigned dr = reg_of(in), size = cpu->mode & BLOCK_32 ? 4 : 8, gpr = rm_of(in);
 
+	if (dr > 7 || ((dr == 4 || dr == 5) && cpu->cr4 & CR4_DE)) {
+		raise_vector(cpu, VEC_UD);
+		return false;
+	}
 	if (dr == 4 || dr == 5)
 		dr += 2;
-	if (dr > 7) {
-		raise_vector(cpu, VEC_UD);
+	if (cpu->dr[7] & DR7_GD) {
+		debug_raise(cpu, DR6_BD, EVENT_FAULT);
 		return false;
 	}
 	if (in->sys == SYS_MOV_FROM_DR) {
@@ -528,6 +534,8 @@ static bool mov_dr(struct cpu *cpu, const struct insn *in)
 			return false;
 		}
 		cpu->dr[dr] = dr == 6 ? (v & 0xe00f) | 0xffff0ff0 : dr == 7 ? (v & ~0xd800ull) | 0x400 : v;
+		if (dr != 6)
+			debug_update(cpu);
 	}
 	return true;
 }
@@ -1099,7 +1107,16 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	case SYS_CALL_FAR:
 	case SYS_RET_FAR: *ret_jumped = true; do_far(cpu, in, next); return true;
 	case SYS_INT: *ret_jumped = true; software_interrupt(cpu, (uint8_t)in->imm, next); return true;
-	case SYS_INT3: *ret_jumped = true; software_interrupt(cpu, VEC_BP, next); return true;
+	case SYS_INT3:
+		if (cpu->debug.outside.int3) {
+			cpu->debug.stop = (struct vcpu_stop){ .kind = VCPU_STOP_INT3 };
+			cpu->leave = LEAVE_DEBUG;
+			cpu->stepping = 0;
+			return false;
+		}
+		*ret_jumped = true;
+		software_interrupt(cpu, VEC_BP, next);
+		return true;
 	case SYS_INT1:
 		cpu->rip = next;
 		raise_vector(cpu, VEC_DB);
@@ -1338,5 +1355,6 @@ void interpret(struct cpu *cpu, const struct insn *in)
 	}
 	if (ok && !jumped)
 		cpu->rip = next;
-	cpu->sysflags &= ~FLAG_RF;
+	if (!cpu->debug.exec)	/* else it may be news, from IRET, and next_block() sees to it */
+		cpu->sysflags &= ~FLAG_RF;
 }

@@ -380,6 +380,51 @@ static enum vcpu_exit explain_internal_error(const struct vcpu *vcpu, const stru
 	return VCPU_EXIT_ERROR;
 }
 
+#define VECTOR_BP 3u
+#define DR6_BREAKPOINTS 15u
+
+/* A data breakpoint and an instruction breakpoint differ by the R/W field of DR7. */
+static void note_stop(struct vcpu *vcpu, const struct kvm_run *run)
+{
+	const struct kvm_debug_exit_arch *d = &run->debug.arch;
+	unsigned hit = (unsigned)d->dr6 & DR6_BREAKPOINTS, index;
+
+	if (d->exception == VECTOR_BP) {
+		vcpu->stop = (struct vcpu_stop){ .kind = VCPU_STOP_INT3 };
+	} else if (hit) {
+		index = (unsigned)__builtin_ctz(hit);
+		vcpu->stop = (struct vcpu_stop){ .kind = d->dr7 >> (16 + 4 * index) & 3 ? VCPU_STOP_WATCHPOINT
+								: VCPU_STOP_BREAKPOINT, .index = index };
+	} else {
+		vcpu->stop = (struct vcpu_stop){ .kind = VCPU_STOP_STEP };
+	}
+}
+
+static int debug_kvm(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err)
+{
+	struct kvm_vcpu *kv = vcpu->engine_data;
+	struct kvm_guest_debug g = { .control = 0 };
+	int r;
+
+	if (debug->int3)
+		g.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+	if (debug->inject_int3)
+		g.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_INJECT_BP;
+	if (debug->single_step)
+		g.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
+	if (debug->dr7) {
+		g.control |= KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+		memcpy(g.arch.debugreg, debug->dr, sizeof(debug->dr));
+		g.arch.debugreg[7] = debug->dr7;
+	}
+	r = ioctl(kv->fd, KVM_SET_GUEST_DEBUG, &g) < 0 ? -errno : 0;
+	if (r == -EINVAL && debug->single_step) {	/* before Linux 5.14 interrupts cannot be made to wait */
+		g.control &= ~KVM_GUESTDBG_BLOCKIRQ;
+		r = ioctl(kv->fd, KVM_SET_GUEST_DEBUG, &g) < 0 ? -errno : 0;
+	}
+	return r < 0 ? err_set(err, r, "vCPU %u: KVM cannot debug it: %s", vcpu->index, strerror(-r)) : 0;
+}
+
 /* Handles one exit.  Returns true when vcpu_run() has to return *@ret. */
 static bool handle_exit(struct vcpu *vcpu, struct kvm_run *run, enum vcpu_exit *ret,
 			struct err *err)
@@ -405,6 +450,10 @@ static bool handle_exit(struct vcpu *vcpu, struct kvm_run *run, enum vcpu_exit *
 			vcpu->index,
 			(unsigned long long)run->fail_entry.hardware_entry_failure_reason);
 		*ret = VCPU_EXIT_ERROR;
+		return true;
+	case KVM_EXIT_DEBUG:
+		note_stop(vcpu, run);
+		*ret = VCPU_EXIT_DEBUG;
 		return true;
 	default:
 		err_set(err, -EIO, "vCPU %u: KVM stopped for an unknown reason (%u)", vcpu->index,
@@ -547,6 +596,7 @@ const struct engine_ops kvm_engine = {
 	.vcpu_kick = vcpu_kick_kvm,
 	.get_state = kvm_get_state,
 	.set_state = kvm_set_state,
+	.debug = debug_kvm,
 	.get_vm_state = kvm_get_vm_state,
 	.set_vm_state = kvm_set_vm_state,
 	.irq_set = irq_set_kvm,

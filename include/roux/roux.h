@@ -68,6 +68,13 @@ struct roux_options {
 	/* NULL, or: roux_machine_create() gives up soon after this gets nonzero. */
 	const volatile int *cancel;
 	const char *vmm;	/* the roux command; NULL: $ROUX_VMM, else the installed one */
+	/*
+	 * GDB may connect to @gdb_port of 127.0.0.1 (0: a free one) and debug the guest,
+	 * all of it: see roux_machine_on_gdb().  Without start_timeout_ms the start then
+	 * takes as long as it takes.  @gdb_wait: nothing runs before GDB continues it.
+	 */
+	bool gdb, gdb_wait;
+	uint16_t gdb_port;
 };
 
 struct roux_machine;
@@ -99,6 +106,10 @@ ROUX_API void roux_machine_destroy(struct roux_machine *machine);
 /* Receives what the guest's serial console prints, from within other calls. */
 typedef void (*roux_console_fn)(void *ctx, const void *data, size_t len);
 ROUX_API void roux_machine_on_console(struct roux_machine *machine, roux_console_fn fn, void *ctx);
+
+/* Called once, from within roux_machine_start(), when GDB may connect to 127.0.0.1:@port. */
+typedef void (*roux_gdb_fn)(void *ctx, uint16_t port);
+ROUX_API void roux_machine_on_gdb(struct roux_machine *machine, roux_gdb_fn fn, void *ctx);
 
 /* The last bytes of console output, NUL-terminated.  Borrowed until the next call. */
 ROUX_API const char *roux_machine_console_tail(const struct roux_machine *machine);

@@ -22,6 +22,7 @@ MARK = f"ROUX_TEST_MARK={os.getpid()}.{time.time_ns()}"
 WORK = tempfile.mkdtemp(prefix="roux-e2e.")	# everything a test makes goes here
 LIMIT = 180	# seconds after which a run hangs, on the busiest machine
 
+
 class Skip(Exception):
     """Raised by a test that cannot run here; says why."""
 

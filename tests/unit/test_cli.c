@@ -82,6 +82,19 @@ static void test_options_end_at_the_image(void **state)
 	assert_true(opt.exec.use_entrypoint);
 }
 
+static void test_gdb_has_a_port(void **state)
+{
+	assert_int_equal(parse("img", NULL), 0);
+	assert_false(opt.machine.gdb);
+	assert_int_equal(parse("--gdb", "0", "img", NULL), 0);
+	assert_true(opt.machine.gdb && opt.machine.gdb_port == 0 && !opt.machine.gdb_wait);
+	assert_int_equal(parse("--gdb", "65535", "--gdb-wait", "img", NULL), 0);
+	assert_true(opt.machine.gdb_port == 65535 && opt.machine.gdb_wait);
+	assert_int_equal(parse("--gdb", "65536", "img", NULL), EXIT_ROUX);
+	assert_int_equal(parse("--gdb", "host:1", "img", NULL), EXIT_ROUX);
+	assert_int_equal(parse("--gdb-wait", "img", NULL), EXIT_ROUX);
+}
+
 static void test_two_dashes_separate_the_command_once(void **state)
 {
 	assert_int_equal(parse("img", "--", "sh", "-c", "--", NULL), 0);
@@ -220,6 +233,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_sizes_have_units),
 		T(test_options_end_at_the_image),
+		T(test_gdb_has_a_port),
 		T(test_two_dashes_separate_the_command_once),
 		T(test_an_entrypoint_takes_the_place_of_the_images),
 		T(test_volumes_name_both_sides_and_a_mode),

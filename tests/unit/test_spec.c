@@ -44,6 +44,8 @@ static const char full[] =
 	"initrd = [\"/a\",\"/b\" , ]\n"
 	"guest_conf = \"hostname=x\\nroot=y\\n\"\n"
 	"vsock = false\n"
+	"gdb_port = 1234\n"
+	"gdb_wait = true\n"
 	"\n"
 	"[[share]]\n"
 	"tag = \"root\"\n"
@@ -69,6 +71,8 @@ static void check_full(void)
 	assert_string_equal(spec.initrd[1], "/b");
 	assert_string_equal(spec.guest_conf, "hostname=x\nroot=y\n");
 	assert_false(spec.vsock);
+	assert_true(spec.gdb && spec.gdb_wait);
+	assert_int_equal(spec.gdb_port, 1234);
 	assert_int_equal(spec.nshares, 2);
 	assert_string_equal(spec.share[0].tag, "root");
 	assert_true(spec.share[0].read_only);
@@ -100,9 +104,13 @@ static void test_what_is_not_given_has_defaults(void **state)
 	assert_int_equal(spec.cpus, 1);
 	assert_int_equal(spec.memory, 512u << 20);
 	assert_true(spec.vsock);
+	assert_false(spec.gdb);
 	assert_null(spec.engine);
 	assert_int_equal(machine_spec_check(&spec, &err), -EINVAL);
 	assert_string_equal(err.msg, "no kernel given");
+	assert_int_equal(read_text("kernel = \"k\"\ngdb_wait = true"), 0);
+	assert_int_equal(machine_spec_check(&spec, &err), -EINVAL);
+	assert_string_equal(err.msg, "waiting for GDB needs a port for it");
 }
 
 static void test_half_given_parts_are_written_and_refused_by_the_check(void **state)
@@ -153,6 +161,8 @@ static void test_errors_name_their_line(void **state)
 		{ "= 1", "line 1: expected a name" },
 		{ "cpus =", "line 1: expected a value" },
 		{ "cpus = 1 2", "line 1: expected the end of the line" },
+		{ "gdb_port = 65536", "line 1: bad value for gdb_port" },
+		{ "gdb_port = -1", "line 1: bad value for gdb_port" },
 		{ "vsock = truely", "line 1: expected a value" },
 		{ "memory = 99999999999999999999", "line 1: number too large" },
 		{ "engine = \"kvm", "line 1: unfinished string" },
