@@ -112,7 +112,7 @@ def part(res, guests, out, work, rounds, seconds):
             f"of one vCPU and {MEMORY_MIB} MiB with ext4 on virtio-blk, all of whose results agree: gcc -O2 of "
             f"{C_LINES} lines of C, python3 with JSON and regular expressions, gzip and sha256sum of "
             f"{DATA_BYTES // 1000000} MB, sqlite3 inserting {ROWS} rows, openssl speed for {seconds} s each, apt-get -s "
-            f"install of more than a hundred packages.  Speed of roux dbt divided by that of the other (for times: inverted); rounds: "
-            f"{rounds}.\n")
+            f"install of more than a hundred packages.  Speed of roux dbt divided by that of the other (for times: "
+            f"inverted); rounds: {rounds}.\n")
     res.table(["program", "roux/TCG", "lowest..highest", "roux/native", "lowest..highest", "roux", "TCG", "native",
                "unit"], rows)
