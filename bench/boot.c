@@ -5,9 +5,13 @@
  *   boot SPEC      runs the machine that file SPEC (machine/spec.h) describes, its
  *                  serial console on standard output, until the guest powers off
  *   boot --kernel  prints the path of the default kernel, fetching it when needed
+ *   boot --initramfs
+ *                  prints the path of an archive with that kernel's modules for disks, in
+ *                  /modules, and /modules/order, in which they can be loaded
  *   boot --tsc     prints this host's TSC rate in kHz, which guests of other
  *                  machine monitors are told so that they calibrate nothing
  */
+#include "build/initramfs.h"
 #include "build/kernel.h"
 #include "machine/machine.h"
 #include "machine/spec.h"
@@ -103,13 +107,26 @@ static int print_kernel(struct err *err)
 	return r;
 }
 
+static int print_initramfs(struct err *err)
+{
+	static struct kernel_package kernel;
+	char path[PATH_MAX];
+	int r = kernel_package_get(false, NULL, &kernel, err);
+
+	if (r == 0)
+		r = initramfs_get(&kernel, initramfs_modules_all, path, err);
+	if (r == 0)
+		printf("%s\n", path);
+	return r;
+}
+
 int main(int argc, char **argv)
 {
 	struct err err = { 0 };
 	int r = 0;
 
 	if (argc != 2) {
-		(void)fprintf(stderr, "usage: boot SPEC | --kernel | --tsc\n");
+		(void)fprintf(stderr, "usage: boot SPEC | --kernel | --initramfs | --tsc\n");
 		return 2;
 	}
 	(void)signal(SIGPIPE, SIG_IGN);
@@ -117,6 +134,8 @@ int main(int argc, char **argv)
 		printf("%u\n", host_tsc_khz());
 	else if (strcmp(argv[1], "--kernel") == 0)
 		r = print_kernel(&err);
+	else if (strcmp(argv[1], "--initramfs") == 0)
+		r = print_initramfs(&err);
 	else
 		r = boot(argv[1], &err);
 	if (r == 0)

@@ -5,177 +5,25 @@ Everything compared is run in turns, a round of all peers after the other, so
 that a busy minute of a shared machine touches all of them.  Ratios are made
 within a round and their median is what counts; absolute numbers tell little.
 """
-import contextlib
-import glob
-import itertools
 import json
-import math
 import os
 import pathlib
 import re
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import programs
+from guests import MEMORY_MIB, Guests, output, started, until_init, wait_init
+from results import Results, geomean, median, ratios, spread
+
 QUICK = bool(os.environ.get("BENCH_QUICK"))
 BOOTS, SUITES, IOS, STARTS = (3, 1, 1, 3) if QUICK else (15, 3, 3, 10)
 IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
-MEMORY_MIB = 512
-MARK = b"roux-bench: init"
-# As libroux's command line; QEMU gets the same, so that neither searches for what is not there.
-CMDLINE = ("console=ttyS0 quiet panic=-1 nokaslr tsc=reliable no_timer_check random.trust_cpu=on mitigations=off "
-           "cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init")
-INIT = f"""#!/bin/busybox sh
-echo {MARK.decode()}
-case $BENCH in
-cpu) /cpu_suite; echo bench-done ;;
-idle) /bin/busybox sleep 600 ;;
-esac
-/bin/busybox poweroff -f
-"""
-
-
-# ---------------------------------------------------------------- results
-
-class Results:
-    """Samples by name in order of arrival, and the tables made of them."""
-
-    def __init__(self, folder):
-        self.folder, self.samples, self.text = folder, {}, []
-        self.file = open(folder / "samples.txt", "w")
-
-    def add(self, name, unit, value):
-        self.samples.setdefault(name, []).append(value)
-        self.file.write(f"{name} {unit} {value:.6g}\n")
-        self.file.flush()
-
-    def __getitem__(self, name):
-        return self.samples[name]
-
-    def say(self, text=""):
-        print(text, flush=True)
-        self.text.append(text)
-
-    def table(self, head, rows):
-        rows = [head] + [[c if isinstance(c, str) else short(c) for c in row] for row in rows]
-        width = [max(len(row[i]) for row in rows) for i in range(len(head))]
-        line = lambda row: "| " + " | ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in
-                                             enumerate(zip(row, width))) + " |"
-        self.say(line(rows[0]))
-        self.say("|" + "|".join("-" * (w + 1) + ("-" if i == 0 else ":") for i, w in enumerate(width)) + "|")
-        for row in rows[1:]:
-            self.say(line(row))
-        self.say()
-
-    def finish(self):
-        (self.folder / "summary.md").write_text("\n".join(self.text) + "\n")
-        self.file.close()
-
-
-def short(value):
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def spread(values):
-    """Lowest to highest, as text."""
-    return f"{short(min(values))}..{short(max(values))}"
-
-
-def ratios(a, b):
-    return [x / y for x, y in zip(a, b)]
-
-
-def geomean(values):
-    return math.exp(sum(map(math.log, values)) / len(values))
-
-
-median = statistics.median
-
-
-# ------------------------------------------------------------------ guests
-
-inodes = itertools.count(1)
-
-
-def cpio_entry(name, mode, data=b"", rdev=(0, 0)):
-    """One member of a newc archive."""
-    fields = (next(inodes), mode, 0, 0, 1, 0, len(data), 0, 0, *rdev, len(name) + 1, 0)
-    head = b"070701" + b"".join(b"%08x" % f for f in fields) + name.encode() + b"\0"
-    return head + b"\0" * (-len(head) % 4) + data + b"\0" * (-len(data) % 4)
-
-
-def make_initramfs(path, suite):
-    busybox = pathlib.Path(shutil.which("busybox")).read_bytes()
-    path.write_bytes(
-        cpio_entry("dev", 0o40755) + cpio_entry("dev/console", 0o20600, rdev=(5, 1)) + cpio_entry("bin", 0o40755) +
-        cpio_entry("bin/busybox", 0o100755, busybox) + cpio_entry("cpu_suite", 0o100755, suite.read_bytes()) +
-        cpio_entry("init", 0o100755, INIT.encode()) + cpio_entry("TRAILER!!!", 0))
-
-
-class Guests:
-    """The peers: the same kernel, initramfs, memory and command line."""
-
-    def __init__(self, out, work):
-        self.program = out / "bench" / "boot"
-        self.work = work
-        self.kernel = self.ask("--kernel")
-        khz = int(self.ask("--tsc"))
-        # Debian's kernels tick at 250 Hz.
-        self.calibrated = f"lpj={khz * 4} tsc_early_khz={khz}"
-        self.initramfs = work / "initramfs.cpio"
-        make_initramfs(self.initramfs, out / "bench" / "cpu_suite")
-
-    def ask(self, option):
-        return subprocess.run([self.program, option], check=True, capture_output=True, text=True).stdout.strip()
-
-    def roux(self, append):
-        spec = self.work / "spec.toml"
-        spec.write_text(f'engine = "dbt"\ncpus = 1\nmemory = {MEMORY_MIB << 20}\nkernel = "{self.kernel}"\n'
-                        f'cmdline = "{CMDLINE} {append}"\ninitrd = ["{self.initramfs}"]\n')
-        return [self.program, spec]
-
-    def tcg(self, append, kernel=None):
-        return ["qemu-system-x86_64", "-M", "microvm", "-accel", "tcg", "-cpu", "max", "-m", str(MEMORY_MIB),
-                "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-kernel",
-                kernel or self.kernel, "-initrd", self.initramfs, "-append", f"{CMDLINE} {self.calibrated} {append}"]
-
-    def unpacked(self):
-        """The kernel as an ELF file, unpacked by roux at its first boot; None when it is not to be told apart."""
-        found = glob.glob(os.path.join(os.path.dirname(self.kernel), "../../*.elf"))
-        return os.path.realpath(found[0]) if len(found) == 1 else None
-
-
-@contextlib.contextmanager
-def started(args):
-    p = subprocess.Popen([str(a) for a in args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE)
-    try:
-        yield p
-    finally:
-        p.kill()
-        p.wait()
-        p.stdout.close()
-        p.stderr.close()
-
-
-def until_init(args, seconds=60):
-    """Seconds from starting @args to init's first line on its console; the guest then ends by itself."""
-    begin = time.monotonic()
-    with started(args) as p:
-        os.set_blocking(p.stdout.fileno(), True)
-        seen = b""
-        while MARK not in seen:
-            data = os.read(p.stdout.fileno(), 65536)
-            if not data or time.monotonic() - begin > seconds:
-                sys.exit(f"bench: {args[0]} did not reach init:\n{seen.decode(errors='replace')}"
-                         f"{p.stderr.read().decode(errors='replace') if not data else ''}")
-            seen += data
-        took = time.monotonic() - begin
-        p.communicate(timeout=seconds)
-        return took
+PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
+SMPS, SMP_TIMES, IDLES, IDLE_SECONDS = (1, 2, 1, 5) if QUICK else (3, 2, 3, 5)
 
 
 # ------------------------------------------------------------------- parts
@@ -295,12 +143,7 @@ def part_memory(res, guests):
     plans = {"roux": guests.roux("BENCH=idle"), "tcg": guests.tcg("BENCH=idle")}
     for peer, plan in plans.items():
         with started(plan) as p:
-            seen = b""
-            while MARK not in seen:
-                data = os.read(p.stdout.fileno(), 65536)
-                if not data:
-                    sys.exit(f"bench: {peer} ended before init:\n{p.stderr.read().decode(errors='replace')}")
-                seen += data
+            wait_init(p)
             time.sleep(2)  # idle by now
             sizes = memory_kinds(p.pid)
         for kind, kib in sizes.items():
@@ -333,19 +176,96 @@ def part_phases(res, roux, rootfs):
               [[n, median(res[f"phases/{n}"]), spread(res[f"phases/{n}"])] for n in names])
 
 
+def run_smp(res, peer, args):
+    """One round of a peer; medians of a few repetitions in it."""
+    found = re.findall(r"^(one|two) ([0-9.]+) s\s*$", output(args, 300), re.M)
+    if len(found) != 2 * SMP_TIMES:
+        sys.exit(f"bench: smp on {peer} did not finish: {found}")
+    one, two = (median([float(s) for n, s in found if n == name]) for name in ("one", "two"))
+    res.add(f"smp/one/{peer}", "s", one)
+    res.add(f"smp/two/{peer}", "s", two)
+    res.add(f"smp/throughput/{peer}", "ratio", 2 * one / two)
+
+
+def part_smp(res, guests, program):
+    append = f"BENCH=smp TIMES={SMP_TIMES}"
+    plans = {"roux": guests.roux(append, cpus=2), "tcg": guests.tcg(append, cpus=2),
+             "native": [program, SMP_TIMES]}
+    for _ in range(SMPS):
+        for peer, args in plans.items():
+            run_smp(res, peer, args)
+    for peer in ("roux", "tcg"):
+        res.add(f"smp/{peer}-over-native", "ratio",
+                median(ratios(res[f"smp/throughput/{peer}"], res["smp/throughput/native"])))
+    titles = {"roux": "roux dbt, 2 vCPUs", "tcg": "QEMU TCG, 2 vCPUs", "native": "native"}
+    res.say(f"### Two processors\n\nThroughput of two computing processes at once over that of one; what this host, "
+            f"with {os.cpu_count()} CPUs, gives two of its own processes in the same rounds is the most there is to "
+            f"have. Rounds: {SMPS}.\n")
+    res.table(["", "two / one", "lowest..highest", "of native", "one, s", "two, s"],
+              [[titles[p], median(res[f"smp/throughput/{p}"]), spread(res[f"smp/throughput/{p}"]),
+                median(ratios(res[f"smp/throughput/{p}"], res["smp/throughput/native"])),
+                median(res[f"smp/one/{p}"]), median(res[f"smp/two/{p}"])] for p in plans])
+
+
+def processor_seconds(pid):
+    """Processor time that all threads of a process have used: Linux's clock id of it is made from ~pid."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def part_idle(res, guests):
+    plans = {"roux": guests.roux("BENCH=idle"), "tcg": guests.tcg("BENCH=idle")}
+    for _ in range(IDLES):
+        for peer, plan in plans.items():
+            with started(plan) as p:
+                wait_init(p)
+                time.sleep(2)  # idle by now
+                used, begin = processor_seconds(p.pid), time.monotonic()
+                time.sleep(IDLE_SECONDS)
+                used = processor_seconds(p.pid) - used
+                res.add(f"idle/{peer}", "%", used / (time.monotonic() - begin) * 100)
+    res.say(f"### Idle\n\nProcessor time of the VM's process over {IDLE_SECONDS} s in which its guest, of one vCPU, has "
+            f"nothing to do. Rounds: {IDLES}.\n")
+    res.table(["", "% of a core", "lowest..highest"],
+              [[{"roux": "roux dbt", "tcg": "QEMU TCG"}[p], median(res[f"idle/{p}"]), spread(res[f"idle/{p}"])]
+               for p in plans])
+
+
+TIMES_IN_SUITE = ("fork+wait", "pipe-pingpong", "pagefault")	# less is better; the others are rates
+
+
 def targets(res):
     """What was promised, beside what was measured in this run."""
-    got = res.samples
-    rows = []
-    if "boot/tcg" in got:
-        rows.append(["boot to init, speed over TCG", "> 1", median(ratios(got["boot/tcg"], got["boot/roux"]))])
-    if "cpu/geomean/roux-over-tcg" in got:
-        rows.append(["processor, geometric mean over TCG", ">= 2", got["cpu/geomean/roux-over-tcg"][0]])
-        rows.append(["processor, matmul-f64 over TCG", ">= 20",
-                     median(ratios(got["cpu/matmul-f64/roux"], got["cpu/matmul-f64/tcg"]))])
-    if rows:
-        res.say("### Targets\n")
-        res.table(["", "target", "measured"], rows)
+    got, rows = res.samples, []
+
+    def row(title, least, value, most=None):
+        met = "" if value is None else "yes" if (value >= least if most is None else value < most) else "no"
+        rows.append([title, f">= {least}" if most is None else f"< {most}", "not run" if value is None else value, met])
+
+    def suite(name, other):
+        if f"cpu/{name}/roux" not in got:
+            return None
+        peers = ("roux", other) if name not in TIMES_IN_SUITE else (other, "roux")
+        return median(ratios(*(got[f"cpu/{name}/{p}"] for p in peers)))
+
+    def single(name):
+        return got[name][0] if name in got else None
+
+    row("processor suite, geometric mean over TCG", 5, single("cpu/geomean/roux-over-tcg"))
+    row("processor suite, geometric mean over native", 0.35, single("cpu/geomean/roux-over-native"))
+    row("matmul-f64 over TCG", 20, suite("matmul-f64", "tcg"))
+    for names, least, other in ((("matmul-f64", "memcpy", "xorshift"), 0.8, "native"),
+                                (("qsort", "ptrchase"), 0.4, "native"),
+                                (("syscall", *TIMES_IN_SUITE), 4, "tcg")):
+        for name in names:
+            row(f"{name} over {'TCG' if other == 'tcg' else other}", least, suite(name, other))
+    row("boot to init, speed over TCG", 2.5,
+        median(ratios(got["boot/tcg"], got["boot/roux"])) if "boot/tcg" in got else None)
+    for name in programs.NAMES:
+        row(f"program {name} over TCG", 4, single(f"programs/{name}/roux-over-tcg"))
+    row("two processes on 2 vCPUs over one", 1.8, median(got["smp/throughput/roux"]) if "smp/throughput/roux" in got else None)
+    row("idle guest, % of a core", None, median(got["idle/roux"]) if "idle/roux" in got else None, most=1)
+    res.say("### Targets\n")
+    res.table(["", "target", "measured", "met"], rows)
 
 
 # -------------------------------------------------------------------- main
@@ -357,11 +277,31 @@ def machine_line():
             f"QEMU {qemu}; {time.strftime('%Y-%m-%d')}{'; short run' if QUICK else ''}")
 
 
+PARTS = ("boot", "cpu", "io", "memory", "phases", "programs", "smp", "idle")
+
+
+def run_part(name, res, guests, out, work):
+    roux, suites = out / "cli" / "roux", out / "bench"
+    {"boot": lambda: part_boot(res, guests),
+     "cpu": lambda: part_cpu(res, guests, suites / "cpu_suite"),
+     "io": lambda: part_io(res, roux, work / "rootfs", work),
+     "memory": lambda: part_memory(res, guests),
+     "phases": lambda: part_phases(res, roux, work / "rootfs"),
+     "programs": lambda: programs.part(res, guests, out, work, PROGRAMS, SPEED_SECONDS),
+     "smp": lambda: part_smp(res, guests, suites / "smp"),
+     "idle": lambda: part_idle(res, guests)}[name]()
+
+
 def main():
+    if sys.argv[1:] == ["--parts"]:
+        print(*PARTS)
+        return
     out = pathlib.Path(sys.argv[1]).resolve()
-    parts = sys.argv[2:] or ["boot", "cpu", "io", "memory", "phases"]
+    parts = sys.argv[2:] or PARTS
+    unknown = [p for p in parts if p not in PARTS]
+    if unknown:
+        sys.exit(f"bench: no part {unknown[0]}; there are: {' '.join(PARTS)}")
     folder = out / "bench"
-    roux = out / "cli" / "roux"
     res = Results(folder)
     # Not in /tmp, which may be memory: files and disks are measured here.
     with tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work:
@@ -369,18 +309,15 @@ def main():
         make_rootfs(work / "rootfs", out)
         guests = Guests(out, work)
         res.say(f"Measured on {machine_line()}.\n")
-        if "boot" in parts:
-            part_boot(res, guests)
-        if "cpu" in parts:
-            part_cpu(res, guests, out / "bench" / "cpu_suite")
-        if "io" in parts:
-            part_io(res, roux, work / "rootfs", work)
-        if "memory" in parts:
-            part_memory(res, guests)
-        if "phases" in parts:
-            part_phases(res, roux, work / "rootfs")
+        for name in PARTS:
+            if name in parts:
+                begin = time.monotonic()
+                print(f"bench: part {name}...", file=sys.stderr, flush=True)
+                run_part(name, res, guests, out, work)
+                print(f"bench: part {name} took {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
         targets(res)
     res.finish()
 
 
-main()
+if __name__ == "__main__":
+    main()

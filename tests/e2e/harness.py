@@ -5,8 +5,6 @@ with main(globals()).  Its arguments are the roux command and, optionally, names
 tests to run.  Every process started here carries a marker in its environment, so
 that what is left over is found wherever it went.
 """
-import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -15,15 +13,14 @@ import tempfile
 import time
 import traceback
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools"))
+import rootfs
+
 ROUX = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
-CACHE = os.environ.get("ROUX_CACHE") or os.path.expanduser("~/.cache/roux")
+CACHE = rootfs.cache_folder()
 MARK = f"ROUX_TEST_MARK={os.getpid()}.{time.time_ns()}"
 WORK = tempfile.mkdtemp(prefix="roux-e2e.")	# everything a test makes goes here
 LIMIT = 180	# seconds after which a run hangs, on the busiest machine
-
-DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "gdb-minimal", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
-DEBIAN_RELEASE = "bookworm"
-DEBIAN_MIRROR = os.environ.get("ROUX_TEST_MIRROR", "http://deb.debian.org/debian")
 
 
 class Skip(Exception):
@@ -115,29 +112,12 @@ def folder(name):
     return path
 
 
-def made_once(name, make):
-    """Path of @name in the cache, made by make(path) unless it is there; complete or absent."""
-    base = os.path.join(CACHE, "test-roots")
-    path = os.path.join(base, name)
-    os.makedirs(base, exist_ok=True)
-    with open(path + ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not os.path.isdir(path):
-            new = tempfile.mkdtemp(prefix="new.", dir=base)
-            os.chmod(new, 0o755)
-            try:
-                make(new)
-                os.rename(new, path)
-            except BaseException:
-                shutil.rmtree(new, ignore_errors=True)
-                raise
-    return path
-
-
 def make_busybox(path):
     busybox = shutil.which("busybox")
     if not busybox:
         raise Skip("no busybox")
+    os.mkdir(path)
+    os.chmod(path, 0o755)
     for d in ("bin", "etc", "root", "home/app"):
         os.makedirs(os.path.join(path, d))
     os.mkdir(path + "/tmp")
@@ -154,26 +134,14 @@ def make_busybox(path):
 
 
 def busybox_root():
-    return made_once("busybox-1", make_busybox)
-
-
-def make_debian(path):
-    log = os.path.join(WORK, "debootstrap.log")
-    with open(log, "w") as f:
-        r = subprocess.run(["debootstrap", "--variant=minbase", "--include=" + ",".join(DEBIAN_PACKAGES),
-                            DEBIAN_RELEASE, path, DEBIAN_MIRROR], stdout=f, stderr=f).returncode
-    if r:
-        with open(log) as f:
-            raise Skip("debootstrap failed: " + f.read()[-300:])
-    shutil.rmtree(path + "/var/cache/apt/archives", ignore_errors=True)
-    os.makedirs(path + "/var/cache/apt/archives/partial")
+    return rootfs.made_once("busybox-1", make_busybox)
 
 
 def debian_root():
-    if os.geteuid() != 0 or not shutil.which("debootstrap"):
-        raise Skip("debootstrap needs root and the package debootstrap")
-    key = hashlib.sha256(" ".join([DEBIAN_RELEASE, *DEBIAN_PACKAGES]).encode()).hexdigest()[:12]
-    return made_once("debian-" + key, make_debian)
+    try:
+        return rootfs.debian_root()
+    except rootfs.Unavailable as why:
+        raise Skip(str(why)) from None
 
 
 def copy_cache(name, *without):
