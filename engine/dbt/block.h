@@ -120,7 +120,7 @@ struct code_page {
 #define CODE_CACHE_BYTES (256ull << 20)
 #define BLOCKS_MAX (1u << 20)
 #define EXITS_MAX (4u << 20)
-#define BLOCK_HASH_BITS 16
+#define BLOCK_HASH_BITS 18
 #define PAGE_HASH_BITS 14
 
 struct code_cache {

@@ -38,7 +38,7 @@
 #define FILLED_MAX 1024
 #define TLB_BITS 11
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define JC_BITS 13
+#define JC_BITS 15
 #define JC_ENTRIES (1u << JC_BITS)
 #define PAGE_SIZE 4096ull
 #define GUARD_PAGES 4
