@@ -140,6 +140,17 @@ struct insn {
 	uint32_t flags_written;	/* FLAGS_ARITH bits possibly changed */
 };
 
+/* General registers that the two fields of ModRM name, REX included (not VEX, EVEX). */
+static inline unsigned insn_reg(const struct insn *in)
+{
+	return (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
+}
+
+static inline unsigned insn_rm(const struct insn *in)
+{
+	return (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
+}
+
 /*
  * Decodes one instruction from @bytes, of which @avail (1..15) may be read.
  * @mode64: 64-bit mode, else 32-bit protected or compatibility mode.

@@ -385,7 +385,6 @@ uint64_t dispatch(struct cpu *cpu)
 	if (code)
 		return code;
 	b = next_block(cpu);
-
 	if (!b)
 		return 0;
 	return enter_block(cpu, b);

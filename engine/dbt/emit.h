@@ -303,6 +303,31 @@ static inline void emit_alu_imm(struct emit *e, bool w, unsigned ext, unsigned r
 }
 
 enum { ALU_ADD = 0, ALU_OR = 1, ALU_AND = 4, ALU_SUB = 5, ALU_XOR = 6, ALU_CMP = 7 };
+/* AH = flags as LAHF stores them, AL = OF: cheaper than PUSHF. */
+static inline void emit_flags_to_ax(struct emit *e)
+{
+	emit_u8(e, 0x9f);	/* lahf */
+	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+}
+
+/* The other way round; RAX is destroyed. */
+static inline void emit_flags_from_ax(struct emit *e)
+{
+	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: overflows if AL is 1 */
+	emit_u8(e, 0x9e);	/* sahf */
+}
+
+/* shl, shr or sar reg, imm by ModRM extension; 64-bit when @w.  Changes flags. */
+static inline void emit_shift(struct emit *e, bool w, unsigned ext, unsigned reg, unsigned imm)
+{
+	emit_rex(e, w, 0, 0, reg);
+	emit_u8(e, 0xc1);
+	emit_u8(e, 0xc0 | ext << 3 | (reg & 7));
+	emit_u8(e, imm);
+}
+
+enum { SHIFT_SHL = 4, SHIFT_SHR = 5, SHIFT_SAR = 7 };
+
 /* @bytes bytes that do nothing, in as few instructions as may be. */
 static inline void emit_nops(struct emit *e, unsigned bytes)
 {

@@ -25,13 +25,6 @@ bool is_fast_entry(const struct insn *in, uint32_t mode)
 	return (in->sys == SYS_SYSCALL && mode == BLOCK_USER) || (in->sys == SYS_SYSRET && mode == 0 && in->opsize == 8);
 }
 
-/* shl or shr r32, imm */
-static void emit_shift(struct emit *e, bool left, bool w, unsigned reg, unsigned imm)
-{
-	emit_rex(e, w, 0, 0, reg);
-	emit_u8(e, 0xc1), emit_u8(e, (left ? 0xe0 : 0xe8) | (reg & 7)), emit_u8(e, imm);
-}
-
 /* cmp byte or dword gs:[off], imm */
 static void emit_gs_cmp8(struct emit *e, uint32_t off, unsigned imm)
 {
@@ -65,18 +58,18 @@ static void emit_new_privilege(struct translator *t, unsigned set, unsigned cpl,
 	emit_gs_set32(e, GS(mode), mode);
 }
 
-/* R11 = RFLAGS; AX = what LAHF and SETO gave. */
+/* R11 = RFLAGS; AX = what emit_flags_to_ax() gave. */
 static void emit_compose_flags(struct emit *e)
 {
 	emit_u8(e, 0x44), emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xd8);	/* movzx r11d, al */
-	emit_shift(e, true, false, R11, 11);
+	emit_shift(e, SHIFT_SHL, SHIFT_SHR, R11, 11);
 	emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xc4);	/* movzx eax, ah: bit 1 is set in it */
 	emit_op_reg(e, false, 0x0b, R11, RAX);
 	emit_gs_movzx(e, 0xb6, RAX, GS(intr_enabled));
-	emit_shift(e, true, false, RAX, 9);
+	emit_shift(e, SHIFT_SHL, SHIFT_SHR, RAX, 9);
 	emit_op_reg(e, false, 0x0b, R11, RAX);
 	emit_gs_movzx(e, 0xb6, RAX, GS(direction));
-	emit_shift(e, true, false, RAX, 10);
+	emit_shift(e, SHIFT_SHL, SHIFT_SHR, RAX, 10);
 	emit_op_reg(e, false, 0x0b, R11, RAX);
 	emit_gs_abs(e, false, 0x0b, R11, GS(sysflags));
 	emit_alu_imm(e, false, ALU_AND, R11, (int32_t)~FLAG_RF);
@@ -88,8 +81,7 @@ static void emit_syscall(struct translator *t, unsigned i)
 	uint8_t *slow;
 
 	emit_gs_store(e, GS(tmp) + 8, RAX);
-	emit_u8(e, 0x9f);	/* lahf */
-	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+	emit_flags_to_ax(e);
 	emit_gs_cmp8(e, GS(syscall_ready), 0);
 	slow = emit_jcc(e, CC_E);
 	emit_compose_flags(e);
@@ -101,8 +93,7 @@ static void emit_syscall(struct translator *t, unsigned i)
 	emit_gs_load(e, RAX, GS(tmp) + 8);
 	emit_dispatch(t, false);
 	emit_patch_here(e, slow);
-	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: OF as it was */
-	emit_u8(e, 0x9e);
+	emit_flags_from_ax(e);
 	emit_gs_load(e, RAX, GS(tmp) + 8);
 	emit_helper_exit(t, i);
 }
@@ -115,7 +106,7 @@ static void emit_sysret(struct translator *t, unsigned i)
 	emit_gs_cmp8(e, GS(syscall_ready), 0);
 	slow[0] = emit_jcc(e, CC_E);
 	emit_mov(e, R14, RCX);
-	emit_shift(e, false, true, R14, USER_CODE_BITS);
+	emit_shift(e, true, SHIFT_SHR, R14, USER_CODE_BITS);
 	slow[1] = emit_jcc(e, CC_NE);
 	emit_op_reg(e, false, 0x8b, R15, R11);
 	emit_alu_imm(e, false, ALU_AND, R15, (int32_t)~FLAGS_ARITH);
@@ -128,11 +119,10 @@ static void emit_sysret(struct translator *t, unsigned i)
 	emit_new_privilege(t, 1, 3, true, BLOCK_USER);
 	emit_gs_store(e, GS(tmp) + 8, RAX);
 	emit_op_reg(e, false, 0x8b, RAX, R11);
-	emit_shift(e, true, false, RAX, 8);	/* AH: the flags that SAHF takes */
+	emit_shift(e, SHIFT_SHL, SHIFT_SHR, RAX, 8);	/* AH: the flags that SAHF takes */
 	emit_u8(e, 0x41), emit_u8(e, 0xf7), emit_u8(e, 0xc3), emit_u32(e, FLAG_OF);	/* test r11d, OF */
 	emit_u8(e, 0x0f), emit_u8(e, 0x95), emit_u8(e, 0xc0);	/* setne al */
-	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127 */
-	emit_u8(e, 0x9e);
+	emit_flags_from_ax(e);
 	emit_gs_load(e, RAX, GS(tmp) + 8);
 	emit_mov(e, R14, RCX);
 	emit_dispatch(t, true);

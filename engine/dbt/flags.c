@@ -18,16 +18,6 @@ enum { REMAKE_SAME, REMAKE_RESULT, REMAKE_RSP };
 
 #define RSP_IMM_MAX 0x100000
 
-static unsigned rm_register(const struct insn *in)
-{
-	return (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
-}
-
-static unsigned reg_register(const struct insn *in)
-{
-	return (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
-}
-
 /* The result register of AND, OR or XOR in 32 or 64 bits; NO_REG otherwise. */
 static unsigned logic_result(const struct insn *in)
 {
@@ -36,10 +26,10 @@ static unsigned logic_result(const struct insn *in)
 	if (in->opsize < 4)
 		return NO_REG;
 	switch (in->opcode) {
-	case 0x21: case 0x09: case 0x31: return rm_register(in);
-	case 0x23: case 0x0b: case 0x33: return reg_register(in);
+	case 0x21: case 0x09: case 0x31: return insn_rm(in);
+	case 0x23: case 0x0b: case 0x33: return insn_reg(in);
 	case 0x25: case 0x0d: case 0x35: return RAX;
-	case 0x81: case 0x83: return ext == 1 || ext == 4 || ext == 6 ? rm_register(in) : NO_REG;
+	case 0x81: case 0x83: return ext == 1 || ext == 4 || ext == 6 ? insn_rm(in) : NO_REG;
 	default: return NO_REG;
 	}
 }
@@ -63,7 +53,7 @@ static bool moves_rsp(const struct insn *in)
 {
 	unsigned ext = in->modrm >> 3 & 7;
 
-	return (in->opcode == 0x81 || in->opcode == 0x83) && (ext == 0 || ext == 5) && rm_register(in) == RSP &&
+	return (in->opcode == 0x81 || in->opcode == 0x83) && (ext == 0 || ext == 5) && insn_rm(in) == RSP &&
 	       in->opsize == 8 && in->imm < RSP_IMM_MAX && in->imm > -RSP_IMM_MAX;
 }
 

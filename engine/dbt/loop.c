@@ -285,10 +285,8 @@ static void emit_rounds(struct translator *t, const struct stream *s, bool first
 		emit_u8(e, 0xf7), emit_u8(e, 0xd8 | (t->s0 & 7));
 		emit_alu_imm(e, false, ALU_ADD, t->s0, (int32_t)((int64_t)PAGE_SIZE - (s->hi - s->lo)));
 	}
-	if (shift) {
-		emit_rex(e, false, 0, 0, t->s0);	/* shr */
-		emit_u8(e, 0xc1), emit_u8(e, 0xe8 | (t->s0 & 7)), emit_u8(e, shift);
-	}
+	if (shift)
+		emit_shift(e, false, SHIFT_SHR, t->s0, shift);
 	if (first) {
 		if (t->loop.count != t->s0)
 			emit_op_reg(e, false, 0x8b, t->loop.count, t->s0);

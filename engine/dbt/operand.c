@@ -140,8 +140,7 @@ static void emit_bit_address(struct translator *t, unsigned i, unsigned reg, uns
 	} else {
 		emit_op_reg(e, true, in->opsize == 8 ? 0x8b : 0x63, t->s1, reg);	/* movsxd for 32 bits */
 	}
-	emit_rex(e, true, 0, 0, t->s1);	/* sar S1, shift: which word */
-	emit_u8(e, 0xc1), emit_u8(e, 0xf8 | (t->s1 & 7)), emit_u8(e, shift);
+	emit_shift(e, true, SHIFT_SAR, t->s1, shift);	/* which word */
 	emit_lea(e, t->s0, t->s0, t->s1, shift - 3, 0);
 	if (in->addrsize != 8)
 		emit_truncate(e, t->s0, in->addrsize);
@@ -168,7 +167,7 @@ void emit_bit_string(struct translator *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	struct emit *e = &t->e;
-	unsigned reg = (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
+	unsigned reg = insn_reg(in);
 	unsigned shift = in->opsize == 8 ? 6 : in->opsize == 4 ? 5 : 4;
 	uint8_t *retry;
 
@@ -180,8 +179,7 @@ void emit_bit_string(struct translator *t, unsigned i)
 	/* ZF survives and CF is the result: save flags before arithmetic destroys them. */
 	t->group_on = false;
 	emit_gs_store(e, GS(tmp) + 16, RAX);
-	emit_u8(e, 0x9f);	/* lahf */
-	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+	emit_flags_to_ax(e);
 	emit_gs_store(e, GS(tmp) + 24, RAX);
 	emit_gs_load(e, RAX, GS(tmp) + 16);
 	retry = e->p;
@@ -189,8 +187,7 @@ void emit_bit_string(struct translator *t, unsigned i)
 	emit_check(t, retry, in->opsize, in->mem_rw, false, false, MISS_SLOW);
 	t->miss[t->nmiss - 1].site.flags_saved = 1;
 	emit_gs_load(e, RAX, GS(tmp) + 24);
-	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: sets OF again */
-	emit_u8(e, 0x9e);	/* sahf */
+	emit_flags_from_ax(e);
 	emit_gs_load(e, RAX, GS(tmp) + 16);
 	emit_bit_in_word(t, in, (struct operand){ t->s0, t->s1, 0, 0 }, reg, shift);
 }

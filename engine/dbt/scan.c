@@ -80,7 +80,6 @@ bool is_helper(const struct insn *in, uint32_t mode)
 	return !(in->op >= INSN_JMP && in->op <= INSN_LOOPNE) && !is_fast_entry(in, mode);
 }
 
-
 uint16_t names(const struct insn *in)
 {
 	return in->gpr_read | in->gpr_written;
@@ -186,7 +185,7 @@ static uint32_t live_at_end(struct translator *t)
 	const struct insn *in = &t->insn[t->n - 1];
 	int64_t next = (int64_t)(t->b->pa & 4095) + t->guest_off[t->n];
 
-	if (t->b->pa2 != ~0ull || is_helper(in, t->b->mode) || t->b->mode & BLOCK_BREAK)
+	if (t->b->pa2 != ~0ull || is_helper(in, t->b->mode) || is_fast_entry(in, t->b->mode) || t->b->mode & BLOCK_BREAK)
 		return FLAGS_ARITH;
 	switch ((int)in->op) {
 	case INSN_JMP:
@@ -202,10 +201,6 @@ static uint32_t live_at_end(struct translator *t)
 	case INSN_LOOPE:
 	case INSN_LOOPNE:
 		return FLAGS_ARITH;
-	case INSN_SYSTEM:
-		if (is_fast_entry(in, t->b->mode))
-			return FLAGS_ARITH;
-		return live_ahead(t, next, 1);
 	default:
 		return live_ahead(t, next, 1);
 	}

@@ -110,16 +110,6 @@ void write_gpr(struct cpu *cpu, unsigned reg, unsigned size, uint64_t value)
 	}
 }
 
-static unsigned reg_of(const struct insn *in)
-{
-	return (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
-}
-
-static unsigned rm_of(const struct insn *in)
-{
-	return (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
-}
-
 uint64_t operand_address(const struct cpu *cpu, const struct insn *in)
 {
 	uint64_t ea = (uint64_t)in->mem_disp;
@@ -203,7 +193,7 @@ static bool read_rm(struct cpu *cpu, const struct insn *in, unsigned size, uint6
 	*ret = 0;
 	if (in->mem)
 		return load_operand(cpu, in, ret, size);
-	*ret = read_gpr(cpu, rm_of(in), size);
+	*ret = read_gpr(cpu, insn_rm(in), size);
 	return true;
 }
 
@@ -212,7 +202,7 @@ static bool write_selector(struct cpu *cpu, const struct insn *in, uint64_t valu
 {
 	if (in->mem)
 		return store_operand(cpu, in, &value, 2);
-	write_gpr(cpu, rm_of(in), in->opsize, value);
+	write_gpr(cpu, insn_rm(in), in->opsize, value);
 	return true;
 }
 
@@ -272,7 +262,7 @@ static bool pop_insn(struct cpu *cpu, const struct insn *in)
 		cpu->gpr[RSP] = old;
 		return false;
 	}
-	write_gpr(cpu, in->opcode == 0x8f ? rm_of(in) : ((in->opcode & 7) | (in->rex & 1 ? 8u : 0u)), in->opsize, v);
+	write_gpr(cpu, in->opcode == 0x8f ? insn_rm(in) : ((in->opcode & 7) | (in->rex & 1 ? 8u : 0u)), in->opsize, v);
 	return true;
 }
 
@@ -471,7 +461,7 @@ static bool set_cr4(struct cpu *cpu, uint64_t v)
 
 static bool mov_cr(struct cpu *cpu, const struct insn *in)
 {
-	unsigned cr = reg_of(in), size = cpu->mode & BLOCK_32 ? 4 : 8, gpr = rm_of(in);
+	unsigned cr = insn_reg(in), size = cpu->mode & BLOCK_32 ? 4 : 8, gpr = insn_rm(in);
 	uint64_t v = read_gpr(cpu, gpr, size);
 
 	if (in->sys == SYS_MOV_FROM_CR) {
@@ -512,7 +502,7 @@ static bool mov_cr(struct cpu *cpu, const struct insn *in)
 
 static bool mov_dr(struct cpu *cpu, const struct insn *in)
 {
-	unsigned dr = reg_of(in), size = cpu->mode & BLOCK_32 ? 4 : 8, gpr = rm_of(in);
+	unsigned dr = insn_reg(in), size = cpu->mode & BLOCK_32 ? 4 : 8, gpr = insn_rm(in);
 
 	if (dr > 7 || ((dr == 4 || dr == 5) && cpu->cr4 & CR4_DE)) {
 		raise_vector(cpu, VEC_UD);
@@ -879,11 +869,11 @@ static bool segment_query(struct cpu *cpu, const struct insn *in)
 			ok = ok && (in->sys == SYS_LAR || in->sys == SYS_LSL);
 	}
 	if (ok && in->sys == SYS_LAR)
-		write_gpr(cpu, reg_of(in), in->opsize, raw >> 32 & 0xffff00);
+		write_gpr(cpu, insn_reg(in), in->opsize, raw >> 32 & 0xffff00);
 	if (ok && in->sys == SYS_LSL) {
 		uint32_t limit = (uint32_t)((raw & 0xffff) | (raw >> 32 & 0xf0000));
 
-		write_gpr(cpu, reg_of(in), in->opsize, raw >> 55 & 1 ? (limit << 12 | 0xfff) : limit);
+		write_gpr(cpu, insn_reg(in), in->opsize, raw >> 55 & 1 ? (limit << 12 | 0xfff) : limit);
 	}
 	cpu->flags = (cpu->flags & ~(uint64_t)FLAG_ZF) | (ok ? FLAG_ZF : 0);
 	return true;
@@ -903,7 +893,7 @@ static bool load_far_segment(struct cpu *cpu, const struct insn *in)
 	copy_bytes(&sel, raw + in->opsize, 2);
 	if (!load_segment(cpu, seg, sel))
 		return false;
-	write_gpr(cpu, reg_of(in), in->opsize, off);
+	write_gpr(cpu, insn_reg(in), in->opsize, off);
 	return true;
 }
 
@@ -1064,7 +1054,7 @@ static bool hypercall(struct cpu *cpu)
 
 static bool invpcid_insn(struct cpu *cpu, const struct insn *in)
 {
-	uint64_t type = read_gpr(cpu, reg_of(in), 8), desc[2];
+	uint64_t type = read_gpr(cpu, insn_reg(in), 8), desc[2];
 
 	if (!load_operand(cpu, in, desc, 16))
 		return false;
@@ -1168,7 +1158,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	case SYS_VERR:
 	case SYS_VERW: return segment_query(cpu, in);
 	case SYS_ARPL: {
-		uint64_t src = read_gpr(cpu, reg_of(in), 2);
+		uint64_t src = read_gpr(cpu, insn_reg(in), 2);
 
 		if (!read_rm(cpu, in, 2, &v))
 			return false;
@@ -1178,7 +1168,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 				if (!store_operand(cpu, in, &v, 2))
 					return false;
 			} else {
-				write_gpr(cpu, rm_of(in), 2, v);
+				write_gpr(cpu, insn_rm(in), 2, v);
 			}
 			cpu->flags |= FLAG_ZF;
 		} else {
@@ -1186,7 +1176,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 		}
 		return true;
 	}
-	case SYS_MOV_FROM_SEG: return write_selector(cpu, in, cpu->seg[reg_of(in) & 7].sel);
+	case SYS_MOV_FROM_SEG: return write_selector(cpu, in, cpu->seg[insn_reg(in) & 7].sel);
 	case SYS_MOV_TO_SEG:
 		if ((in->modrm >> 3 & 7) == SEG_CS || (in->modrm >> 3 & 7) > SEG_GS) {
 			raise_vector(cpu, VEC_UD);
@@ -1216,7 +1206,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	}
 	case SYS_BOUND: {
 		int32_t bounds[2] = { 0 };
-		int32_t index = in->opsize == 2 ? (int16_t)cpu->gpr[reg_of(in)] : (int32_t)cpu->gpr[reg_of(in)];
+		int32_t index = in->opsize == 2 ? (int16_t)cpu->gpr[insn_reg(in)] : (int32_t)cpu->gpr[insn_reg(in)];
 
 		if (!load_operand(cpu, in, bounds, 2u * in->opsize))
 			return false;
@@ -1252,7 +1242,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 
 static bool write_base(struct cpu *cpu, const struct insn *in)
 {
-	uint64_t v = read_gpr(cpu, rm_of(in), in->opsize);
+	uint64_t v = read_gpr(cpu, insn_rm(in), in->opsize);
 
 	if (!(cpu->cr4 & CR4_FSGSBASE)) {
 		raise_vector(cpu, VEC_UD);

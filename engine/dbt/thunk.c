@@ -115,27 +115,40 @@ static uint64_t emit_enter(struct emit *e, uint8_t **ret_resume)
 	return at;
 }
 
+/* RAX = the function at @fn (cpu, RSI), on the host stack; flags say whether it is 0. */
+static void emit_call_c(struct emit *e, uint64_t fn)
+{
+	emit_gs_load(e, RDI, GS(self));
+	emit_mov_imm(e, RAX, fn);
+	emit_u8(e, 0xff), emit_u8(e, 0xd0);	/* call rax */
+	emit_op_reg(e, true, 0x85, RAX, RAX);	/* test rax, rax */
+}
+
+/* Calls the function at @fn and goes where it says. */
+static void emit_go_by_c(struct emit *e, uint64_t fn, uint8_t *resume)
+{
+	uint8_t *zero;
+
+	emit_call_c(e, fn);
+	zero = emit_short(e, 0x74);
+	emit_mov(e, R15, RAX);
+	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
+	emit_patch_short(e, zero);
+	emit_leave_to_c(e);
+}
+
 /* Saves everything, calls @fn(cpu, R15) and goes where it says. */
-static uint64_t emit_thunk(struct emit *e, void *fn, uint8_t *resume)
+static uint64_t emit_thunk(struct emit *e, uint64_t fn, uint8_t *resume)
 {
 	uint64_t at = emit_pc(e);
-	uint8_t *zero;
 
 	save_registers(e);
 	emit_gs_load(e, RSP, GS(host_rsp));
 	emit_u8(e, 0x9c);	/* pushfq */
 	pop_gs(e, GS(flags));
 	emit_gs_store_imm8(e, GS(in_code), 0);
-	emit_gs_load(e, RDI, GS(self));
 	emit_mov(e, RSI, R15);
-	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)fn);
-	emit_u8(e, 0xff), emit_u8(e, 0xd0);	/* call rax */
-	emit_mov(e, R15, RAX);
-	emit_op_reg(e, true, 0x85, RAX, RAX);	/* test rax, rax */
-	zero = emit_short(e, 0x74);
-	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
-	emit_patch_short(e, zero);
-	emit_leave_to_c(e);
+	emit_go_by_c(e, fn, resume);
 	return at;
 }
 
@@ -145,41 +158,28 @@ static const uint8_t scratched[] = { RCX, RDX, RSI, RDI, R8, R9, R10, R11 };
 static uint64_t emit_miss(struct emit *e, uint8_t *resume)
 {
 	uint64_t at = emit_pc(e);
-	uint8_t *slow, *zero;
+	uint8_t *slow;
 
 	save_registers(e);
-	emit_u8(e, 0x9f);	/* lahf; seto al: cheaper than PUSHF and POPF */
-	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);
+	emit_flags_to_ax(e);
 	emit_gs_store(e, GS(miss_flags), RAX);
 	emit_gs_load(e, RSP, GS(host_rsp));
 	emit_gs_store_imm8(e, GS(in_code), 0);
-	emit_gs_load(e, RDI, GS(self));
-	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)&dbt_miss_fast);
-	emit_u8(e, 0xff), emit_u8(e, 0xd0);	/* call rax */
-	emit_op_reg(e, true, 0x85, RAX, RAX);	/* test rax, rax */
+	emit_call_c(e, (uint64_t)(uintptr_t)&dbt_miss_fast);
 	slow = emit_jcc(e, CC_E);
 	emit_gs_store(e, GS(resume_pc), RAX);
 	emit_gs_store_imm8(e, GS(in_code), 1);
 	for (unsigned k = 0; k < ARRAY_SIZE(scratched); k++)
 		emit_gs_load(e, scratched[k], GS(gpr) + 8u * scratched[k]);
 	emit_gs_load(e, RAX, GS(miss_flags));
-	emit_u8(e, 0x04), emit_u8(e, 0x7f);	/* add al, 127: OF */
-	emit_u8(e, 0x9e);	/* sahf */
+	emit_flags_from_ax(e);
 	emit_gs_load(e, RAX, GS(gpr) + 8 * RAX);
 	emit_gs_load(e, R14, GS(s14));
 	emit_gs_load(e, R15, GS(s15));
 	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
 	emit_gs_jmp(e, GS(resume_pc));
 	emit_patch_here(e, slow);
-	emit_gs_load(e, RDI, GS(self));
-	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)&dbt_miss);
-	emit_u8(e, 0xff), emit_u8(e, 0xd0);
-	emit_mov(e, R15, RAX);
-	emit_op_reg(e, true, 0x85, RAX, RAX);
-	zero = emit_short(e, 0x74);
-	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
-	emit_patch_short(e, zero);
-	emit_leave_to_c(e);
+	emit_go_by_c(e, (uint64_t)(uintptr_t)&dbt_miss, resume);
 	return at;
 }
 
@@ -209,17 +209,8 @@ static uint64_t emit_polled(struct emit *e, uint32_t jc)
 static uint64_t emit_fault(struct emit *e, uint8_t *resume)
 {
 	uint64_t at = emit_pc(e);
-	uint8_t *zero;
 
-	emit_gs_load(e, RDI, GS(self));
-	emit_mov_imm(e, RAX, (uint64_t)(uintptr_t)&dbt_fault);
-	emit_u8(e, 0xff), emit_u8(e, 0xd0);
-	emit_mov(e, R15, RAX);
-	emit_op_reg(e, true, 0x85, RAX, RAX);
-	zero = emit_short(e, 0x74);
-	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
-	emit_patch_short(e, zero);
-	emit_leave_to_c(e);
+	emit_go_by_c(e, (uint64_t)(uintptr_t)&dbt_fault, resume);
 	return at;
 }
 
@@ -230,9 +221,9 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 	uint8_t *resume;
 
 	p.enter = emit_enter(&e, &resume);
-	p.entry[THUNK_EXIT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_exit, resume);
+	p.entry[THUNK_EXIT] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_exit, resume);
 	p.entry[THUNK_MISS] = emit_miss(&e, resume);
-	p.entry[THUNK_INDIRECT] = emit_thunk(&e, (void *)(uintptr_t)&dbt_indirect, resume);
+	p.entry[THUNK_INDIRECT] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_indirect, resume);
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
 	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);
 	p.entry[THUNK_POLLED_USER] = emit_polled(&e, (uint32_t)GS_UJC);

@@ -123,7 +123,7 @@ static void emit_lea_insn(struct translator *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 	struct emit *e = &t->e;
-	unsigned dst = (in->modrm >> 3 & 7) | (in->rex & 4 ? 8 : 0);
+	unsigned dst = insn_reg(in);
 	struct insn plain = *in;
 
 	if (in->mode64 && in->mem_base != INSN_REG_RIP) {
@@ -250,7 +250,7 @@ static void emit_target(struct translator *t, unsigned i)
 	if (in->mem)
 		emit_move(&t->e, 0x8b, t->s0, lookup_any(t, i, 0, size, MEM_READ), size);
 	else
-		emit_op_reg(&t->e, !t->code32, 0x8b, t->s0, (in->modrm & 7) | (in->rex & 1 ? 8 : 0));
+		emit_op_reg(&t->e, !t->code32, 0x8b, t->s0, insn_rm(in));
 }
 
 static void emit_indirect(struct translator *t, unsigned i)
@@ -285,7 +285,7 @@ static void emit_ret(struct translator *t, unsigned i)
 
 static void emit_base_read(struct translator *t, const struct insn *in)
 {
-	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
+	unsigned reg = insn_rm(in);
 
 	emit_gs_abs(&t->e, in->opsize == 8, 0x8b, reg, in->op == INSN_RDFSBASE ? GS(fs_base) : GS(gs_base));
 }
@@ -325,7 +325,7 @@ static void emit_mov_from_seg(struct translator *t, const struct insn *in)
 {
 	uint32_t off = GS(seg) + (uint32_t)(sizeof(struct seg_reg) * (in->modrm >> 3 & 7) +
 					    offsetof(struct seg_reg, sel));
-	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
+	unsigned reg = insn_rm(in);
 
 	if (in->opsize == 2) {
 		emit_gs_movzx(&t->e, 0xb7, t->s0, off);
@@ -343,8 +343,7 @@ static void emit_pushf(struct translator *t, unsigned i)
 	struct operand m = lookup_stack(t, i, -8, 8, MEM_WRITE);
 
 	emit_gs_store(e, GS(tmp) + 8, RAX);
-	emit_u8(e, 0x9f);	/* lahf */
-	emit_u8(e, 0x0f), emit_u8(e, 0x90), emit_u8(e, 0xc0);	/* seto al */
+	emit_flags_to_ax(e);
 	emit_rex(e, false, t->s0, 0, 0);	/* movzx S0d, al */
 	emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xc0 | (t->s0 & 7) << 3);
 	emit_rorx(e, false, t->s0, t->s0, 32 - 11);
@@ -406,7 +405,7 @@ bool emit_insn(struct translator *t, unsigned i)
 	case INSN_RDTSC:
 	case INSN_RDTSCP: emit_rdtsc(t, in); break;
 	case INSN_RDPID:
-		emit_gs_abs(&t->e, false, 0x8b, (in->modrm & 7) | (in->rex & 1 ? 8 : 0), GS(tsc_aux));
+		emit_gs_abs(&t->e, false, 0x8b, insn_rm(in), GS(tsc_aux));
 		break;
 	case INSN_JMP:
 		leave_state(t);

@@ -121,7 +121,7 @@ struct mask_job {
 /* MASKMOVQ names an MMX register, MASKMOVDQU (66h, or VEX) an XMM register. */
 static void read_byte_mask(struct cpu *cpu, const struct insn *in, struct vector *v)
 {
-	unsigned reg = (in->modrm & 7) | (in->rex & 1 ? 8 : 0);
+	unsigned reg = insn_rm(in);
 	bool mmx = in->enc == ENC_LEGACY;
 
 	for (unsigned k = 0; k < in->prefix_len; k++)
