@@ -305,6 +305,14 @@ enum roux_state roux_machine_dispatch(struct roux_machine *m)
 	return m->state;
 }
 
+/* Handles what comes next before @deadline; -ETIMEDOUT when that is over. */
+static int events_until(struct roux_machine *m, uint64_t deadline)
+{
+	uint64_t now = monotonic_ns();
+
+	return now >= deadline ? -ETIMEDOUT : machine_events(m, (int)((deadline - now) / 1000000 + 1));
+}
+
 /* -------------------------------------------------------------------- start */
 
 static bool ended(const struct roux_machine *m)
@@ -349,17 +357,11 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 		r = 0;
 	}
 	while (r == 0 && m->ready_fd < 0 && !ended(m)) {
-		uint64_t now = monotonic_ns();
-
-		if (!m->start_timeout_ms)
-			r = machine_events(m, -1);
-		else if (now >= deadline)
-			r = err_set(&err, -ETIMEDOUT, "the guest did not become ready within %u s",
-				    m->start_timeout_ms / 1000);
-		else
-			r = machine_events(m, (int)((deadline - now) / 1000000 + 1));
+		r = m->start_timeout_ms ? events_until(m, deadline) : machine_events(m, -1);
+		if (r == -ETIMEDOUT)
+			r = err_set(&err, r, "the guest did not become ready within %u s", m->start_timeout_ms / 1000);
 		if (r == -EINTR)
-			r = err_set(&err, -EINTR, "interrupted");
+			r = err_set(&err, r, "interrupted");
 	}
 	if (r == 0 && ended(m))
 		r = err_set(&err, -EIO, "%s", m->reason[0] ? m->reason : "the guest powered off before it was ready");
@@ -389,11 +391,8 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 	m->connect.done = false;
 	r = m->sock < 0 ? -ENOTCONN :
 		control_send(m->sock, CONTROL_CONNECT, m->connect.id, (int32_t)AGENT_PORT, NULL, 0, -1);
-	while (r == 0 && !m->connect.done && !ended(m)) {
-		uint64_t now = monotonic_ns();
-
-		r = now >= deadline ? -ETIMEDOUT : machine_events(m, (int)((deadline - now) / 1000000 + 1));
-	}
+	while (r == 0 && !m->connect.done && !ended(m))
+		r = events_until(m, deadline);
 	if (r == 0)
 		r = m->connect.done ? m->connect.result : -ENOTCONN;
 	if (r > 0 || (r == 0 && m->connect.fd < 0))
@@ -439,11 +438,8 @@ static int ask_counters(struct roux_machine *m, struct err *err)
 	free(m->counters);
 	m->counters = NULL;
 	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, CONTROL_COUNT, 0, 0, NULL, 0, -1);
-	while (r == 0 && !m->counters && !ended(m)) {
-		uint64_t now = monotonic_ns();
-
-		r = now >= deadline ? -ETIMEDOUT : machine_events(m, (int)((deadline - now) / 1000000 + 1));
-	}
+	while (r == 0 && !m->counters && !ended(m))
+		r = events_until(m, deadline);
 	if (r == 0 && !m->counters)
 		r = -ENOTCONN;
 	return r < 0 ? err_set(err, r, "cannot ask the VM's process what it counted: %s", strerror(-r)) : 0;

@@ -40,7 +40,7 @@ __attribute__((format(printf, 2, 3))) static void differ(struct report *r, const
 	va_end(ap);
 }
 
-static const ZydisDecoder *decoder(bool code32)
+const ZydisDecoder *item_decoder(bool code32)
 {
 	static ZydisDecoder d[2];
 	static bool ready;
@@ -71,7 +71,7 @@ static uint32_t flags_wanted(const struct item *item, uint64_t rip)
 		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 		ZydisDecodedInstruction in;
 
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(item->code32), code + off, item->len - off, &in, ops)))
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(item_decoder(item->code32), code + off, item->len - off, &in, ops)))
 			return wanted;
 		if (in.cpu_flags) {
 			wanted |= in.cpu_flags->tested & open;
@@ -225,7 +225,7 @@ static bool is_branch(const struct item *item, uint64_t rip)
 	ZydisDecodedInstruction in;
 
 	return off < 2 * PAGE &&
-	       ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder(item->code32), NULL, native_page(CODE_PAGE) + off,
+	       ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(item_decoder(item->code32), NULL, native_page(CODE_PAGE) + off,
 							  2 * PAGE - off, &in)) &&
 	       in.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
 }
@@ -256,7 +256,7 @@ static bool rewrote_itself_into_exception(const struct item *item)
 		ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 		ZydisDecodedInstruction in;
 
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(item->code32), now + off, item->len - off, &in, ops))) {
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(item_decoder(item->code32), now + off, item->len - off, &in, ops))) {
 			off++;
 			continue;
 		}
@@ -309,7 +309,7 @@ unsigned insn_length(const struct item *item, unsigned off)
 	ZydisDecodedInstruction in;
 
 	if (off >= item->len ||
-	    !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder(item->code32), NULL, item->code + off, item->len - off, &in)))
+	    !ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(item_decoder(item->code32), NULL, item->code + off, item->len - off, &in)))
 		return 1;
 	return in.length;
 }
@@ -318,7 +318,7 @@ uint32_t insn_key(const struct item *item)
 {
 	ZydisDecodedInstruction in;
 
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(decoder(item->code32), NULL, item->code, item->len, &in)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(item_decoder(item->code32), NULL, item->code, item->len, &in)))
 		return 0;
 	return (uint32_t)in.mnemonic | (uint32_t)(in.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) << 11 |
 		(uint32_t)(in.avx.vector_length / 128 & 7) << 12 | (uint32_t)item->code32 << 15;
@@ -351,7 +351,7 @@ void show_item(const struct item *item, const struct regs *regs, FILE *out)
 		uint64_t at = CODE_VA + item->off + off;
 
 		n = 1;
-		if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(item->code32), item->code + off, item->len - off, &in, ops))) {
+		if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(item_decoder(item->code32), item->code + off, item->len - off, &in, ops))) {
 			n = in.length;
 			(void)ZydisFormatterFormatInstruction(&formatter, &in, ops, in.operand_count_visible, text,
 							      sizeof(text), at, NULL);

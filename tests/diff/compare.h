@@ -6,6 +6,7 @@
 #include "tests/diff/diff.h"
 
 #include <stdio.h>
+#include <Zydis/Zydis.h>
 
 /*
  * Compares registers, exception and memory of the runs just made; writes one
@@ -30,5 +31,8 @@ void show_line(const struct item *item, FILE *out);
 unsigned insn_length(const struct item *item, unsigned off);
 /* Same for instructions that a CPU has or has not as a whole: mnemonic, encoding, vector length. */
 uint32_t insn_key(const struct item *item);
+
+/* Decoder of 32-bit or of 64-bit code.  Borrowed. */
+const ZydisDecoder *item_decoder(bool code32);
 
 #endif /* TESTS_DIFF_COMPARE_H */

@@ -9,7 +9,7 @@
  * Registers keep roles (state.c): pointers and indices are rarely overwritten,
  * so that most accesses hit.  A register that is overwritten loses its role.
  */
-#include "tests/diff/diff.h"
+#include "tests/diff/compare.h"
 
 #include "base/checked.h"
 
@@ -109,19 +109,6 @@ static void add(struct gen *g, const uint8_t *bytes, unsigned n)
 	} while (0)
 
 /* --- Decoding --- */
-
-static const ZydisDecoder *decoder(bool code32)
-{
-	static ZydisDecoder d[2];
-	static bool ready;
-
-	if (!ready) {
-		ready = true;
-		(void)ZydisDecoderInit(&d[0], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-		(void)ZydisDecoderInit(&d[1], ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
-	}
-	return &d[code32];
-}
 
 /* Number of the general register that @reg is part of, or -1. */
 static int gpr_number(ZydisRegister reg)
@@ -421,7 +408,7 @@ static bool finish(struct gen *g, struct draft *d, const struct place *p)
 		put8(d, rng_chance(&g->r, 30) ? rng_below(&g->r, 12) : (unsigned)rng_next(&g->r));
 	if (d->len > INSN_MAX)
 		d->len = INSN_MAX;
-	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder(g->code32), d->bytes, d->len, &in, ops)))
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(item_decoder(g->code32), d->bytes, d->len, &in, ops)))
 		return false;
 	if (g->options->supported && allowed_kind(&in) && in.meta.branch_type == ZYDIS_BRANCH_TYPE_NONE &&
 	    !g->options->supported(d->bytes, in.length, g->code32) && !rng_chance(&g->r, 1))

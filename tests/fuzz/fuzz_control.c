@@ -8,6 +8,7 @@
  * same when it is sent again.
  */
 #include "machine/control.h"
+#include "tests/fuzz/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,16 +21,6 @@
 #define DESCRIPTORS_MAX 3u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-/* The lowest free number: grows when a descriptor was left open. */
-static int free_descriptor(void)
-{
-	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || close(fd) < 0)
-		abort();
-	return fd;
-}
 
 static void send_packet(int sock, const void *bytes, size_t len, unsigned nfds)
 {

@@ -4,6 +4,7 @@
  * ends where a page ends that may be read: what lies behind cannot.
  */
 #include "isa/insn.h"
+#include "tests/fuzz/check.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -14,13 +15,6 @@
 #define PAGE 4096u
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-#define want(what) do { \
-	if (!(what)) { \
-		(void)fprintf(stderr, "not so: %s\n", #what); \
-		abort(); \
-	} \
-} while (0)
 
 /* A readable page with an unreadable one behind it; returns where the first ends. */
 static uint8_t *page_end(void)

@@ -11,6 +11,7 @@
 #include "vmm/platform.h"
 #include "vmm/serial.h"
 #include "vmm/vm.h"
+#include "tests/fuzz/check.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,13 +35,6 @@ static struct irqchip *chip;
 static struct serial *serial;
 static struct kvmclock wall;
 static uint64_t now;	/* TSC */
-
-#define want(what) do { \
-	if (!(what)) { \
-		(void)fprintf(stderr, "not so: %s\n", #what); \
-		abort(); \
-	} \
-} while (0)
 
 /* --- An engine that runs nothing, and the host of the interrupt controllers --- */
 

@@ -7,6 +7,7 @@
  */
 #include "abi/agent.h"
 #include "api/handle.h"
+#include "tests/fuzz/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,16 +21,6 @@
 #define STEPS_MAX 100
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
-
-/* The lowest free number: grows when a descriptor was left open. */
-static int free_descriptor(void)
-{
-	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || close(fd) < 0)
-		abort();
-	return fd;
-}
 
 static void check_exit(const struct roux_exit *how)
 {
