@@ -62,14 +62,14 @@ static void emit_new_privilege(struct translator *t, unsigned set, unsigned cpl,
 static void emit_compose_flags(struct emit *e)
 {
 	emit_u8(e, 0x44), emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xd8);	/* movzx r11d, al */
-	emit_shift(e, SHIFT_SHL, SHIFT_SHR, R11, 11);
+	emit_shift(e, false, SHIFT_SHL, R11, 11);
 	emit_u8(e, 0x0f), emit_u8(e, 0xb6), emit_u8(e, 0xc4);	/* movzx eax, ah: bit 1 is set in it */
 	emit_op_reg(e, false, 0x0b, R11, RAX);
 	emit_gs_movzx(e, 0xb6, RAX, GS(intr_enabled));
-	emit_shift(e, SHIFT_SHL, SHIFT_SHR, RAX, 9);
+	emit_shift(e, false, SHIFT_SHL, RAX, 9);
 	emit_op_reg(e, false, 0x0b, R11, RAX);
 	emit_gs_movzx(e, 0xb6, RAX, GS(direction));
-	emit_shift(e, SHIFT_SHL, SHIFT_SHR, RAX, 10);
+	emit_shift(e, false, SHIFT_SHL, RAX, 10);
 	emit_op_reg(e, false, 0x0b, R11, RAX);
 	emit_gs_abs(e, false, 0x0b, R11, GS(sysflags));
 	emit_alu_imm(e, false, ALU_AND, R11, (int32_t)~FLAG_RF);
@@ -119,7 +119,7 @@ static void emit_sysret(struct translator *t, unsigned i)
 	emit_new_privilege(t, 1, 3, true, BLOCK_USER);
 	emit_gs_store(e, GS(tmp) + 8, RAX);
 	emit_op_reg(e, false, 0x8b, RAX, R11);
-	emit_shift(e, SHIFT_SHL, SHIFT_SHR, RAX, 8);	/* AH: the flags that SAHF takes */
+	emit_shift(e, false, SHIFT_SHL, RAX, 8);	/* AH: the flags that SAHF takes */
 	emit_u8(e, 0x41), emit_u8(e, 0xf7), emit_u8(e, 0xc3), emit_u32(e, FLAG_OF);	/* test r11d, OF */
 	emit_u8(e, 0x0f), emit_u8(e, 0x95), emit_u8(e, 0xc0);	/* setne al */
 	emit_flags_from_ax(e);

@@ -67,6 +67,61 @@ static void user_kernel_page(void)
 	asm volatile("mov %0, %%rax\n\tmovb $1, (%%rax)" : : "i"(0x1400000) : "rax", "memory");
 }
 
+/*
+ * Flags in every combination, there and back: POPF in ring 3, SYSCALL, SYSRET with what
+ * R11 holds or with other flags, PUSHF.  SFMASK as kernels set it: all flags cleared.
+ */
+#define FLAG_IF 0x200ull
+
+static volatile uint64_t flags_in, flags_kernel, flags_back, flags_after;
+
+void flags_entry(void);
+asm(".pushsection .text\n"
+    ".globl flags_entry\nflags_entry:\n\t"
+    "mov %rsp, %r8\n\tmov back_rsp, %rsp\n\tpushfq\n\tpopq flags_kernel\n\t"
+    "cmp $77, %eax\n\tje 1f\n\t"
+    "cli\n\tret\n"
+    "1:\tmov %r11, seen_r11\n\tmov flags_back, %r11\n\tmov %r8, %rsp\n\tsysretq\n"
+    ".popsection");
+
+static void user_flags(void)
+{
+	asm volatile("pushq %1\n\tpopfq\n\tmov $77, %%eax\n\tsyscall\n\t"
+		     "pushfq\n\tpopq %0\n\tcld\n\tmov $5, %%eax\n\tsyscall"
+		     : "=m"(flags_after) : "m"(flags_in) : "rax", "rcx", "r8", "r11", "cc", "memory");
+}
+
+static uint64_t some_flags(unsigned n)
+{
+	static const uint8_t bit[] = { 0, 2, 4, 6, 7, 10, 11 };
+	uint64_t f = 2;
+
+	for (unsigned k = 0; k < 7; k++)
+		f |= (uint64_t)(n >> k & 1) << bit[k];
+	return f;
+}
+
+static void check_flags(void)
+{
+	unsigned saved = 0, cleared = 0, restored = 0;
+
+	wrmsr(LSTAR, (uint64_t)flags_entry);
+	wrmsr(SFMASK, 0x257fd5);
+	for (unsigned n = 0; n < 512; n++) {
+		flags_in = some_flags(n & 127) | FLAG_IF;
+		flags_back = some_flags((n * 37 + 11) & 127) | (n < 384 ? FLAG_IF : 0);
+		if (n < 128)
+			flags_back = flags_in;
+		run_user(user_flags);
+		cleared += flags_kernel == 2;
+		saved += seen_r11 == flags_in;
+		restored += flags_after == flags_back;
+	}
+	check_equal("SYSCALL clears what SFMASK says", cleared, 512);
+	check_equal("SYSCALL saves every flag", saved, 512);
+	check_equal("SYSRET restores every flag", restored, 512);
+}
+
 static void leave_user(struct trap_frame *f)
 {
 	seen_cs = f->cs;
@@ -105,6 +160,8 @@ int guest_main(void)
 	check("and the return address in RCX", seen_rcx > (uint64_t)user_syscall);
 	run_user(user_sysret);
 	check_equal("SYSRET goes back to user code", sysret_value, 78);
+
+	check_flags();
 
 	irq_handler[0x80] = leave_user;
 	run_user(user_int80);
