@@ -84,6 +84,17 @@ struct jump_cache {
 	uint64_t polled_va;	/* where entry 0 leads; kept when another vCPU forgets the entry */
 };
 
+/*
+ * Pages that code ran from: a Bloom filter with three bits a page.  A compiler runs
+ * from 6,000 pages; 1 other page in 500 is then taken for one of them, and every
+ * such mistake costs a flush (see mmu_invlpg()).
+ */
+#define PAGE_FILTER_BITS 17
+
+struct page_filter {
+	uint64_t word[(1u << PAGE_FILTER_BITS) / 64];
+};
+
 /* A pending or faulting event to deliver. */
 struct event {
 	uint8_t vector;
@@ -192,7 +203,7 @@ struct cpu {
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
-	uint64_t kernel_code_seen[1024];	/* filter of upper-half pages that code ran from */
+	struct page_filter kernel_code_seen;	/* pages of the upper half */
 	/*
 	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
 	 * by bits of the address; aged by whatever may flush TLB entries.
@@ -278,7 +289,7 @@ struct window_private {
 	struct jump_cache ujc;
 	uint32_t token;	/* of the mappings in force; links of user code check it */
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
-	uint64_t code_seen[8];	/* filter of pages that code ran from */
+	struct page_filter code_seen;	/* pages of the lower half */
 	/* Entries filled since the last flush; counts above FILLED_MAX: too many to list. */
 	uint16_t ntlb, njc;
 	uint16_t tlb_filled[FILLED_MAX], jc_filled[FILLED_MAX];

@@ -111,7 +111,7 @@ static void window_flush(struct cpu *cpu, unsigned context)
 			w->ujc.entry[w->jc_filled[i]].ntag = jc_never(w->jc_filled[i]);
 	}
 	w->ntlb = w->njc = 0;
-	zero_bytes(w->code_seen, sizeof(w->code_seen));
+	zero_bytes(&w->code_seen, sizeof(w->code_seen));
 	w->token = new_token(cpu);
 	cpu->stats.tlb_flush++;
 }
@@ -297,31 +297,60 @@ void mmu_forget_page(struct cpu *cpu, uint64_t va)
 		invalidate_entry(&cpu_window(cpu, i)->utlb, va);
 }
 
-/* One bit of a filter over pages; the upper half has its own, larger one. */
-static uint64_t *seen_word(struct cpu *cpu, unsigned context, uint64_t va, uint64_t *ret_bit)
+static struct page_filter *filter_of(struct cpu *cpu, unsigned context, uint64_t va)
 {
-	uint64_t h = (va >> 12) * 0x9e3779b97f4a7c15ull;
+	return va >> 63 ? &cpu->kernel_code_seen : &cpu_window(cpu, context)->code_seen;
+}
 
-	*ret_bit = 1ull << (h >> 58);
-	if (va >> 63)
-		return &cpu->kernel_code_seen[h >> 32 & 1023];
-	return &cpu_window(cpu, context)->code_seen[h >> 32 & 7];
+/* Bit @k of the page in a filter. */
+static unsigned filter_bit(uint64_t va, unsigned k)
+{
+	return (unsigned)((va >> 12) * 0x9e3779b97f4a7c15ull >> (64 - (k + 1) * PAGE_FILTER_BITS)) &
+	       ((1u << PAGE_FILTER_BITS) - 1);
 }
 
 static bool code_seen(struct cpu *cpu, unsigned context, uint64_t va)
 {
-	uint64_t bit, *word = seen_word(cpu, context, va, &bit);
+	const struct page_filter *f = filter_of(cpu, context, va);
 
-	return *word & bit;
+	for (unsigned k = 0; k < 3; k++) {
+		unsigned bit = filter_bit(va, k);
+
+		if (!(f->word[bit / 64] >> bit % 64 & 1))
+			return false;
+	}
+	return true;
 }
 
 void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global)
 {
-	uint64_t bit, *word = seen_word(cpu, cpu->context, va, &bit);
+	struct page_filter *f = filter_of(cpu, cpu->context, va);
 
-	*word |= bit;
+	for (unsigned k = 0; k < 3; k++) {
+		unsigned bit = filter_bit(va, k);
+
+		f->word[bit / 64] |= 1ull << bit % 64;
+	}
 	if (cpu->cpl != 3 && (!global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
+}
+
+/* Code at @va in the window may be other code from now on. */
+static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
+{
+	struct window_private *w = cpu_window(cpu, context);
+
+	/* What begins in the page, or in the one before and reaches into it. */
+	va &= PAGE_MASK;
+	for (uint64_t at = va - (INSN_LEN_MAX - 1); at != va + PAGE_SIZE; at++) {
+		unsigned n = jc_index(at);
+
+		if (at + w->ujc.entry[n].ntag == 0)
+			w->ujc.entry[n].ntag = jc_never(n);
+	}
+	if (w->ujc.polled_va - va < PAGE_SIZE || va - w->ujc.polled_va < INSN_LEN_MAX)
+		w->ujc.entry[0].ntag = jc_never(0);
+	w->token = new_token(cpu);
 }
 
 void mmu_invlpg(struct cpu *cpu, uint64_t va)
@@ -337,8 +366,7 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 		jc_clear(&cpu->kjc);
 		code_unlink_absolute(cpu->vm->cc);
 	} else {
-		mmu_flush_user_jc(cpu);
-		w->token = new_token(cpu);
+		forget_user_code(cpu, cpu->context, va);
 		if (cpu->kernel_code_moves)
 			jc_clear(&cpu->kjc);
 	}
@@ -355,10 +383,8 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 			mmu_invlpg(cpu, va);
 		} else if (w != DBT_CONTEXTS) {
 			invalidate_entry(&cpu_window(cpu, w)->utlb, va);
-			if (code_seen(cpu, w, va)) {
-				jc_clear(&cpu_window(cpu, w)->ujc);
-				cpu_window(cpu, w)->token = new_token(cpu);
-			}
+			if (code_seen(cpu, w, va))
+				forget_user_code(cpu, w, va);
 		}
 		break;
 	case 1:
