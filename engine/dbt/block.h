@@ -40,8 +40,8 @@ enum {
 	BLOCK_NO_FPU = 4,	/* CR0.TS or EM: FPU instructions raise #NM */
 	BLOCK_SINGLE = 8,	/* one instruction, no merged look-ups */
 	BLOCK_SLOW = 16,	/* one instruction whose operand is at cpu.slow_host */
+	BLOCK_PLAIN = 32,	/* each operand is looked up by itself; a loop, for one round */
 	BLOCK_BREAK = 64,	/* the vCPU has instruction breakpoints: see debug.c */
-	BLOCK_PLAIN = 32,	/* a loop for one round: look-ups where the operands are */
 };
 
 #define VBASE_REACH (1ll << 30)	/* how far from vbase a block may be */
@@ -63,7 +63,8 @@ struct exit {
 	uint8_t relinks;
 };
 
-enum exit_kind { EXIT_DIRECT, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT };
+/* EXIT_PLAIN: from inside the block, to the BLOCK_PLAIN block for the rest of it. */
+enum exit_kind { EXIT_DIRECT, EXIT_PLAIN, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT };
 
 /* Host code of instruction i starts at host_off[i]. */
 struct insn_mark {

@@ -390,14 +390,7 @@ uint64_t dispatch(struct cpu *cpu)
 	return enter_block(cpu, b);
 }
 
-uint64_t dispatch_single(struct cpu *cpu)
-{
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_SINGLE);
-
-	return b ? enter_block(cpu, b) : dispatch(cpu);
-}
-
-/* The loop at cpu->rip, for one round. */
+/* The rest of a block, or a loop for one round, with a look-up for each operand. */
 static uint64_t dispatch_plain(struct cpu *cpu)
 {
 	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN);
@@ -493,6 +486,20 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 	return enter_block(cpu, b);
 }
 
+/* The rest of a block whose look-up for several operands met the end of a page. */
+static uint64_t follow_to_plain(struct cpu *cpu, struct exit *x)
+{
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN);
+
+	if (!b)
+		return dispatch(cpu);
+	lock_take(&cpu->vm->cc->lock);
+	if (exit_flags_agree(cpu->vm->cc, x, b) && x->from->valid && b->valid && b->pa2 == ~0ull && same_vbase(cpu, b))
+		exit_link(cpu->vm->cc, x, b, 0);
+	lock_drop(&cpu->vm->cc->lock);
+	return enter_block(cpu, b);
+}
+
 /* ------------------------------------------------------------------- thunks */
 
 static void tidy_flags(struct cpu *cpu)
@@ -513,6 +520,8 @@ uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index)
 	switch ((enum exit_kind)x->kind) {
 	case EXIT_DIRECT:
 		return follow_exit(cpu, x);
+	case EXIT_PLAIN:
+		return follow_to_plain(cpu, x);
 	case EXIT_POLL:
 		break;
 	case EXIT_HELPER:
@@ -581,9 +590,7 @@ uint64_t dbt_miss(struct cpu *cpu)
 	cpu_canonicalize(cpu, b);
 	cpu->rip = block_rip(cpu, b, block_guest_off(b, site_pc(cpu->miss_data, site)));
 	take_flags(cpu, site->flags_saved ? cpu->tmp[3] : cpu->miss_flags);
-	if (site->instead == MISS_GROUP)
-		return dispatch_single(cpu);
-	if (site->instead == MISS_LOOP)
+	if (site->instead == MISS_PLAIN)
 		return dispatch_plain(cpu);
 	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
 	if (r == FILL_FAULT && vector == VEC_PF && !site->careful) {

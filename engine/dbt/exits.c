@@ -276,6 +276,43 @@ void emit_helper(struct translator *t, unsigned i)
 
 /* ------------------------------------------------------------------- stubs */
 
+/*
+ * S0 is the address of several operands' bytes.  If they lie in two pages, goes on in
+ * a block that looks each of them up.  Keeps the flags of a look-up that does.
+ */
+static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
+{
+	struct emit *e = &t->e;
+	int32_t last = m->site.size - 1;
+	struct exit_stub *s;
+	struct exit *x;
+	uint8_t *same;
+
+	emit_lea(e, t->s1, t->s0, NO_INDEX, 0, last);
+	if (m->live) {	/* RCX = page of the last byte + ~page of the first + 1 */
+		emit_pext_gs(e, RCX, t->s1, GS(page_mask));
+		emit_pext_gs(e, t->s1, t->s0, GS(page_mask));
+		emit_not(e, t->s1);
+		emit_lea(e, RCX, RCX, t->s1, 0, 1);
+		same = emit_short(e, 0xe3);
+		emit_gs_load(e, RCX, GS(tmp));
+	} else {
+		emit_op_reg(e, true, 0x33, t->s1, t->s0);
+		emit_shift(e, true, SHIFT_SHR, t->s1, 12);
+		same = emit_short(e, 0x74);
+		if (m->remake.on)
+			flags_make(t, &m->remake, t->s1);
+	}
+	leave_state(t);
+	x = new_exit(t, EXIT_PLAIN, t->guest_off[m->insn]);
+	x->dead = FLAGS_ARITH & ~t->live[m->insn];
+	s = new_stub(t, x);
+	align_field(e, 1);
+	x->patch = emit_jmp(e);
+	s->jump[s->njumps++] = x->patch;
+	emit_patch_short(e, same);
+}
+
 void emit_miss_stub(struct translator *t, struct miss_stub *m)
 {
 	struct emit *e = &t->e;
@@ -285,12 +322,15 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 	emit_patch_here(e, m->jump);
 	if (m->live) {	/* address = offset - ntag = offset + ~ntag + 1 */
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
-		emit_rex(e, true, 0, 0, t->s1);
-		emit_u8(e, 0xf7), emit_u8(e, 0xd0 | (t->s1 & 7));	/* not */
+		emit_not(e, t->s1);
 		emit_lea(e, t->s0, t->s0, t->s1, 0, 1);
+		if (m->site.instead == MISS_PLAIN && !t->loop.on)
+			emit_check_crossing(t, m);
 		emit_gs_load(e, RCX, GS(tmp));
 	} else {
 		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
+		if (m->site.instead == MISS_PLAIN && !t->loop.on)
+			emit_check_crossing(t, m);
 		if (m->remake.on)
 			flags_make(t, &m->remake, t->s1);
 	}

@@ -212,7 +212,7 @@ static void plan_group(struct translator *t, unsigned i, const struct simple_acc
 	int64_t shift = 0, lo = a->disp, hi = a->disp + (int64_t)a->size;
 	unsigned rw = a->rw;
 
-	for (unsigned j = i; j < t->n; j++) {
+	for (unsigned j = i; j < t->n && !(t->b->mode & BLOCK_PLAIN); j++) {
 		struct simple_access x = access_of(t, j);
 		int64_t step, nlo, nhi;
 
@@ -261,7 +261,8 @@ struct operand lookup_simple(struct translator *t, unsigned i, const struct simp
 		lone = span == a->size && (!t->group_write || a->rw & MEM_WRITE);
 		emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
 		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, flags_keep(t, i), true,
-			   lone ? MISS_SLOW : MISS_GROUP);
+			   lone ? MISS_SLOW : MISS_PLAIN);
+		t->miss[t->nmiss - 1].insn = (uint16_t)i;
 		t->miss[t->nmiss - 1].site.careful = t->insn[i].mem_careful;
 	}
 	if (a->base == RSP)	/* RSP cannot be an index */

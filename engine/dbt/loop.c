@@ -349,7 +349,7 @@ static void emit_head(struct translator *t)
 		uint8_t *retry = t->e.p;
 
 		emit_stream_address(t, s);
-		emit_check(t, retry, (uint64_t)(s->hi - s->lo), s->rw, false, moves(s), MISS_LOOP);
+		emit_check(t, retry, (uint64_t)(s->hi - s->lo), s->rw, false, moves(s), MISS_PLAIN);
 		emit_holder(t, s);
 		if (s->step) {
 			emit_rounds(t, s, first);

@@ -8,8 +8,7 @@
 /* What runs when a look-up cannot succeed. */
 enum miss_instead {
 	MISS_SLOW,	/* the instruction, by a slow access: the look-up was for it alone */
-	MISS_GROUP,	/* the instruction in a block of its own: the look-up covered others too */
-	MISS_LOOP,	/* the block without the loop's look-ups */
+	MISS_PLAIN,	/* a BLOCK_PLAIN block from the instruction on: the look-up was for others too */
 };
 
 struct miss_site {

@@ -41,6 +41,7 @@ struct miss_stub {
 	uint8_t *jump;	/* rel32 to patch */
 	uint8_t *retry;	/* where to go when the entry has been filled */
 	bool live;	/* the look-up that kept flags */
+	uint16_t insn;	/* MISS_PLAIN */
 	struct remake remake;	/* on: the look-up destroyed flags that are live */
 	struct miss_site site;
 };
@@ -101,7 +102,7 @@ struct translator {
 
 	struct miss_stub miss[BLOCK_INSNS_MAX * 3];
 	unsigned nmiss;
-	struct exit_stub stub[16];
+	struct exit_stub stub[16 + BLOCK_INSNS_MAX * 3];
 	unsigned nstubs;
 };
 
