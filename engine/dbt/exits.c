@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct jc_entry) == 32, "the look-up scales by 32");
+_Static_assert(sizeof(struct jc_entry) == 16, "the look-up scales by 16");
 
 /* ------------------------------------------------------- borrowed registers */
 
@@ -110,32 +110,46 @@ void emit_poll(struct translator *t, int64_t target_off, bool live)
 void emit_dispatch(struct translator *t, bool user)
 {
 	struct emit *e = &t->e;
-	uint32_t jc = (uint32_t)(user ? GS_UJC : GS_KJC);
-	uint8_t *hit;
 
 	if (t->code32)
 		emit_op_reg(e, false, 0x8b, R14, R14);
 	if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) {	/* waiting interrupts come now */
-		emit_gs_store(e, GS(rip), R14);
 		emit_gs_jmp(e, GS(thunk_indirect));
 		return;
 	}
-	emit_gs_store(e, GS(tmp), RCX);
 	emit_rorx(e, true, R15, R14, JC_FOLD);	/* jc_index() */
 	emit_lea(e, R15, R15, R14, 0, 0);
-	emit_pext_gs(e, R15, R15, GS(jc_mask));
-	emit_lea_index(e, true, R15, R15, 2, 0);
-	emit_gs_idx(e, true, 0x8b, RCX, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, ntag));
-	emit_lea(e, RCX, RCX, R14, 0, 0);
+	emit_pdep_gs(e, R15, R15, GS(jc_mask));
+	emit_gs_idx(e, false, 0xff, 4, R15, 3,
+		    (uint32_t)(user ? GS_UJC : GS_KJC) + (uint32_t)offsetof(struct jc_entry, code));
+}
+
+/*
+ * In front of a block: R14 = guest address jumped to, R15 = what the jump cache was
+ * indexed by.  Goes on with the block if the entry is of this address.  Flags kept:
+ * they may be those of whatever else the jump was to.
+ */
+void emit_entry(struct emit *e, const struct block *b)
+{
+	uint8_t *hit;
+
+	if (b->absolute) {
+		emit_lea(e, R15, R14, NO_INDEX, 0, (int32_t)-b->va);
+	} else {
+		emit_gs_idx(e, true, 0x8b, R15, R15, 3, (uint32_t)(b->mode & BLOCK_USER ? GS_UJC : GS_KJC) +
+			    (uint32_t)offsetof(struct jc_entry, ntag));
+		emit_lea(e, R15, R15, R14, 0, 0);
+	}
+	emit_xchg(e, R15, RCX);
 	hit = emit_short(e, 0xe3);
-	emit_gs_store(e, GS(rip), R14);
-	emit_gs_load(e, RCX, GS(tmp));
+	emit_xchg(e, R15, RCX);
 	emit_gs_jmp(e, GS(thunk_indirect));
 	emit_patch_short(e, hit);
-	emit_gs_load(e, RCX, GS(tmp));
-	emit_gs_idx(e, true, 0x8b, R14, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, vbase));
-	emit_gs_store(e, GS(vbase), R14);
-	emit_gs_idx(e, false, 0xff, 4, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, code));
+	emit_mov(e, RCX, R15);
+	if (!b->absolute) {
+		emit_lea(e, R15, R14, NO_INDEX, 0, (int32_t)-b->off);
+		emit_gs_store(e, GS(vbase), R15);
+	}
 }
 
 static bool same_page(const struct translator *t, int64_t off)
@@ -355,6 +369,19 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 	for (unsigned k = 0; k < s->njumps; k++)
 		emit_patch_here(&t->e, s->jump[k]);
 	emit_exit_now(t, x);
+}
+
+uint8_t *block_make_entry(struct code_cache *cc, const struct block *b)
+{
+	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
+	uint64_t at = emit_pc(&e);
+
+	emit_entry(&e, b);
+	emit_patch_to(&e, emit_jmp(&e), (uint64_t)(uintptr_t)b->code);
+	if (e.full)
+		return NULL;
+	cc->used = (size_t)(e.p - cc->rw);
+	return (uint8_t *)(uintptr_t)at;
 }
 
 uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)

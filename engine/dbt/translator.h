@@ -191,6 +191,8 @@ bool is_bit_string(const struct insn *in);
  * This polls too: see ask_to_exit().
  */
 void emit_dispatch(struct translator *t, bool user);
+/* Where emit_dispatch() arrives, in front of the block's code. */
+void emit_entry(struct emit *e, const struct block *b);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
