@@ -138,7 +138,7 @@ struct cpu {
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
 	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
-	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
+	uint64_t tlb_mask;	/* PDEP mask: four times the TLB index, which is then scaled by 8 */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
 	_Atomic uint64_t jc_mask;	/* JC_MASK; 0 polls: see ask_to_exit() */

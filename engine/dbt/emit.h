@@ -303,6 +303,25 @@ static inline void emit_xchg(struct emit *e, unsigned a, unsigned b)
 	emit_op_reg(e, true, 0x87, a, b);
 }
 
+/*
+ * jmp rel32 when @reg, which is destroyed, is not 0; returns the place of rel32,
+ * JMP_NONZERO_FIELD bytes from here.  Flags and RCX are kept.  RCX waits in @reg: in
+ * memory, everything that does this would wait for the one before it.
+ */
+#define JMP_NONZERO_FIELD 9
+static inline uint8_t *emit_jmp_nonzero(struct emit *e, unsigned reg)
+{
+	uint8_t *zero, *jump;
+
+	emit_xchg(e, reg, RCX);
+	zero = emit_short(e, 0xe3);	/* jrcxz */
+	emit_xchg(e, reg, RCX);
+	jump = emit_jmp(e);
+	emit_patch_short(e, zero);
+	emit_mov(e, RCX, reg);
+	return jump;
+}
+
 /* and/cmp/add/sub r, imm32 by ModRM extension; 32-bit when !w.  Changes flags. */
 static inline void emit_alu_imm(struct emit *e, bool w, unsigned ext, unsigned reg, int32_t imm)
 {

@@ -95,15 +95,8 @@ void emit_poll(struct translator *t, int64_t target_off, bool live)
 		emit_u8(e, 0);
 		s->jump[s->njumps++] = emit_jcc(e, CC_NE);
 	} else {
-		uint8_t *ok;
-
-		emit_gs_store(e, GS(tmp), RCX);
-		emit_gs_load(e, RCX, GS(exit_request));
-		ok = emit_short(e, 0xe3);
-		emit_gs_load(e, RCX, GS(tmp));
-		s->jump[s->njumps++] = emit_jmp(e);
-		emit_patch_short(e, ok);
-		emit_gs_load(e, RCX, GS(tmp));
+		emit_gs_load(e, R15, GS(exit_request));
+		s->jump[s->njumps++] = emit_jmp_nonzero(e, R15);
 	}
 }
 
@@ -175,7 +168,6 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 	struct emit *e = &t->e;
 	struct exit_stub *s;
 	struct exit *x;
-	uint8_t *ok;
 
 	if (is_backward(t, off))
 		emit_poll(t, off, live);
@@ -192,19 +184,14 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 		s->jump[s->njumps++] = x->fail;
 	} else if (needs_token(t, off)) {
 		x->token_negated = true;
-		emit_gs_store(e, GS(tmp), RCX);
-		emit_gs_abs(e, false, 0x8b, RCX, (uint32_t)GS_TOKEN);
+		emit_gs_abs(e, false, 0x8b, R15, (uint32_t)GS_TOKEN);
 		align_field(e, 3);
-		emit_u8(e, 0x48), emit_u8(e, 0x8d), emit_u8(e, 0x89);	/* lea rcx, [rcx - token] */
+		emit_u8(e, 0x4d), emit_u8(e, 0x8d), emit_u8(e, 0xbf);	/* lea r15, [r15 - token] */
 		x->token = e->p;
 		emit_u32(e, 0);
-		ok = emit_short(e, 0xe3);
-		emit_gs_load(e, RCX, GS(tmp));
-		align_field(e, 1);
-		x->fail = emit_jmp(e);
+		align_field(e, JMP_NONZERO_FIELD);
+		x->fail = emit_jmp_nonzero(e, R15);
 		s->jump[s->njumps++] = x->fail;
-		emit_patch_short(e, ok);
-		emit_gs_load(e, RCX, GS(tmp));
 	}
 	align_field(e, 1);
 	x->patch = emit_jmp(e);
@@ -304,6 +291,7 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 
 	emit_lea(e, t->s1, t->s0, NO_INDEX, 0, last);
 	if (m->live) {	/* RCX = page of the last byte + ~page of the first + 1 */
+		emit_gs_store(e, GS(tmp), RCX);
 		emit_pext_gs(e, RCX, t->s1, GS(page_mask));
 		emit_pext_gs(e, t->s1, t->s0, GS(page_mask));
 		emit_not(e, t->s1);
@@ -325,6 +313,8 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 	x->patch = emit_jmp(e);
 	s->jump[s->njumps++] = x->patch;
 	emit_patch_short(e, same);
+	if (m->live)
+		emit_gs_load(e, RCX, GS(tmp));
 }
 
 void emit_miss_stub(struct translator *t, struct miss_stub *m)
@@ -334,13 +324,9 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 	uint8_t *data;
 
 	emit_patch_here(e, m->jump);
-	if (m->live) {	/* address = offset - ntag = offset + ~ntag + 1 */
-		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
-		emit_not(e, t->s1);
-		emit_lea(e, t->s0, t->s0, t->s1, 0, 1);
+	if (m->live) {
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
 			emit_check_crossing(t, m);
-		emit_gs_load(e, RCX, GS(tmp));
 	} else {
 		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)

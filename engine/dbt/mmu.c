@@ -163,7 +163,7 @@ void mmu_init(struct cpu *cpu)
 	kernel_flush(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
-	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
+	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
 	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : JC_MASK);
 	cpu->page_mask = PAGE_MASK;
 	cpu->bit_mask[0] = 15;
