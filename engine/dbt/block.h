@@ -87,7 +87,7 @@ struct block {
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
 	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
-	uint8_t *code;	/* executable address */
+	uint8_t *code;	/* executable address; stubs are elsewhere */
 	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
@@ -120,6 +120,7 @@ struct code_page {
 };
 
 #define CODE_CACHE_BYTES (256ull << 20)
+#define COLD_START (160ull << 20)	/* behind it is what runs seldom: stubs */
 #define BLOCKS_MAX (1u << 20)
 #define EXITS_MAX (4u << 20)
 #define BLOCK_HASH_BITS 18
@@ -129,7 +130,8 @@ struct code_cache {
 	struct lock lock;
 	int fd;
 	uint8_t *rw, *rx;	/* two mappings of the same memory */
-	size_t size, used;	/* bytes */
+	size_t size, used;	/* bytes; used: of those in front of COLD_START */
+	size_t cold;	/* where the next stub goes */
 	size_t base_used;	/* bytes in front that resets keep */
 	struct block *blocks;	/* in order of code address */
 	uint32_t nblocks;

@@ -596,7 +596,7 @@ uint64_t dbt_miss(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
 	uint64_t ea = raw_register(cpu, site->s0);
-	const struct block *b = block_of_pc(cpu->vm->cc, cpu->miss_data);
+	const struct block *b = block_of_pc(cpu->vm->cc, site_pc(cpu->miss_data, site));
 	struct translation tr;
 	uint32_t error;
 	enum fill r;

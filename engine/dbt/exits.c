@@ -359,7 +359,7 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 
 uint8_t *block_make_entry(struct code_cache *cc, const struct block *b)
 {
-	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
+	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	uint64_t at = emit_pc(&e);
 
 	emit_entry(&e, b);
@@ -376,7 +376,7 @@ uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
 	struct translator t = {	/* what emit_dispatch() looks at */
 		.cc = cc, .b = (struct block *)(uintptr_t)b, .va = b->va, .absolute = b->absolute,
 		.user = b->mode & BLOCK_USER, .code32 = b->mode & BLOCK_32,
-		.e = { .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw },
+		.e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw },
 	};
 	uint8_t *code = t.e.p;
 

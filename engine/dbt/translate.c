@@ -487,6 +487,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	uint64_t va = src->va;
 	gpa_t pa = src->pa;
 	uint32_t mode = src->mode;
+	bool full;
 	int64_t near = (int64_t)(va - cpu->vbase);
 
 	if (code_cache_full(cc))
@@ -525,7 +526,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 		t.live[0] |= FLAGS_ARITH & ~t.insn[0].flags_killed, t.live[1] = FLAGS_ARITH;
 
 	cc->used = (cc->used + 15) & ~(size_t)15;
-	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
+	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	if (src->indirect) {
 		b->entry = cc->rx + cc->used;
 		emit_entry(&t.e, b);
@@ -538,16 +539,20 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 		emit_loop(&t);
 	else
 		emit_body(&t);
+	b->code_len = (uint32_t)(emit_pc(&t.e) - (uint64_t)(uintptr_t)b->code);
+	full = t.e.full;
+	cc->used = (size_t)(t.e.p - cc->rw);
+	/* Between blocks stubs would be fetched in vain. */
+	t.e = (struct emit){ .p = cc->rw + cc->cold, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	for (unsigned k = 0; k < t.nmiss; k++)
 		emit_miss_stub(&t, &t.miss[k]);
 	for (unsigned k = 0; k < t.nstubs; k++)
 		emit_exit_stub(&t, &t.stub[k]);
 	b->marks = code_arena(cc, t.n * sizeof(*b->marks));
-	if (t.e.full || !b->marks)
+	if (full || t.e.full || !b->marks)
 		return NULL;
 	memcpy(b->marks, t.marks, t.n * sizeof(*b->marks));
-	b->code_len = (uint32_t)(emit_pc(&t.e) - (uint64_t)(uintptr_t)b->code);
-	cc->used = (size_t)(t.e.p - cc->rw);
+	cc->cold = (size_t)(t.e.p - cc->rw);
 	cc->nblocks++;
 	block_insert(cc, b);
 	return b;
