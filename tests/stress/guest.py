@@ -117,7 +117,7 @@ def run(roux, root, program, folder, seed, parts, env):
         f.truncate(DISK_BYTES)
     with open(os.path.join(folder, "errors"), "w+b") as errors:
         p = subprocess.Popen([roux, "run", "--engine", "dbt", "--cpus", "2", "--memory", f"{MEMORY_MIB}M", "--dbt-stats",
-                              "-u", "root", "-v", f"{share}:/share", "--disk", disk, root, "--", "/share/stress",
+                              "-u", "0", "-v", f"{share}:/share", "--disk", disk, root, "--", "/share/stress",
                               str(seed), "/share", "/dev/vda", *parts], stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=errors, env=env)
         try:
