@@ -548,11 +548,6 @@ uint64_t dbt_indirect(struct cpu *cpu)
 	return dispatch(cpu);
 }
 
-static uint64_t raw_register(const struct cpu *cpu, unsigned r)
-{
-	return r == R14 ? cpu->s14 : r == R15 ? cpu->s15 : cpu->gpr[r];
-}
-
 /* Flags from AH as LAHF left it and AL as SETO did. */
 static void take_flags(struct cpu *cpu, uint64_t image)
 {
@@ -564,21 +559,24 @@ static const struct miss_site *missed_site(const struct cpu *cpu)
 	return (const struct miss_site *)(uintptr_t)cpu->miss_data;
 }
 
-uint64_t dbt_miss_fast(struct cpu *cpu)
+uint64_t dbt_miss_fill(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
-	uint64_t ea = raw_register(cpu, site->s0);
+	struct translation tr;
+	uint32_t error;
+	int vector;
 
 	cpu->stats.tlb_miss++;
-	if ((ea & 4095) + site->size > PAGE_SIZE || !mmu_fill_fast(cpu, ea, site->rw, site->user))
+	if ((cpu->miss_address & 4095) + site->size > PAGE_SIZE ||
+	    mmu_fill(cpu, cpu->miss_address, site->rw, site->user, &tr, &vector, &error) != FILL_OK)
 		return 0;
-	return cpu->miss_data + (uint64_t)(int64_t)site->retry;
+	return site_pc(cpu->miss_data, site);
 }
 
 uint64_t dbt_miss(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
-	uint64_t ea = raw_register(cpu, site->s0);
+	uint64_t ea = cpu->miss_address;
 	const struct block *b = block_of_pc(cpu->vm->cc, cpu->miss_data);
 	struct translation tr;
 	uint32_t error;
