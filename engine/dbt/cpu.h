@@ -36,7 +36,7 @@
 #define USER_IN_KERNEL_MAX 64
 #define WALKED 64
 #define FILLED_MAX 1024
-#define TLB_BITS 11
+#define TLB_BITS 12
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define JC_BITS 15
 #define JC_ENTRIES (1u << JC_BITS)
