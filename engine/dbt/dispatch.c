@@ -364,10 +364,10 @@ static uint64_t cached_code(struct cpu *cpu)
 {
 	const struct jc_entry *e;
 
-	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping | cpu->intr_shadow ||
-	    requests_wait(cpu) || cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
+	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping || requests_wait(cpu) || cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
 	    (cpu->debug.exec && cpu->sysflags & FLAG_RF))
 		return 0;
+	cpu->intr_shadow = false;	/* nothing waits */
 	check_jc_mode(cpu);
 	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
 	e += jc_index(cpu->rip);
@@ -379,9 +379,14 @@ static uint64_t cached_code(struct cpu *cpu)
 
 uint64_t dispatch(struct cpu *cpu)
 {
-	uint64_t code = cached_code(cpu);
 	struct block *b;
+	uint64_t code;
 
+	if (cpu->has_pending && !(cpu->leave | cpu->stepping | cpu->debug.hits)) {	/* as next_block() does */
+		cpu->intr_shadow = false;
+		deliver_pending(cpu);
+	}
+	code = cached_code(cpu);
 	if (code)
 		return code;
 	b = next_block(cpu);
