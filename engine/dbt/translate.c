@@ -390,6 +390,11 @@ bool emit_insn(struct translator *t, unsigned i)
 		emit_helper(t, i);
 		return false;
 	}
+	if (is_quick(in, t->b->mode)) {
+		emit_quick(t, i);
+		flags_after(t, i);
+		return true;
+	}
 	switch ((int)in->op) {
 	case INSN_COPY: emit_copy(t, i); break;
 	case INSN_LEA: emit_lea_insn(t, i); break;
