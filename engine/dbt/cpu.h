@@ -36,7 +36,7 @@
 #define USER_IN_KERNEL_MAX 64
 #define WALKED 64
 #define FILLED_MAX 1024
-#define TLB_BITS 11
+#define TLB_BITS 12
 #define TLB_ENTRIES (1u << TLB_BITS)
 #define JC_BITS 15
 #define JC_ENTRIES (1u << JC_BITS)
@@ -136,6 +136,7 @@ struct cpu {
 	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
+	uint64_t miss_address;	/* what it did not find */
 	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
 	uint64_t tlb_mask;	/* PDEP mask: four times the TLB index, which is then scaled by 8 */
@@ -205,14 +206,19 @@ struct cpu {
 	struct page_filter kernel_code_seen;	/* pages of the upper half */
 	/*
 	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
-	 * by bits of the address; aged by whatever may flush TLB entries.
+	 * and large pages, by bits of the address; aged by whatever may flush TLB entries.
 	 */
 	struct walked {
 		uint64_t key;	/* address >> 21 and the age at that time */
-		uint64_t *table;	/* host address */
+		uint64_t *table;	/* host address, or NULL */
+		uint64_t large;	/* without table: what the entry of the first 4 KiB would be in one */
 		uint64_t allowed;	/* PTE bits that all levels above have set */
 		bool nx;
 	} walked[WALKED];
+	/* Bank 0 of guest RAM, at address 0, for mmu_fill_quick(): */
+	uint8_t *ram;
+	uint64_t ram_size;
+	_Atomic uint8_t *ram_flags;	/* code_cache.page_flags of it */
 	uint32_t walked_age;	/* 21 bits */
 	uint64_t fault_va;	/* where the last failed mem_*() failed */
 

@@ -380,10 +380,10 @@ static uint64_t cached_code(struct cpu *cpu)
 {
 	const struct jc_entry *e;
 
-	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping | cpu->intr_shadow ||
-	    requests_wait(cpu) || cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
+	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping || requests_wait(cpu) || cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
 	    (cpu->debug.exec && cpu->sysflags & FLAG_RF))
 		return 0;
+	cpu->intr_shadow = false;	/* nothing waits */
 	check_jc_mode(cpu);
 	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
 	e += jc_index(cpu->rip);
@@ -396,9 +396,14 @@ static uint64_t cached_code(struct cpu *cpu)
 
 uint64_t dispatch(struct cpu *cpu)
 {
-	uint64_t code = cached_code(cpu);
 	struct block *b;
+	uint64_t code;
 
+	if (cpu->has_pending && !(cpu->leave | cpu->stepping | cpu->debug.hits)) {	/* as next_block() does */
+		cpu->intr_shadow = false;
+		deliver_pending(cpu);
+	}
+	code = cached_code(cpu);
 	if (code)
 		return code;
 	b = next_block(cpu, true);
@@ -565,11 +570,6 @@ uint64_t dbt_indirect(struct cpu *cpu)
 	return dispatch(cpu);
 }
 
-static uint64_t raw_register(const struct cpu *cpu, unsigned r)
-{
-	return r == R14 ? cpu->s14 : r == R15 ? cpu->s15 : cpu->gpr[r];
-}
-
 /* Flags from AH as LAHF left it and AL as SETO did. */
 static void take_flags(struct cpu *cpu, uint64_t image)
 {
@@ -581,21 +581,24 @@ static const struct miss_site *missed_site(const struct cpu *cpu)
 	return (const struct miss_site *)(uintptr_t)cpu->miss_data;
 }
 
-uint64_t dbt_miss_fast(struct cpu *cpu)
+uint64_t dbt_miss_fill(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
-	uint64_t ea = raw_register(cpu, site->s0);
+	struct translation tr;
+	uint32_t error;
+	int vector;
 
 	cpu->stats.tlb_miss++;
-	if ((ea & 4095) + site->size > PAGE_SIZE || !mmu_fill_fast(cpu, ea, site->rw, site->user))
+	if ((cpu->miss_address & 4095) + site->size > PAGE_SIZE ||
+	    mmu_fill(cpu, cpu->miss_address, site->rw, site->user, &tr, &vector, &error) != FILL_OK)
 		return 0;
-	return cpu->miss_data + (uint64_t)(int64_t)site->retry;
+	return site_pc(cpu->miss_data, site);
 }
 
 uint64_t dbt_miss(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
-	uint64_t ea = raw_register(cpu, site->s0);
+	uint64_t ea = cpu->miss_address;
 	const struct block *b = block_of_pc(cpu->vm->cc, site_pc(cpu->miss_data, site));
 	struct translation tr;
 	uint32_t error;

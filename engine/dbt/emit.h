@@ -369,6 +369,14 @@ static inline void emit_not(struct emit *e, unsigned reg)
 	emit_u8(e, 0xd0 | (reg & 7));
 }
 
+/* neg reg, 64-bit.  Changes flags. */
+static inline void emit_neg(struct emit *e, unsigned reg)
+{
+	emit_rex(e, true, 0, 0, reg);
+	emit_u8(e, 0xf7);
+	emit_u8(e, 0xd8 | (reg & 7));
+}
+
 enum { SHIFT_SHL = 4, SHIFT_SHR = 5, SHIFT_SAR = 7 };
 
 /* @bytes bytes that do nothing, in as few instructions as may be. */

@@ -269,6 +269,11 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->dr[7] = 0x400;
 	cpu->misc_enable = 1;
 	cpu->wait_for_sipi = vcpu->index != 0;
+	if (vm->cc->mem->bank[0].base == 0) {
+		cpu->ram = vm->cc->mem->bank[0].host;
+		cpu->ram_size = vm->cc->mem->bank[0].size;
+		cpu->ram_flags = vm->cc->page_flags;
+	}
 	thunks_bind(vm, cpu);
 	vcpu->engine_data = dv;
 	vm->cpu[vcpu->index] = cpu;

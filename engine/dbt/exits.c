@@ -334,6 +334,7 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 		if (m->remake.on)
 			flags_make(t, &m->remake, t->s1);
 	}
+	emit_gs_store(e, GS(miss_address), t->s0);
 	data = emit_lea_rip(e, t->s1);
 	emit_gs_store(e, GS(miss_data), t->s1);
 	emit_gs_jmp(e, GS(thunk_miss));

@@ -72,7 +72,7 @@ static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool l
 {
 	t->miss[t->nmiss++] = (struct miss_stub){ .jump = jump, .retry = retry, .live = live,
 		.site = { .size = (uint16_t)size, .rw = (uint8_t)rw, .instead = (uint8_t)instead,
-			  .s0 = (uint8_t)t->s0, .user = t->user } };
+			  .user = t->user } };
 	if (!live && t->remake.lost)
 		t->miss[t->nmiss - 1].remake = t->remake;
 }

@@ -237,7 +237,7 @@ bool loop_plan(struct translator *t)
 	    t->b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN) || t->live[0])
 		return false;
 	for (unsigned i = 0; i < t->n; i++)
-		if (t->insn[i].op == INSN_STI)
+		if (t->insn[i].op == INSN_STI || quick_may_leave(&t->insn[i], t->b->mode))
 			return false;
 	find_streams(t);
 	if (!assign_registers(t))

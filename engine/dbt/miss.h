@@ -16,13 +16,12 @@ struct miss_site {
 	uint16_t size;	/* bytes from the address looked up */
 	uint8_t rw;	/* MEM_READ, MEM_WRITE or both */
 	uint8_t instead;	/* enum miss_instead */
-	uint8_t s0;	/* register that holds the address */
 	uint8_t user;	/* privilege of the access */
 	uint8_t flags_saved;	/* guest flags are in cpu.tmp[3] as LAHF and SETO left them */
 	uint8_t careful;	/* struct insn.mem_careful */
 } __attribute__((packed));
 
-/* A host address inside the instruction that missed. */
+/* The look-up itself, which is inside the instruction that missed: a host address. */
 static inline uint64_t site_pc(uint64_t data, const struct miss_site *site)
 {
 	return data + (uint64_t)(int64_t)site->retry;

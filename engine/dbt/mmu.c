@@ -9,6 +9,8 @@
  */
 #include "engine/dbt/run.h"
 
+#include "engine/dbt/miss.h"
+
 #define PTE_P 1ull
 #define PTE_W 2ull
 #define PTE_U 4ull
@@ -18,10 +20,11 @@
 #define PTE_G 0x100ull
 #define PTE_NX (1ull << 63)
 #define PTE_ADDR 0x000ffffffffff000ull
+#define LARGE_SIZE (2ull << 20)
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
-static unsigned tlb_index(uint64_t va)
+static inline unsigned tlb_index(uint64_t va)
 {
 	return (unsigned)(va >> 12) & (TLB_ENTRIES - 1);
 }
@@ -30,7 +33,7 @@ static unsigned tlb_index(uint64_t va)
  * A tag that can never match at @index.  It belongs to a page far away: the check
  * that keeps flags looks only at an access's last byte, which may be in the next page.
  */
-static uint64_t never(unsigned index)
+static inline uint64_t never(unsigned index)
 {
 	return 0 - ((uint64_t)(index ^ TLB_ENTRIES / 2) << 12);
 }
@@ -47,7 +50,7 @@ static void tlb_clear(struct tlb *tlb)
 }
 
 /* Remembers entry @n as filled, so that a flush of few entries touches only those. */
-static void note_filled(uint16_t *list, uint16_t *count, unsigned n)
+static inline void note_filled(uint16_t *list, uint16_t *count, unsigned n)
 {
 	if (*count < FILLED_MAX)
 		list[*count] = (uint16_t)n;
@@ -68,12 +71,12 @@ static void jc_clear(const struct cpu *cpu, struct jump_cache *jc)
 }
 
 /* What struct walked.key must be for @va now. */
-static uint64_t walked_key(const struct cpu *cpu, uint64_t va)
+static inline uint64_t walked_key(const struct cpu *cpu, uint64_t va)
 {
 	return va >> 21 | (uint64_t)cpu->walked_age << 43;
 }
 
-static struct walked *walked_slot(struct cpu *cpu, uint64_t va)
+static inline struct walked *walked_slot(struct cpu *cpu, uint64_t va)
 {
 	return &cpu->walked[(va >> 21 ^ va >> 26) & (WALKED - 1)];
 }
@@ -450,12 +453,22 @@ static int fault(uint32_t *ret_error, const struct cpu *cpu, unsigned access, bo
 	return VEC_PF;
 }
 
+/* The 2 MiB around @va in a large page of 2^@shift bytes. */
+static void note_large(struct walked *w, uint64_t key, uint64_t va, int shift, uint64_t pte, uint64_t allowed)
+{
+	uint64_t within = ((1ull << shift) - 1) & ~(LARGE_SIZE - 1);
+	uint64_t gpa = (pte & PTE_ADDR & ~((1ull << shift) - 1)) | (va & within);
+
+	*w = (struct walked){ .key = key, .allowed = allowed,
+			      .large = gpa | (pte & (PTE_P | PTE_W | PTE_U | PTE_A | PTE_D | PTE_G | PTE_NX)) };
+}
+
 int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct translation *ret,
 	     uint32_t *ret_error)
 {
 	struct walked *known = walked_slot(cpu, va);
 	uint64_t *table = known->table, *slot, pte = 0, allowed = known->allowed, size;
-	bool nx = known->nx, hit = known->key == walked_key(cpu, va), write_ok;
+	bool nx = known->nx, hit = known->key == walked_key(cpu, va) && known->table, write_ok;
 	int shift = 12;
 
 	if (!(cpu->cr0 & CR0_PG)) {
@@ -500,7 +513,7 @@ again:
 			goto again;
 		table = table_at(cpu, pte);
 		if (shift == 21 && table && !(access & ACCESS_PROBE))
-			*known = (struct walked){ walked_key(cpu, va), table, allowed, nx };
+			*known = (struct walked){ .key = walked_key(cpu, va), .table = table, .allowed = allowed, .nx = nx };
 	}
 	size = 1ull << shift;
 	if (shift > 12 && pte & PTE_ADDR & (size - 1) & ~PTE_G & ~(1ull << 12))
@@ -519,6 +532,8 @@ again:
 				goto again;
 			pte |= want;
 		}
+		if (shift > 12)
+			note_large(known, walked_key(cpu, va), va, shift, pte, allowed);
 	}
 	ret->gpa = (pte & PTE_ADDR & ~(size - 1)) | (va & (size - 1));
 	ret->host = ram_at(cpu, ret->gpa & PAGE_MASK, PAGE_SIZE);
@@ -531,7 +546,7 @@ again:
 	return 0;
 }
 
-static void note_temporary(struct cpu *cpu, uint64_t va)
+static inline void note_temporary(struct cpu *cpu, uint64_t va)
 {
 	if (cpu->nuser_in_kernel < USER_IN_KERNEL_MAX)
 		cpu->user_in_kernel[cpu->nuser_in_kernel++] = va;
@@ -582,26 +597,55 @@ enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct 
 	return set_entry(cpu, va, user, ret_tr) & rw ? FILL_SLOW : FILL_OK;
 }
 
-bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user)
+/* What @known, which is of the 2 MiB around @va, has as its page table entry; not present when it does not know. */
+static inline uint64_t known_pte(const struct cpu *cpu, const struct walked *known, uint64_t va)
 {
-	const struct walked *known = walked_slot(cpu, va);
-	uint64_t need = PTE_P | PTE_A | (user ? PTE_U : 0) | (rw & MEM_WRITE ? PTE_W | PTE_D : 0), pte;
-	struct translation tr;
-	uint32_t error;
-	int vector;
+	uint64_t pte;
 
-	if (known->key == walked_key(cpu, va)) {
+	if (known->key != walked_key(cpu, va))
+		return 0;
+	if (known->table)
 		pte = __atomic_load_n(&known->table[va >> 12 & 511], __ATOMIC_RELAXED);
-		pte &= known->allowed | ~(PTE_W | PTE_U);
-		tr.gpa = pte & PTE_ADDR;
-		tr.host = ram_at(cpu, tr.gpa, PAGE_SIZE);
-		if ((pte & need) == need && tr.host && (!(pte & PTE_NX) || cpu->efer & EFER_NXE)) {
-			tr.writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
-			tr.global = pte & PTE_G && cpu->cr4 & CR4_PGE;
-			return !(set_entry(cpu, va, user, &tr) & rw);
+	else
+		pte = known->large | (va & (LARGE_SIZE - 1) & PAGE_MASK);
+	return pte & (known->allowed | ~(PTE_W | PTE_U));
+}
+
+uint64_t dbt_miss_quick(struct cpu *cpu)
+{
+	const struct miss_site *site = (const struct miss_site *)(uintptr_t)cpu->miss_data;
+	uint64_t va = cpu->miss_address, page = va & PAGE_MASK;
+	uint64_t pte = known_pte(cpu, walked_slot(cpu, va), va), gpa = pte & PTE_ADDR, host;
+	uint64_t need = PTE_P | PTE_A | (site->user ? PTE_U : 0) | (site->rw & MEM_WRITE ? PTE_W | PTE_D : 0);
+	bool writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
+	struct window_private *w = (struct window_private *)(uintptr_t)(cpu->gs_window + WINDOW_SHARED);
+	unsigned n = tlb_index(va);
+	struct tlb_entry *e;
+
+	if ((pte & need) != need || gpa >= cpu->ram_size || (va & 4095) + site->size > PAGE_SIZE || cpu->debug.data ||
+	    (pte & PTE_NX && !(cpu->efer & EFER_NXE)) ||
+	    (writable && atomic_load_explicit(&cpu->ram_flags[gpa / PAGE_SIZE], memory_order_relaxed) != PAGE_WRITE_CACHED))
+		return 0;
+	if (site->user) {
+		e = &w->utlb.entry[n];
+		note_filled(w->tlb_filled, &w->ntlb, n);
+	} else {
+		e = &cpu->ktlb.entry[n];
+		if (!(pte & PTE_G && cpu->cr4 & CR4_PGE && va >> 63))
+			note_temporary(cpu, va);
+	}
+	host = (uint64_t)(uintptr_t)cpu->ram + gpa;
+	*e = (struct tlb_entry){ .ntag_read = 0 - page, .ntag_write = writable ? 0 - page : never(n),
+				 .addend = host - page, .host = host };
+	if (cpu->vm->ncpus > 1 && writable) {	/* as in set_entry() */
+		atomic_thread_fence(memory_order_seq_cst);
+		if (atomic_load(&cpu->ram_flags[gpa / PAGE_SIZE]) != PAGE_WRITE_CACHED) {
+			e->ntag_write = never(n);
+			return 0;
 		}
 	}
-	return mmu_fill(cpu, va, rw, user, &tr, &vector, &error) == FILL_OK;
+	cpu->stats.tlb_miss++;
+	return site_pc(cpu->miss_data, site);
 }
 
 /* One access inside a page through the TLB; 0, a vector, or -1 for "not RAM". */
@@ -670,6 +714,21 @@ void mmu_drop(struct cpu *cpu)
 	mmu_hold(cpu);
 }
 
+/* copy_bytes() for the sizes that delivery and IRET have: starting REP MOVSB takes longer than they do. */
+static void copy_words(void *dst, const void *src, unsigned size)
+{
+	typedef uint64_t __attribute__((may_alias, aligned(1))) word;
+	word *d = dst;
+	const word *s = src;
+
+	if (size % 8 || size > 64) {
+		copy_bytes(dst, src, size);
+		return;
+	}
+	for (unsigned i = 0; i < size / 8; i++)
+		d[i] = s[i];
+}
+
 static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size, unsigned rw, bool user,
 		      uint32_t *ret_error)
 {
@@ -698,7 +757,7 @@ static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 		switch (size) {	/* one store, so that other vCPUs see all or nothing */
 		case 4: __atomic_store_n((uint32_t *)(void *)host, *(uint32_t *)(void *)buf, __ATOMIC_RELAXED); break;
 		case 8: __atomic_store_n((uint64_t *)(void *)host, *(uint64_t *)(void *)buf, __ATOMIC_RELAXED); break;
-		default: copy_bytes(host, buf, size); break;
+		default: copy_words(host, buf, size); break;
 		}
 		if (r == 0)
 			mmu_drop(cpu);
@@ -708,7 +767,7 @@ static int copy_piece(struct cpu *cpu, uint64_t va, uint8_t *buf, unsigned size,
 		switch (size) {
 		case 4: *(uint32_t *)(void *)buf = __atomic_load_n((uint32_t *)(void *)host, __ATOMIC_RELAXED); break;
 		case 8: *(uint64_t *)(void *)buf = __atomic_load_n((uint64_t *)(void *)host, __ATOMIC_RELAXED); break;
-		default: copy_bytes(buf, host, size); break;
+		default: copy_words(buf, host, size); break;
 		}
 	}
 	return 0;

@@ -90,9 +90,6 @@ enum fill { FILL_OK, FILL_SLOW, FILL_FAULT };
 enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct translation *ret_tr,
 		   int *ret_vector, uint32_t *ret_error);
 
-/* True when mmu_fill() says FILL_OK; quicker when the walk is short. */
-bool mmu_fill_fast(struct cpu *cpu, uint64_t va, unsigned rw, bool user);
-
 void mmu_init(struct cpu *cpu);
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);
 void mmu_invlpg(struct cpu *cpu, uint64_t va);
@@ -129,8 +126,13 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 /* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
 uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
 uint64_t dbt_miss(struct cpu *cpu);
-/* The TLB miss told by cpu->miss_data: where to go on when filling the TLB is all it takes, else 0. */
-uint64_t dbt_miss_fast(struct cpu *cpu);
+/*
+ * The TLB miss told by cpu->miss_data: where to go on when filling the TLB is all it takes, else 0.
+ * The quick one knows only the most frequent cases and is called with guest registers in the
+ * host's: it changes none but RAX.
+ */
+__attribute__((no_caller_saved_registers)) uint64_t dbt_miss_quick(struct cpu *cpu);
+uint64_t dbt_miss_fill(struct cpu *cpu);
 uint64_t dbt_indirect(struct cpu *cpu);
 uint64_t dbt_fault(struct cpu *cpu);
 /* The code for cpu->rip in the present mode, after handling what is pending; 0 to leave. */

@@ -16,6 +16,8 @@ static bool ends_block(const struct insn *in, uint32_t mode)
 		return true;
 	if ((mode & BLOCK_USER) && in->privileged)
 		return true;
+	if (is_quick(in, mode))
+		return false;
 	switch ((enum insn_op)in->op) {
 	case INSN_COPY:
 	case INSN_LEA:

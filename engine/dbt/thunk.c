@@ -8,8 +8,9 @@
  *                      save registers, switch to the host stack, call
  *                      dbt_*(cpu), go on where it says
  *
- *   miss               the same, but first tries dbt_miss_fast(), after which only the
- *                      registers that C code may have changed are loaded again
+ *   miss               the same, but first tries dbt_miss_quick() without saving registers, then
+ *                      dbt_miss_fill(), after which only those that C code may have changed
+ *                      are loaded again
  *
  *   polled             between a jump and the block in entry 0 of a jump cache
  *
@@ -152,32 +153,53 @@ static uint64_t emit_thunk(struct emit *e, uint64_t fn, uint8_t *resume)
 	return at;
 }
 
-/* Registers that the C calling convention does not preserve, RAX and RSP apart. */
-static const uint8_t scratched[] = { RCX, RDX, RSI, RDI, R8, R9, R10, R11 };
+/* Registers that the C calling convention does not preserve, RAX and RDI apart. */
+static const uint8_t scratched[] = { RCX, RDX, RSI, R8, R9, R10, R11 };
+
+/* Goes on where a look-up missed: cpu.resume_pc. */
+static void emit_look_again(struct emit *e)
+{
+	emit_gs_load(e, RAX, GS(miss_flags));
+	emit_flags_from_ax(e);
+	emit_gs_load(e, RAX, GS(gpr) + 8 * RAX);
+	emit_gs_load(e, RDI, GS(gpr) + 8 * RDI);
+	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
+	emit_gs_jmp(e, GS(resume_pc));
+}
 
 static uint64_t emit_miss(struct emit *e, uint8_t *resume)
 {
 	uint64_t at = emit_pc(e);
-	uint8_t *slow;
+	uint8_t *more, *slow;
 
-	save_registers(e);
+	emit_gs_store(e, GS(gpr) + 8 * RAX, RAX);
+	emit_gs_store(e, GS(gpr) + 8 * RDI, RDI);
+	emit_gs_store(e, GS(gpr) + 8 * RSP, RSP);
 	emit_flags_to_ax(e);
 	emit_gs_store(e, GS(miss_flags), RAX);
 	emit_gs_load(e, RSP, GS(host_rsp));
+	emit_call_c(e, (uint64_t)(uintptr_t)&dbt_miss_quick);
+	emit_gs_store(e, GS(resume_pc), RAX);
+	more = emit_jcc(e, CC_E);
+	emit_look_again(e);
+
+	emit_patch_here(e, more);
+	for (unsigned r = RCX; r <= R13; r++)
+		if (r != RSP && r != RDI)
+			emit_gs_store(e, GS(gpr) + 8 * r, r);
+	emit_gs_store(e, GS(s14), R14);
+	emit_gs_store(e, GS(s15), R15);
 	emit_gs_store_imm8(e, GS(in_code), 0);
-	emit_call_c(e, (uint64_t)(uintptr_t)&dbt_miss_fast);
+	emit_call_c(e, (uint64_t)(uintptr_t)&dbt_miss_fill);
 	slow = emit_jcc(e, CC_E);
 	emit_gs_store(e, GS(resume_pc), RAX);
 	emit_gs_store_imm8(e, GS(in_code), 1);
 	for (unsigned k = 0; k < ARRAY_SIZE(scratched); k++)
 		emit_gs_load(e, scratched[k], GS(gpr) + 8u * scratched[k]);
-	emit_gs_load(e, RAX, GS(miss_flags));
-	emit_flags_from_ax(e);
-	emit_gs_load(e, RAX, GS(gpr) + 8 * RAX);
 	emit_gs_load(e, R14, GS(s14));
 	emit_gs_load(e, R15, GS(s15));
-	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
-	emit_gs_jmp(e, GS(resume_pc));
+	emit_look_again(e);
+
 	emit_patch_here(e, slow);
 	emit_go_by_c(e, (uint64_t)(uintptr_t)&dbt_miss, resume);
 	return at;

@@ -364,10 +364,20 @@ static void emit_pushf(struct translator *t, unsigned i)
 
 static void emit_sti(struct translator *t)
 {
-	/* Interrupts that waited become exit requests; the block ends after the next instruction. */
-	emit_gs_store_imm8(&t->e, GS(intr_enabled), 1);
-	emit_gs_abs(&t->e, false, 0x8b, t->s0, GS(deferred));
-	emit_gs_abs(&t->e, false, 0x89, t->s0, GS(exit_request) + 4);
+	struct emit *e = &t->e;
+	uint8_t *none;
+
+	/*
+	 * Interrupts that waited become exit requests; the block ends after the next instruction.
+	 * Not stored when there are none: the poll, soon, reads a quadword, which would wait for it.
+	 */
+	emit_gs_store_imm8(e, GS(intr_enabled), 1);
+	emit_gs_store(e, GS(tmp), RCX);
+	emit_gs_abs(e, false, 0x8b, RCX, GS(deferred));
+	none = emit_short(e, 0xe3);
+	emit_gs_abs(e, false, 0x89, RCX, GS(exit_self));
+	emit_patch_short(e, none);
+	emit_gs_load(e, RCX, GS(tmp));
 }
 
 bool emit_insn(struct translator *t, unsigned i)
@@ -379,6 +389,11 @@ bool emit_insn(struct translator *t, unsigned i)
 	if (is_helper(in, t->b->mode)) {
 		emit_helper(t, i);
 		return false;
+	}
+	if (is_quick(in, t->b->mode)) {
+		emit_quick(t, i);
+		flags_after(t, i);
+		return true;
 	}
 	switch ((int)in->op) {
 	case INSN_COPY: emit_copy(t, i); break;
@@ -471,7 +486,7 @@ static void emit_body(struct translator *t)
 	leave_state(t);
 	/* After STI and its shadow, waiting interrupts must be looked at. */
 	if ((t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) || (t->n == 1 && t->insn[0].op == INSN_STI))
-		emit_poll(t, t->guest_off[t->n], true);
+		emit_poll(t, t->guest_off[t->n], t->live[t->n] != 0);
 	emit_goto(t, t->guest_off[t->n], t->live[t->n] != 0);
 }
 

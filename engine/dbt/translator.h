@@ -8,6 +8,7 @@
  *   flags.c      guest flags that can be made again
  *   exits.c      ways out of a block, and the stubs behind it
  *   entry.c      SYSCALL and SYSRET
+ *   quick.c      what the interpreter need not do where nothing special is met
  *   loop.c       blocks that jump back to their own start
  *   translate.c  instruction by instruction
  */
@@ -238,6 +239,14 @@ struct operand loop_operand(const struct translator *t, unsigned i);
 bool is_fast_entry(const struct insn *in, uint32_t mode);
 /* Such an instruction, whole. */
 void emit_fast_entry(struct translator *t, unsigned i);
+
+/* --- quick.c --- */
+/* Instructions that leave to the interpreter only in special cases, and such as never do. */
+bool is_quick(const struct insn *in, uint32_t mode);
+/* The former. */
+bool quick_may_leave(const struct insn *in, uint32_t mode);
+/* Such an instruction, whole.  It does not end the block. */
+void emit_quick(struct translator *t, unsigned i);
 
 /* --- translate.c --- */
 /* Returns false when the instruction ended the block. */

@@ -147,9 +147,43 @@ static void open_to_user(void)
 	write_cr3(read_cr3());
 }
 
+#define FSGSBASE (1ull << 16)
+#define NONCANONICAL 0x800000000000ull
+
+/* WRFSBASE and WRGSBASE, which leave flags alone: every combination of them around each. */
+static void check_bases(void)
+{
+	uint64_t base = 0x123456789000, seen = 0, other = 0, flags, at;
+	unsigned kept = 0;
+
+	write_cr4(read_cr4() | FSGSBASE);
+	for (unsigned n = 0; n < 128; n++) {
+		uint64_t want = some_flags(n);
+
+		asm volatile("push %3\n\tpopfq\n\twrfsbase %4\n\twrgsbase %5\n\tpushfq\n\tpop %2\n\tcld\n\t"
+			     "rdfsbase %0\n\trdgsbase %1"
+			     : "=&r"(seen), "=&r"(other), "=&r"(flags)
+			     : "r"(want), "r"(base + n), "r"(-(uint64_t)n) : "cc", "memory");
+		kept += flags == want && seen == base + n && other == -(uint64_t)n;
+	}
+	check_equal("WRFSBASE and WRGSBASE keep flags", kept, 128);
+	at = TRAPPING("wrfsbase %1", "r"(NONCANONICAL));
+	check_trap("#GP by WRFSBASE of a non-canonical address", 13, 0, at);
+	at = TRAPPING("wrgsbase %1", "r"(~NONCANONICAL));
+	check_trap("#GP by WRGSBASE of another", 13, 0, at);
+	asm volatile("wrfsbase %1\n\trdfsbase %0" : "=r"(seen) : "r"(NONCANONICAL - 1));
+	check_equal("the last address of the lower half is canonical", seen, NONCANONICAL - 1);
+	asm volatile("wrfsbase %k1\n\trdfsbase %0" : "=r"(seen) : "r"(~0ull));
+	check_equal("32 bits are extended with zeros", seen, 0xffffffff);
+	write_cr4(read_cr4() & ~FSGSBASE);
+	at = TRAPPING("wrfsbase %1", "r"(0ull));
+	check_trap("#UD by WRFSBASE without CR4.FSGSBASE", 6, 0, at);
+}
+
 int guest_main(void)
 {
 	open_to_user();
+	check_bases();
 	wrmsr(EFER, rdmsr(EFER) | 1);
 	wrmsr(STAR, 0x10ull << 32 | (uint64_t)(0x18 | 3) << 48);
 	wrmsr(LSTAR, (uint64_t)syscall_entry);
