@@ -32,8 +32,8 @@ def test_pieces_of_a_mixed_load_find_what_they_expect():
 
 
 def test_the_code_cache_is_emptied_when_it_is_full_and_goes_on():
-    report = stress("fill", "fill:20", "code+memory:3")
-    assert report.counters["code_resets"] >= 2, report.counters
+    report = stress("fill", "fill:30", "code+memory:3")
+    assert report.counters["code_resets"] >= 1, report.counters	# 2 to 5; a busy machine does less in the time
 
 
 main(globals())

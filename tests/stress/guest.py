@@ -16,6 +16,7 @@ CODE_MIB = 256	# of the translator's cache, mapped twice
 TABLES_MIB = 700	# what goes with it: blocks, exits, arena (engine/dbt/block.c), and the rest of the process
 DISK_BYTES = 64 << 20
 SETTLE_S = 20	# until what the guest has given up is given up here too
+LAST = "timers:1"	# the machine is still there when the part before it is looked at
 SPARE_FDS = 8	# files that the guest opened meanwhile and goes on knowing: programs, folders
 
 
@@ -40,7 +41,8 @@ def vm_process(owner):
 
 def rss_mib(pid):
     with open(f"/proc/{pid}/status") as f:
-        return int(re.search(r"VmRSS:\s+(\d+) kB", f.read())[1]) / 1024
+        m = re.search(r"VmRSS:\s+(\d+) kB", f.read())
+    return int(m[1]) / 1024 if m else 0	# none: it has just ended
 
 
 def descriptors(pid):
@@ -90,19 +92,29 @@ class Report:
         self.counters = {}
 
 
+def check_process(vm, words, before):
+    """What @vm has at a line of output; returns its descriptors when the part began."""
+    try:
+        check_memory(vm)
+        if words[0] == "begin":
+            return descriptors(vm)
+        if words[0] == "end":
+            check_descriptors(vm, before)
+    except (FileNotFoundError, ProcessLookupError):
+        pass	# the last part has ended, and the machine with it
+    return before
+
+
 def watch(p, report, limit):
     """Follows a run to its end."""
-    vm = None
+    vm = before = None
     for line in lines(p, limit):
         words = line.split()
         vm = vm or vm_process(p.pid)
-        check_memory(vm)
-        if words[0] == "begin":
-            before = descriptors(vm)
-        elif words[0] == "end":
-            check_descriptors(vm, before)
+        before = check_process(vm, words, before)
+        if words[0] == "end":
             report.guest_seconds += part_seconds(words[1])
-        else:
+        elif words[0] != "begin":
             report.rounds[words[0]] = report.rounds.get(words[0], 0) + int(words[4])
 
 
@@ -118,7 +130,7 @@ def run(roux, root, program, folder, seed, parts, env):
     with open(os.path.join(folder, "errors"), "w+b") as errors:
         p = subprocess.Popen([roux, "run", "--engine", "dbt", "--cpus", "2", "--memory", f"{MEMORY_MIB}M", "--dbt-stats",
                               "-u", "0", "-v", f"{share}:/share", "--disk", disk, root, "--", "/share/stress",
-                              str(seed), "/share", "/dev/vda", *parts], stdin=subprocess.DEVNULL,
+                              str(seed), "/share", "/dev/vda", *parts, LAST], stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=errors, env=env)
         try:
             watch(p, report, limit)
