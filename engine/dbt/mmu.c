@@ -154,6 +154,12 @@ static void use_window(struct cpu *cpu, unsigned context)
 	__asm__ volatile("wrgsbase %0" : : "r"(cpu->gs_window));
 }
 
+/* With PCIDs a window is named by its PCID, otherwise there is just one. */
+static uint64_t window_key(const struct cpu *cpu, uint64_t cr3)
+{
+	return cpu->cr4 & CR4_PCIDE ? cr3 & 0xfff : 0;
+}
+
 void mmu_init(struct cpu *cpu)
 {
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
@@ -162,6 +168,8 @@ void mmu_init(struct cpu *cpu)
 		cpu->ctx[i].cr3 = ~0ull;
 		w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all, when the window gets a use */
 	}
+	/* In use at once: what goes through the windows in use must not pass this one by. */
+	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
 	window_flush(cpu, 0);
 	kernel_flush(cpu);
 	cpu->context = 0;
@@ -245,10 +253,9 @@ static unsigned oldest_window(const struct cpu *cpu)
 	return best;
 }
 
-/* With PCIDs a window is named by its PCID, otherwise there is just one. */
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep)
 {
-	uint64_t key = cpu->cr4 & CR4_PCIDE ? value & 0xfff : 0;
+	uint64_t key = window_key(cpu, value);
 	unsigned w = find_window(cpu, key);
 
 	cpu->cr3 = value;
