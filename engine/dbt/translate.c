@@ -540,7 +540,8 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64
 	cc->used = (cc->used + 15) & ~(size_t)15;
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	b->code = cc->rx + cc->used;
-	b->careful = t.insn[0].mem_careful || t.insn[0].mem_implicit;
+	b->careful = t.insn[0].mem_careful;
+	b->peculiar = t.insn[0].mem_masked || t.insn[0].mem_implicit;
 	if (mode & BLOCK_SLOW)
 		emit_slow(&t);
 	else if (loop_plan(&t))
