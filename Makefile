@@ -2,12 +2,16 @@
 #   make          everything; the command is build/roux
 #   make run      installs what is missing, builds, boots a micro-VM, runs a command in it
 #   make test     all tests that fit in CI          make fuzz   fuzz targets, long
+#   make stress   hours of a mixed load in guests, resumable
+#   make nightly  differential tests, fuzz targets and stress at length
 #   make bench    every table of SPECIFICATION.md   make deps   Debian packages only
 #   make install  under /usr/local, or DESTDIR      make clean  every build folder
 SHELL := /bin/bash
 OUT ?= out
 FUZZ_MINUTES ?= 10
-.PHONY: all run test bench fuzz deps install clean
+STRESS_HOURS ?= 24
+NIGHTLY_HOURS ?= 2
+.PHONY: all run test bench fuzz stress nightly deps install clean
 
 all: deps
 	@[ -f $(OUT)/build.ninja ] || meson setup $(OUT) >/dev/null
@@ -28,6 +32,12 @@ bench: all
 
 fuzz: deps
 	@tools/run-fuzz.sh $(FUZZ_MINUTES)
+
+stress: all
+	@tests/stress/long.py --hours $(STRESS_HOURS) build/roux $(OUT)/tests/stress/stress $(OUT)/stress
+
+nightly: all
+	@tools/run-nightly.sh $(OUT) $(FUZZ_MINUTES) $(NIGHTLY_HOURS)
 
 install: all
 	@meson install -C $(OUT) --no-rebuild --quiet

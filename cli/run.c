@@ -159,11 +159,12 @@ static void print_counter(void *ctx, const char *name, uint64_t value)
 {
 	struct stats *s = ctx;
 	uint64_t before = s->i < s->n ? s->before[s->i] : 0;
+	int64_t more = (int64_t)(value - before);	/* code_bytes may have become less */
 	double seconds = (double)(now_ns() - s->began_ns) / 1e9;
 
 	s->i++;
-	(void)fprintf(stderr, "%-12s %14llu %14llu %14.0f\n", name, (unsigned long long)before,
-		      (unsigned long long)(value - before), (double)(value - before) / seconds);
+	(void)fprintf(stderr, "%-12s %14llu %14lld %14.0f\n", name, (unsigned long long)before, (long long)more,
+		      (double)more / seconds);
 }
 
 static void begin_stats(struct stats *s, struct roux_machine *m)

@@ -14,8 +14,10 @@ found=0
 for target; do
 	mkdir -p "out-fuzz/corpus/$target"
 	echo "fuzz $target: $minutes min"
+	dict=()
+	[ ! -f "tests/fuzz/$target.dict" ] || dict=("-dict=tests/fuzz/$target.dict")
 	if ! "out-fuzz/tests/fuzz/fuzz_$target" -max_total_time=$((minutes * 60)) -timeout=20 -print_final_stats=1 \
-		-artifact_prefix="out-fuzz/crashes/$target-" -verbosity=0 \
+		-artifact_prefix="out-fuzz/crashes/$target-" -verbosity=0 "${dict[@]}" \
 		"out-fuzz/corpus/$target" "tests/fuzz/corpus/$target"; then
 		echo "fuzz $target: FAILED, see out-fuzz/crashes"
 		found=1

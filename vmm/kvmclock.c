@@ -103,6 +103,8 @@ int kvmclock_write_wall_clock(const struct kvmclock *clock, uint64_t value, uint
 	struct timespec now;
 	uint64_t boot_ns;
 
+	if (!value)
+		return 0;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	/* Wall clock at the moment the guest's clock showed 0. */
 	boot_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec -

@@ -38,7 +38,7 @@ uint64_t kvmclock_ns(const struct kvmclock *clock, uint64_t tsc);
  */
 int kvmclock_write_system_time(const struct kvmclock *clock, uint64_t value);
 
-/* The same for MSR_KVM_WALL_CLOCK_NEW; @tsc is the guest's TSC now. */
+/* The same for MSR_KVM_WALL_CLOCK_NEW, where 0 names no address; @tsc is the guest's TSC now. */
 int kvmclock_write_wall_clock(const struct kvmclock *clock, uint64_t value, uint64_t tsc);
 
 #endif /* VMM_KVMCLOCK_H */

@@ -28,6 +28,7 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 		return err_set(err, -ENOMEM, "out of host memory");
 	cc->mem = mem;
 	cc->size = CODE_CACHE_BYTES;
+	cc->cold = COLD_START;
 	cc->arena_size = ARENA_BYTES;
 	cc->npages = mem->size / PAGE_SIZE;
 	cc->fd = memfd_create("roux-code", MFD_CLOEXEC);
@@ -441,7 +442,7 @@ unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
 
 bool code_cache_full(const struct code_cache *cc)
 {
-	return cc->size - cc->used < 256 << 10 || cc->arena_size - cc->arena_used < 1 << 20 ||
+	return COLD_START - cc->used < 256 << 10 || cc->size - cc->cold < 256 << 10 || cc->arena_size - cc->arena_used < 1 << 20 ||
 	       cc->nblocks + 8 > BLOCKS_MAX || cc->nexits + 4096 > EXITS_MAX;
 }
 
@@ -453,6 +454,7 @@ void code_cache_reset(struct code_cache *cc)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
 	cc->used = cc->base_used;
+	cc->cold = COLD_START;
 	cc->nblocks = 0;
 	cc->nexits = 0;
 	cc->arena_used = 0;

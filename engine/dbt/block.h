@@ -88,7 +88,8 @@ struct block {
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
 	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
-	uint8_t *code;	/* executable address */
+	uint8_t *code;	/* executable address; stubs are elsewhere */
+	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
 	struct insn_mark *marks;	/* ninsns of them */
@@ -120,6 +121,7 @@ struct code_page {
 };
 
 #define CODE_CACHE_BYTES (256ull << 20)
+#define COLD_START (160ull << 20)	/* behind it is what runs seldom: stubs */
 #define BLOCKS_MAX (1u << 20)
 #define EXITS_MAX (4u << 20)
 #define BLOCK_HASH_BITS 18
@@ -129,7 +131,8 @@ struct code_cache {
 	struct lock lock;
 	int fd;
 	uint8_t *rw, *rx;	/* two mappings of the same memory */
-	size_t size, used;	/* bytes */
+	size_t size, used;	/* bytes; used: of those in front of COLD_START */
+	size_t cold;	/* where the next stub goes */
 	size_t base_used;	/* bytes in front that resets keep */
 	struct block *blocks;	/* in order of code address */
 	uint32_t nblocks;
@@ -208,14 +211,20 @@ struct block *block_of_pc(struct code_cache *cc, uint64_t pc);
 /* Guest offset (from b->pa) of the instruction whose code contains @pc. */
 unsigned block_guest_off(const struct block *b, uint64_t pc);
 
-/*
- * Translates the block at guest-physical @pa, virtual @va, and inserts it.
- * @bytes: host address of the guest code; @pa2_bytes: of the next page, or NULL
- * when it is not mapped executable.  Returns NULL when the cache is full.
- * Lock held.
- */
-struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64_t va,
-			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes);
+/* What translate() makes a block of. */
+struct block_source {
+	gpa_t pa, pa2;	/* of its first instruction; of the next page, or ~0 */
+	uint64_t va;
+	const uint8_t *bytes, *bytes2;	/* host addresses of the code; of the next page, or NULL when that is not executable */
+	uint32_t mode;
+	bool indirect;	/* with an entry for indirect jumps in front of it */
+};
+
+/* Translates the block and inserts it.  NULL: there is no room.  Lock held. */
+struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src);
+
+/* Makes an entry for a block that was translated without one.  NULL: the cache is full.  Lock held. */
+uint8_t *block_make_entry(struct code_cache *cc, const struct block *b);
 
 /*
  * Makes code that goes to the target of @x through the jump cache.  Writable

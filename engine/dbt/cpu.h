@@ -57,14 +57,14 @@ struct tlb_entry {
 };
 
 /*
- * Guest address to translated code: code when address + ntag is 0.  Functions
- * begin at multiples of 16, so the index takes in higher bits: see jc_index().
+ * Guest address to translated code.  An indirect jump goes to code unseen, which
+ * begins with a look at whether address + ntag is 0 (emit_entry()): there the way
+ * of the jump is predicted already.  Functions begin at multiples of 16, so the
+ * index takes in higher bits: see jc_index().
  */
 struct jc_entry {
+	uint64_t code;	/* host address; of thunk_indirect where there is none */
 	uint64_t ntag;
-	uint64_t code;	/* host address */
-	uint64_t vbase;	/* what cpu.vbase must be while it runs */
-	uint64_t polled;	/* entry 0: the block, behind the thunk that code leads to (see ask_to_exit()) */
 };
 
 struct tlb {
@@ -72,7 +72,7 @@ struct tlb {
 };
 
 #define JC_FOLD 8
-#define JC_MASK (JC_ENTRIES - 1ull)
+#define JC_MASK ((JC_ENTRIES - 1ull) << 1)	/* PDEP mask: twice the index, which is then scaled by 8 */
 
 static inline unsigned jc_index(uint64_t va)
 {
@@ -81,7 +81,7 @@ static inline unsigned jc_index(uint64_t va)
 
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
-	uint64_t polled_va;	/* where entry 0 leads; kept when another vCPU forgets the entry */
+	uint64_t polled;	/* where entry 0 leads, behind the thunk that its code is (see ask_to_exit()) */
 };
 
 /*
@@ -139,10 +139,10 @@ struct cpu {
 	uint64_t miss_address;	/* what it did not find */
 	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
-	uint64_t tlb_mask;	/* PEXT mask that yields a TLB index */
+	uint64_t tlb_mask;	/* PDEP mask: four times the TLB index, which is then scaled by 8 */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
-	_Atomic uint64_t jc_mask;	/* PEXT mask that yields a jump cache index; 0 polls: see ask_to_exit() */
+	_Atomic uint64_t jc_mask;	/* JC_MASK; 0 polls: see ask_to_exit() */
 	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
@@ -199,7 +199,6 @@ struct cpu {
 		uint32_t token;	/* see struct window_private */
 	} ctx[DBT_CONTEXTS];
 	uint64_t ctx_age;
-	bool tables_used;	/* TLBs and jump caches may differ from the zeros that they were made of */
 	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;

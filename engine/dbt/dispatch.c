@@ -111,9 +111,7 @@ static void handle_requests(struct cpu *cpu)
 /* ---------------------------------------------------------- finding a block */
 
 struct translate_job {
-	gpa_t pa, pa2;
-	const uint8_t *bytes, *bytes2;
-	uint32_t mode;
+	struct block_source src;
 	struct block *made;
 };
 
@@ -121,7 +119,7 @@ static void run_translate(struct cpu *cpu, void *arg)
 {
 	struct translate_job *j = arg;
 
-	j->made = translate(cpu->vm->cc, cpu, j->pa, cpu->rip, j->mode, j->bytes, j->pa2, j->bytes2);
+	j->made = translate(cpu->vm->cc, cpu, &j->src);
 	cpu->stats.blocks++;
 }
 
@@ -195,19 +193,19 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 	uint32_t error;
 	bool crosses = (cpu->rip & 4095) + INSN_LEN_MAX > PAGE_SIZE;
 
-	j->bytes = tr->host;
-	claim_page(cpu, j->pa, tr->host);
+	j->src.bytes = tr->host;
+	claim_page(cpu, j->src.pa, tr->host);
 	if (crosses && mmu_walk(cpu, next, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr2, &error) == 0 && tr2.host) {
-		j->pa2 = tr2.gpa;
-		j->bytes2 = tr2.host;
-		claim_page(cpu, j->pa2, tr2.host);
+		j->src.pa2 = tr2.gpa;
+		j->src.bytes2 = tr2.host;
+		claim_page(cpu, j->src.pa2, tr2.host);
 	}
 	cpu_heavy(cpu, run_translate, j);
 	if (j->made)
 		return j->made;
 	if (code_cache_full(cpu->vm->cc)) {
 		cpu->leave = LEAVE_FLUSH;
-	} else if (crosses && !j->bytes2) {
+	} else if (crosses && !j->src.bytes2) {
 		int vector = mmu_walk(cpu, next, ACCESS_EXEC, cpu->cpl == 3, &tr2, &error);
 
 		if (vector) {
@@ -231,8 +229,26 @@ static bool may_cache(const struct cpu *cpu, const struct block *b)
 	return !(b->mode & BLOCK_BREAK) || !code_breaks_at(cpu->vm->cc, b->pa);
 }
 
-/* The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set. */
-static struct block *find_block(struct cpu *cpu, uint32_t mode)
+static void run_make_entry(struct cpu *cpu, void *arg)
+{
+	struct block *b = arg;
+
+	b->entry = block_make_entry(cpu->vm->cc, b);
+}
+
+/* Whether indirect jumps can arrive at the block; sees to it if there is room.  Lock held. */
+static bool has_entry(struct cpu *cpu, struct block *b)
+{
+	if (!b->entry && !code_cache_full(cpu->vm->cc))
+		cpu_heavy(cpu, run_make_entry, b);
+	return b->entry;
+}
+
+/*
+ * The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set.
+ * @indirect: jumps that come this way again shall find it in the jump cache.
+ */
+static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 {
 	struct translation tr;
 	struct block *b;
@@ -261,11 +277,11 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode)
 		}
 	}
 	if (!b) {
-		struct translate_job j = { .pa = tr.gpa, .pa2 = ~0ull, .mode = mode };
+		struct translate_job j = { { .pa = tr.gpa, .pa2 = ~0ull, .va = cpu->rip, .mode = mode, .indirect = indirect }, NULL };
 
 		b = make_block(cpu, &j, &tr);
 	}
-	if (b && may_cache(cpu, b))	/* under the lock: or it may be gone before */
+	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
 		mmu_jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
 	if (b && b->pa2 != ~0ull)
@@ -296,7 +312,7 @@ static bool requests_wait(const struct cpu *cpu)
 }
 
 /* Settles everything between two instructions and finds the next block. */
-static struct block *next_block(struct cpu *cpu)
+static struct block *next_block(struct cpu *cpu, bool indirect)
 {
 	for (;;) {
 		bool shadow, resume;
@@ -336,14 +352,14 @@ static struct block *next_block(struct cpu *cpu)
 		resume = cpu->debug.exec && cpu->sysflags & FLAG_RF;
 		if (cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step || resume ||
 		    (shadow && requests_wait(cpu))) {
-			b = find_block(cpu, cpu->mode | BLOCK_SINGLE);
+			b = find_block(cpu, cpu->mode | BLOCK_SINGLE, false);
 			if (b) {
 				cpu->stepping = (cpu->sysflags & FLAG_TF ? STEP_TF : 0) |
 						(cpu->debug.outside.single_step ? STEP_OUTSIDE : 0);
 				cpu->sysflags &= resume ? ~FLAG_RF : ~0u;
 			}
 		} else {
-			b = find_block(cpu, cpu->mode);
+			b = find_block(cpu, cpu->mode, indirect);
 		}
 		if (b)
 			return b;
@@ -371,9 +387,10 @@ static uint64_t cached_code(struct cpu *cpu)
 	check_jc_mode(cpu);
 	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
 	e += jc_index(cpu->rip);
-	if (cpu->rip + e->ntag != 0)
+	if (cpu->rip + e->ntag != 0 || e->code == cpu->thunk_indirect)
 		return 0;
-	cpu->vbase = e->vbase;
+	cpu->s14 = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
+	cpu->s15 = 2 * jc_index(cpu->rip);
 	return e->code;
 }
 
@@ -389,7 +406,7 @@ uint64_t dispatch(struct cpu *cpu)
 	code = cached_code(cpu);
 	if (code)
 		return code;
-	b = next_block(cpu);
+	b = next_block(cpu, true);
 	if (!b)
 		return 0;
 	return enter_block(cpu, b);
@@ -398,14 +415,14 @@ uint64_t dispatch(struct cpu *cpu)
 /* The rest of a block, or a loop for one round, with a look-up for each operand. */
 static uint64_t dispatch_plain(struct cpu *cpu)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN);
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, false);
 
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
 
 uint64_t dispatch_slow(struct cpu *cpu)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW);
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW, false);
 
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
@@ -480,10 +497,10 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 {
 	uint64_t rip = cpu->rip;
-	struct block *b = next_block(cpu);
+	struct block *b = next_block(cpu, false);
 
 	if (b && cpu->rip == rip && move_page(cpu, x, b))
-		b = next_block(cpu);
+		b = next_block(cpu, false);
 	if (!b)
 		return 0;
 	if (cpu->rip == rip)
@@ -494,7 +511,7 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 /* The rest of a block whose look-up for several operands met the end of a page. */
 static uint64_t follow_to_plain(struct cpu *cpu, struct exit *x)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN);
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, false);
 
 	if (!b)
 		return dispatch(cpu);
@@ -582,7 +599,7 @@ uint64_t dbt_miss(struct cpu *cpu)
 {
 	const struct miss_site *site = missed_site(cpu);
 	uint64_t ea = cpu->miss_address;
-	const struct block *b = block_of_pc(cpu->vm->cc, cpu->miss_data);
+	const struct block *b = block_of_pc(cpu->vm->cc, site_pc(cpu->miss_data, site));
 	struct translation tr;
 	uint32_t error;
 	enum fill r;

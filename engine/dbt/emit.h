@@ -275,16 +275,51 @@ static inline void emit_rorx(struct emit *e, bool w, unsigned dst, unsigned src,
 }
 
 /* pext dst, src, gs:[off] (BMI2, flags kept). */
-static inline void emit_pext_gs(struct emit *e, unsigned dst, unsigned src, uint32_t off)
+static inline void emit_bits_gs(struct emit *e, unsigned pp, unsigned dst, unsigned src, uint32_t off)
 {
 	emit_u8(e, 0x65);
 	emit_u8(e, 0xc4);
 	emit_u8(e, (dst < 8) << 7 | 1u << 6 | 1u << 5 | 2);
-	emit_u8(e, 1u << 7 | (~src & 15) << 3 | 2);	/* W1, L0, F3 */
+	emit_u8(e, 1u << 7 | (~src & 15) << 3 | pp);	/* W1, L0 */
 	emit_u8(e, 0xf5);
 	emit_u8(e, (dst & 7) << 3 | 4);
 	emit_u8(e, 0x25);
 	emit_u32(e, off);
+}
+
+static inline void emit_pext_gs(struct emit *e, unsigned dst, unsigned src, uint32_t off)
+{
+	emit_bits_gs(e, 2, dst, src, off);
+}
+
+static inline void emit_pdep_gs(struct emit *e, unsigned dst, unsigned src, uint32_t off)
+{
+	emit_bits_gs(e, 3, dst, src, off);
+}
+
+/* xchg, 64-bit. */
+static inline void emit_xchg(struct emit *e, unsigned a, unsigned b)
+{
+	emit_op_reg(e, true, 0x87, a, b);
+}
+
+/*
+ * jmp rel32 when @reg, which is destroyed, is not 0; returns the place of rel32,
+ * JMP_NONZERO_FIELD bytes from here.  Flags and RCX are kept.  RCX waits in @reg: in
+ * memory, everything that does this would wait for the one before it.
+ */
+#define JMP_NONZERO_FIELD 9
+static inline uint8_t *emit_jmp_nonzero(struct emit *e, unsigned reg)
+{
+	uint8_t *zero, *jump;
+
+	emit_xchg(e, reg, RCX);
+	zero = emit_short(e, 0xe3);	/* jrcxz */
+	emit_xchg(e, reg, RCX);
+	jump = emit_jmp(e);
+	emit_patch_short(e, zero);
+	emit_mov(e, RCX, reg);
+	return jump;
 }
 
 /* and/cmp/add/sub r, imm32 by ModRM extension; 32-bit when !w.  Changes flags. */

@@ -778,7 +778,9 @@ static unsigned dbt_counters(struct vm *vm, struct engine_counter *ret_counters,
 		ret_counters[n] = (struct engine_counter){ fields[n].name, sum };
 	}
 	if (n < max)
-		ret_counters[n++] = (struct engine_counter){ "code_bytes", dv->cc->used };
+		ret_counters[n++] = (struct engine_counter){ "code_bytes", dv->cc->used + dv->cc->cold - COLD_START };
+	if (n < max)
+		ret_counters[n++] = (struct engine_counter){ "code_resets", dv->cc->generation };
 	return n;
 }
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-_Static_assert(sizeof(struct jc_entry) == 32, "the look-up scales by 32");
+_Static_assert(sizeof(struct jc_entry) == 16, "the look-up scales by 16");
 
 /* ------------------------------------------------------- borrowed registers */
 
@@ -95,47 +95,54 @@ void emit_poll(struct translator *t, int64_t target_off, bool live)
 		emit_u8(e, 0);
 		s->jump[s->njumps++] = emit_jcc(e, CC_NE);
 	} else {
-		uint8_t *ok;
-
-		emit_gs_store(e, GS(tmp), RCX);
-		emit_gs_load(e, RCX, GS(exit_request));
-		ok = emit_short(e, 0xe3);
-		emit_gs_load(e, RCX, GS(tmp));
-		s->jump[s->njumps++] = emit_jmp(e);
-		emit_patch_short(e, ok);
-		emit_gs_load(e, RCX, GS(tmp));
+		emit_gs_load(e, R15, GS(exit_request));
+		s->jump[s->njumps++] = emit_jmp_nonzero(e, R15);
 	}
 }
 
 void emit_dispatch(struct translator *t, bool user)
 {
 	struct emit *e = &t->e;
-	uint32_t jc = (uint32_t)(user ? GS_UJC : GS_KJC);
-	uint8_t *hit;
 
 	if (t->code32)
 		emit_op_reg(e, false, 0x8b, R14, R14);
 	if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) {	/* waiting interrupts come now */
-		emit_gs_store(e, GS(rip), R14);
 		emit_gs_jmp(e, GS(thunk_indirect));
 		return;
 	}
-	emit_gs_store(e, GS(tmp), RCX);
 	emit_rorx(e, true, R15, R14, JC_FOLD);	/* jc_index() */
 	emit_lea(e, R15, R15, R14, 0, 0);
-	emit_pext_gs(e, R15, R15, GS(jc_mask));
-	emit_lea_index(e, true, R15, R15, 2, 0);
-	emit_gs_idx(e, true, 0x8b, RCX, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, ntag));
-	emit_lea(e, RCX, RCX, R14, 0, 0);
+	emit_pdep_gs(e, R15, R15, GS(jc_mask));
+	emit_gs_idx(e, false, 0xff, 4, R15, 3,
+		    (uint32_t)(user ? GS_UJC : GS_KJC) + (uint32_t)offsetof(struct jc_entry, code));
+}
+
+/*
+ * In front of a block: R14 = guest address jumped to, R15 = what the jump cache was
+ * indexed by.  Goes on with the block if the entry is of this address.  Flags kept:
+ * they may be those of whatever else the jump was to.
+ */
+void emit_entry(struct emit *e, const struct block *b)
+{
+	uint8_t *hit;
+
+	if (b->absolute) {
+		emit_lea(e, R15, R14, NO_INDEX, 0, (int32_t)-b->va);
+	} else {
+		emit_gs_idx(e, true, 0x8b, R15, R15, 3, (uint32_t)(b->mode & BLOCK_USER ? GS_UJC : GS_KJC) +
+			    (uint32_t)offsetof(struct jc_entry, ntag));
+		emit_lea(e, R15, R15, R14, 0, 0);
+	}
+	emit_xchg(e, R15, RCX);
 	hit = emit_short(e, 0xe3);
-	emit_gs_store(e, GS(rip), R14);
-	emit_gs_load(e, RCX, GS(tmp));
+	emit_xchg(e, R15, RCX);
 	emit_gs_jmp(e, GS(thunk_indirect));
 	emit_patch_short(e, hit);
-	emit_gs_load(e, RCX, GS(tmp));
-	emit_gs_idx(e, true, 0x8b, R14, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, vbase));
-	emit_gs_store(e, GS(vbase), R14);
-	emit_gs_idx(e, false, 0xff, 4, R15, 3, jc + (uint32_t)offsetof(struct jc_entry, code));
+	emit_mov(e, RCX, R15);
+	if (!b->absolute) {
+		emit_lea(e, R15, R14, NO_INDEX, 0, (int32_t)-b->off);
+		emit_gs_store(e, GS(vbase), R15);
+	}
 }
 
 static bool same_page(const struct translator *t, int64_t off)
@@ -161,7 +168,6 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 	struct emit *e = &t->e;
 	struct exit_stub *s;
 	struct exit *x;
-	uint8_t *ok;
 
 	if (is_backward(t, off))
 		emit_poll(t, off, live);
@@ -178,19 +184,14 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 		s->jump[s->njumps++] = x->fail;
 	} else if (needs_token(t, off)) {
 		x->token_negated = true;
-		emit_gs_store(e, GS(tmp), RCX);
-		emit_gs_abs(e, false, 0x8b, RCX, (uint32_t)GS_TOKEN);
+		emit_gs_abs(e, false, 0x8b, R15, (uint32_t)GS_TOKEN);
 		align_field(e, 3);
-		emit_u8(e, 0x48), emit_u8(e, 0x8d), emit_u8(e, 0x89);	/* lea rcx, [rcx - token] */
+		emit_u8(e, 0x4d), emit_u8(e, 0x8d), emit_u8(e, 0xbf);	/* lea r15, [r15 - token] */
 		x->token = e->p;
 		emit_u32(e, 0);
-		ok = emit_short(e, 0xe3);
-		emit_gs_load(e, RCX, GS(tmp));
-		align_field(e, 1);
-		x->fail = emit_jmp(e);
+		align_field(e, JMP_NONZERO_FIELD);
+		x->fail = emit_jmp_nonzero(e, R15);
 		s->jump[s->njumps++] = x->fail;
-		emit_patch_short(e, ok);
-		emit_gs_load(e, RCX, GS(tmp));
 	}
 	align_field(e, 1);
 	x->patch = emit_jmp(e);
@@ -290,6 +291,7 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 
 	emit_lea(e, t->s1, t->s0, NO_INDEX, 0, last);
 	if (m->live) {	/* RCX = page of the last byte + ~page of the first + 1 */
+		emit_gs_store(e, GS(tmp), RCX);
 		emit_pext_gs(e, RCX, t->s1, GS(page_mask));
 		emit_pext_gs(e, t->s1, t->s0, GS(page_mask));
 		emit_not(e, t->s1);
@@ -311,6 +313,8 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 	x->patch = emit_jmp(e);
 	s->jump[s->njumps++] = x->patch;
 	emit_patch_short(e, same);
+	if (m->live)
+		emit_gs_load(e, RCX, GS(tmp));
 }
 
 void emit_miss_stub(struct translator *t, struct miss_stub *m)
@@ -320,13 +324,9 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 	uint8_t *data;
 
 	emit_patch_here(e, m->jump);
-	if (m->live) {	/* address = offset - ntag = offset + ~ntag + 1 */
-		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
-		emit_not(e, t->s1);
-		emit_lea(e, t->s0, t->s0, t->s1, 0, 1);
+	if (m->live) {
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
 			emit_check_crossing(t, m);
-		emit_gs_load(e, RCX, GS(tmp));
 	} else {
 		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
@@ -358,13 +358,26 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 	emit_exit_now(t, x);
 }
 
+uint8_t *block_make_entry(struct code_cache *cc, const struct block *b)
+{
+	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
+	uint64_t at = emit_pc(&e);
+
+	emit_entry(&e, b);
+	emit_patch_to(&e, emit_jmp(&e), (uint64_t)(uintptr_t)b->code);
+	if (e.full)
+		return NULL;
+	cc->used = (size_t)(e.p - cc->rw);
+	return (uint8_t *)(uintptr_t)at;
+}
+
 uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
 {
 	const struct block *b = x->from;
 	struct translator t = {	/* what emit_dispatch() looks at */
 		.cc = cc, .b = (struct block *)(uintptr_t)b, .va = b->va, .absolute = b->absolute,
 		.user = b->mode & BLOCK_USER, .code32 = b->mode & BLOCK_32,
-		.e = { .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw },
+		.e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw },
 	};
 	uint8_t *code = t.e.p;
 

@@ -77,13 +77,20 @@ static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool l
 		t->miss[t->nmiss - 1].remake = t->remake;
 }
 
+/* S1 = what, scaled by 8, is the offset of the TLB entry for the address in S0.  Flags kept. */
+static void emit_entry_index(struct translator *t)
+{
+	emit_rorx(&t->e, true, t->s1, t->s0, 12);
+	emit_pdep_gs(&t->e, t->s1, t->s1, GS(tlb_mask));
+}
+
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
 		bool addend, enum miss_instead instead)
 {
 	struct emit *e = &t->e;
 	uint32_t ntag = rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
 	uint32_t result = addend ? TLB_FIELD(t, addend) : TLB_FIELD(t, host);
-	uint8_t *miss, *hit;
+	uint8_t *miss;
 
 	if (!live) {
 		emit_rorx(e, false, t->s1, t->s0, 7);
@@ -93,18 +100,13 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 		miss = emit_jcc(e, CC_A);
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 0, result);
 	} else {
-		emit_gs_store(e, GS(tmp), RCX);
-		emit_pext_gs(e, t->s1, t->s0, GS(tlb_mask));
-		emit_lea_index(e, true, t->s1, t->s1, 2, 0);
-		emit_gs_idx(e, true, 0x8b, RCX, t->s1, 3, ntag);
-		emit_lea(e, t->s0, t->s0, RCX, 0, 0);
-		emit_lea(e, RCX, t->s0, NO_INDEX, 0, (int32_t)size - 1);
-		emit_pext_gs(e, RCX, RCX, GS(page_mask));
-		hit = emit_short(e, 0xe3);
-		miss = emit_jmp(e);
-		emit_patch_short(e, hit);
-		emit_gs_load(e, RCX, GS(tmp));
-		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, result);
+		emit_entry_index(t);
+		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
+		emit_lea(e, t->s1, t->s1, t->s0, 0, (int32_t)size - 1);
+		emit_pext_gs(e, t->s1, t->s1, GS(page_mask));
+		miss = emit_jmp_nonzero(e, t->s1);
+		emit_entry_index(t);
+		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
 	}
 	add_miss(t, miss, retry, live, size, rw, instead);
 }

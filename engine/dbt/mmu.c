@@ -38,12 +38,6 @@ static inline uint64_t never(unsigned index)
 	return 0 - ((uint64_t)(index ^ TLB_ENTRIES / 2) << 12);
 }
 
-/* A tag that can never match at @index: of address 0, or at its place of address 1. */
-static uint64_t jc_never(unsigned index)
-{
-	return index ? 0 : ~0ull;
-}
-
 static void tlb_clear_one(struct tlb *tlb, unsigned n)
 {
 	tlb->entry[n] = (struct tlb_entry){ .ntag_read = never(n), .ntag_write = never(n) };
@@ -64,10 +58,16 @@ static inline void note_filled(uint16_t *list, uint16_t *count, unsigned n)
 		(*count)++;
 }
 
-static void jc_clear(struct jump_cache *jc)
+/* Any thread: one that jumps that way finds the block still whole, or nothing. */
+static void jc_clear_one(const struct cpu *cpu, struct jump_cache *jc, unsigned n)
+{
+	__atomic_store_n(&jc->entry[n].code, cpu->thunk_indirect, __ATOMIC_RELEASE);
+}
+
+static void jc_clear(const struct cpu *cpu, struct jump_cache *jc)
 {
 	for (unsigned i = 0; i < JC_ENTRIES; i++)
-		jc->entry[i].ntag = jc_never(i);
+		jc_clear_one(cpu, jc, i);
 }
 
 /* What struct walked.key must be for @va now. */
@@ -108,10 +108,10 @@ static void window_flush(struct cpu *cpu, unsigned context)
 			tlb_clear_one(&w->utlb, w->tlb_filled[i]);
 	}
 	if (w->njc > FILLED_MAX) {
-		jc_clear(&w->ujc);
+		jc_clear(cpu, &w->ujc);
 	} else {
 		for (unsigned i = 0; i < w->njc; i++)
-			w->ujc.entry[w->jc_filled[i]].ntag = jc_never(w->jc_filled[i]);
+			jc_clear_one(cpu, &w->ujc, w->jc_filled[i]);
 	}
 	w->ntlb = w->njc = 0;
 	zero_bytes(&w->code_seen, sizeof(w->code_seen));
@@ -122,7 +122,7 @@ static void window_flush(struct cpu *cpu, unsigned context)
 static void kernel_flush(struct cpu *cpu)
 {
 	tlb_clear(&cpu->ktlb);
-	jc_clear(&cpu->kjc);
+	jc_clear(cpu, &cpu->kjc);
 	cpu->nuser_in_kernel = 0;
 	cpu->kernel_code_moves = false;
 }
@@ -141,7 +141,7 @@ static void drop_user_in_kernel(struct cpu *cpu)
 	}
 	cpu->nuser_in_kernel = 0;
 	if (cpu->kernel_code_moves) {
-		jc_clear(&cpu->kjc);
+		jc_clear(cpu, &cpu->kjc);
 		cpu->kernel_code_moves = false;
 	}
 }
@@ -154,42 +154,19 @@ static void use_window(struct cpu *cpu, unsigned context)
 	__asm__ volatile("wrgsbase %0" : : "r"(cpu->gs_window));
 }
 
-/*
- * Zeros are entries that match nothing, but for address 0 in entry 0: tables as
- * mapped need not be touched.
- */
-static void init_tables(struct cpu *cpu)
-{
-	tlb_clear_one(&cpu->ktlb, 0);
-	cpu->kjc.entry[0].ntag = jc_never(0);
-	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
-		struct window_private *w = cpu_window(cpu, i);
-
-		tlb_clear_one(&w->utlb, 0);
-		w->ujc.entry[0].ntag = jc_never(0);
-	}
-	cpu->tables_used = true;
-}
-
 void mmu_init(struct cpu *cpu)
 {
-	bool used = cpu->tables_used;
-
-	if (!used)
-		init_tables(cpu);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
 		struct window_private *w = cpu_window(cpu, i);
 
 		cpu->ctx[i].cr3 = ~0ull;
-		if (used)
-			w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all */
-		window_flush(cpu, i);
+		w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all, when the window gets a use */
 	}
-	if (used)
-		kernel_flush(cpu);
+	window_flush(cpu, 0);
+	kernel_flush(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
-	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
+	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
 	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : JC_MASK);
 	cpu->page_mask = PAGE_MASK;
 	cpu->bit_mask[0] = 15;
@@ -212,30 +189,30 @@ void mmu_flush_user_jc(struct cpu *cpu)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 
-	jc_clear(&w->ujc);
+	jc_clear(cpu, &w->ujc);
 	w->njc = 0;
 }
 
 void mmu_flush_kernel_jc(struct cpu *cpu)
 {
-	jc_clear(&cpu->kjc);
+	jc_clear(cpu, &cpu->kjc);
 }
 
-static void forget_at(struct jump_cache *jc, unsigned n, const struct block *b)
+static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, const struct block *b)
 {
-	if ((n ? jc->entry[n].code : jc->entry[n].polled) == (uint64_t)(uintptr_t)b->code)
-		__atomic_store_n(&jc->entry[n].ntag, jc_never(n), __ATOMIC_RELEASE);
+	if ((n ? jc->entry[n].code : jc->polled) == (uint64_t)(uintptr_t)b->entry)
+		jc_clear_one(cpu, jc, n);
 }
 
-static void forget_in(struct jump_cache *jc, const struct block *b)
+static void forget_in(const struct cpu *cpu, struct jump_cache *jc, const struct block *b)
 {
 	if (!b->cached_elsewhere) {
-		forget_at(jc, jc_index(b->cached_va), b);
+		forget_at(cpu, jc, jc_index(b->cached_va), b);
 		return;
 	}
 	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
 	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
-		forget_at(jc, jc_index(va), b);
+		forget_at(cpu, jc, jc_index(va), b);
 }
 
 void mmu_forget_block(struct cpu *cpu, const struct block *b)
@@ -243,10 +220,10 @@ void mmu_forget_block(struct cpu *cpu, const struct block *b)
 	if (!b->cached)
 		return;
 	if (!(b->mode & BLOCK_USER)) {
-		forget_in(&cpu->kjc, b);
+		forget_in(cpu, &cpu->kjc, b);
 	} else {
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			forget_in(&cpu_window(cpu, i)->ujc, b);
+			forget_in(cpu, &cpu_window(cpu, i)->ujc, b);
 	}
 }
 
@@ -349,10 +326,8 @@ static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
 		unsigned n = jc_index(at);
 
 		if (at + w->ujc.entry[n].ntag == 0)
-			w->ujc.entry[n].ntag = jc_never(n);
+			jc_clear_one(cpu, &w->ujc, n);
 	}
-	if (w->ujc.polled_va - va < PAGE_SIZE || va - w->ujc.polled_va < INSN_LEN_MAX)
-		w->ujc.entry[0].ntag = jc_never(0);
 	w->token = new_token(cpu);
 }
 
@@ -366,12 +341,12 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 	if (!code_seen(cpu, cpu->context, va))
 		return;
 	if (va >> 63) {
-		jc_clear(&cpu->kjc);
+		jc_clear(cpu, &cpu->kjc);
 		code_unlink_absolute(cpu->vm->cc);
 	} else {
 		forget_user_code(cpu, cpu->context, va);
 		if (cpu->kernel_code_moves)
-			jc_clear(&cpu->kjc);
+			jc_clear(cpu, &cpu->kjc);
 	}
 }
 
@@ -401,7 +376,8 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 		break;
 	default:	/* 3: all but global */
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			window_flush(cpu, i);
+			if (cpu->ctx[i].cr3 != ~0ull)
+				window_flush(cpu, i);
 		drop_user_in_kernel(cpu);
 		break;
 	}
@@ -440,14 +416,12 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	b->cached_elsewhere |= b->cached && b->cached_va != va;
 	b->cached = true;
 	b->cached_va = va;
-	e->code = (uint64_t)(uintptr_t)b->code;
+	e->ntag = 0 - va;
+	e->code = (uint64_t)(uintptr_t)b->entry;
 	if (e == jc->entry) {
-		jc->polled_va = va;
-		e->polled = e->code;
+		jc->polled = e->code;
 		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
 	}
-	e->vbase = b->absolute ? cpu->vbase : va - (uint64_t)b->off;
-	e->ntag = 0 - va;
 }
 
 /* Sets @bits in a page table entry that another vCPU may be changing. */

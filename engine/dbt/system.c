@@ -776,6 +776,7 @@ static bool table_insn(struct cpu *cpu, const struct insn *in)
 	unsigned n = cpu->mode & BLOCK_32 ? 4 : 8;
 	uint64_t at = operand_address(cpu, in);
 	uint8_t raw[10] = { 0 };
+	uint64_t base = 0;
 
 	if (in->sys == SYS_SGDT || in->sys == SYS_SIDT) {
 		copy_bytes(raw, &t->limit, 2);
@@ -784,9 +785,13 @@ static bool table_insn(struct cpu *cpu, const struct insn *in)
 	}
 	if (!load(cpu, at, raw, n + 2))
 		return false;
+	copy_bytes(&base, raw + 2, n);
+	if (!canonical(base)) {
+		raise_error(cpu, VEC_GP, 0);
+		return false;
+	}
 	copy_bytes(&t->limit, raw, 2);
-	t->base = 0;
-	copy_bytes(&t->base, raw + 2, n);
+	t->base = base;
 	return true;
 }
 
@@ -1225,7 +1230,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	case SYS_CLZERO: {
 		static const uint8_t zero[64];
 
-		return store(cpu, cpu->gpr[RAX] & ~63ull, zero, 64);
+		return store(cpu, read_gpr(cpu, RAX, in->addrsize) & ~63ull, zero, 64);
 	}
 	case SYS_RDPMC: raise_error(cpu, VEC_GP, 0); return false;
 	case SYS_NONE:

@@ -205,7 +205,7 @@ static uint64_t emit_miss(struct emit *e, uint8_t *resume)
 	return at;
 }
 
-/* Arrives as a block does.  Flags survive. */
+/* Arrives as an entry does (emit_entry()).  Flags survive. */
 static uint64_t emit_polled(struct emit *e, uint32_t jc)
 {
 	uint64_t at = emit_pc(e);
@@ -215,12 +215,10 @@ static uint64_t emit_polled(struct emit *e, uint32_t jc)
 	emit_gs_load(e, RCX, GS(exit_request));
 	none = emit_short(e, 0xe3);	/* jrcxz */
 	emit_gs_load(e, RCX, GS(tmp));
-	emit_gs_load(e, R14, jc + (uint32_t)offsetof(struct jump_cache, polled_va));
-	emit_gs_store(e, GS(rip), R14);
 	emit_gs_jmp(e, GS(thunk_indirect));
 	emit_patch_short(e, none);
 	emit_gs_load(e, RCX, GS(tmp));
-	emit_gs_jmp(e, jc + (uint32_t)offsetof(struct jc_entry, polled));
+	emit_gs_jmp(e, jc + (uint32_t)offsetof(struct jump_cache, polled));
 	return at;
 }
 
@@ -245,7 +243,9 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 	p.enter = emit_enter(&e, &resume);
 	p.entry[THUNK_EXIT] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_exit, resume);
 	p.entry[THUNK_MISS] = emit_miss(&e, resume);
-	p.entry[THUNK_INDIRECT] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_indirect, resume);
+	p.entry[THUNK_INDIRECT] = emit_pc(&e);
+	emit_gs_store(&e, GS(rip), R14);
+	(void)emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_indirect, resume);
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
 	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);
 	p.entry[THUNK_POLLED_USER] = emit_polled(&e, (uint32_t)GS_UJC);

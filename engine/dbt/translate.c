@@ -495,11 +495,14 @@ static bool fits_simm32(uint64_t va)
 	return (int64_t)va == (int32_t)(int64_t)va && (int64_t)(va + 0x10000) == (int32_t)(int64_t)(va + 0x10000);
 }
 
-struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64_t va,
-			uint32_t mode, const uint8_t *bytes, gpa_t pa2, const uint8_t *pa2_bytes)
+struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
 {
 	static struct translator t;	/* guarded by cc->lock; large */
 	struct block *b = &cc->blocks[cc->nblocks];
+	uint64_t va = src->va;
+	gpa_t pa = src->pa;
+	uint32_t mode = src->mode;
+	bool full;
 	int64_t near = (int64_t)(va - cpu->vbase);
 
 	if (code_cache_full(cc))
@@ -508,7 +511,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64
 	t.cc = cc;
 	t.b = b;
 	t.va = va;
-	t.page = bytes - (pa & 4095);
+	t.page = src->bytes - (pa & 4095);
 	t.cpu = cpu;
 	t.other = NULL;
 	t.timid = code_page_timid(cc, pa);
@@ -529,17 +532,21 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64
 	if (!code_page_off(cc, pa, &b->off))
 		b->off = near > -VBASE_REACH && near < VBASE_REACH ? near : (int64_t)(va & 4095);
 	b->first_exit = cc->nexits;
-	if (!scan(&t, bytes, pa2_bytes))
+	if (!scan(&t, src->bytes, src->bytes2))
 		return NULL;
 	if (b->pa2 != ~0ull)
-		b->pa2 = pa2;
+		b->pa2 = src->pa2;
 	flow_flags(&t);
 	if (mode & (BLOCK_SINGLE | BLOCK_SLOW))
 		t.live[0] |= FLAGS_ARITH & ~t.insn[0].flags_killed, t.live[1] = FLAGS_ARITH;
 
 	cc->used = (cc->used + 15) & ~(size_t)15;
-	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
-	b->code = cc->rx + cc->used;
+	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
+	if (src->indirect) {
+		b->entry = cc->rx + cc->used;
+		emit_entry(&t.e, b);
+	}
+	b->code = (uint8_t *)(uintptr_t)emit_pc(&t.e);
 	b->careful = t.insn[0].mem_careful;
 	b->peculiar = t.insn[0].mem_masked || t.insn[0].mem_implicit;
 	if (mode & BLOCK_SLOW)
@@ -548,16 +555,20 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, gpa_t pa, uint64
 		emit_loop(&t);
 	else
 		emit_body(&t);
+	b->code_len = (uint32_t)(emit_pc(&t.e) - (uint64_t)(uintptr_t)b->code);
+	full = t.e.full;
+	cc->used = (size_t)(t.e.p - cc->rw);
+	/* Between blocks stubs would be fetched in vain. */
+	t.e = (struct emit){ .p = cc->rw + cc->cold, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	for (unsigned k = 0; k < t.nmiss; k++)
 		emit_miss_stub(&t, &t.miss[k]);
 	for (unsigned k = 0; k < t.nstubs; k++)
 		emit_exit_stub(&t, &t.stub[k]);
 	b->marks = code_arena(cc, t.n * sizeof(*b->marks));
-	if (t.e.full || !b->marks)
+	if (full || t.e.full || !b->marks)
 		return NULL;
 	memcpy(b->marks, t.marks, t.n * sizeof(*b->marks));
-	b->code_len = (uint32_t)(emit_pc(&t.e) - (uint64_t)(uintptr_t)b->code);
-	cc->used += b->code_len;
+	cc->cold = (size_t)(t.e.p - cc->rw);
 	cc->nblocks++;
 	block_insert(cc, b);
 	return b;

@@ -145,8 +145,8 @@ bool base_step(const struct insn *in, unsigned base, int64_t *ret_step);
 /* Address of guest offset @off of this block in the block's own terms. */
 int64_t block_va(const struct translator *t, int64_t off);
 /*
- * Checks [S0, S0 + size) and leaves the entry's addend (@addend) or host page
- * in S1, the offset in S0.  @live: guest flags must survive.
+ * Checks [S0, S0 + size).  Then S0 + S1 is the host address; with @addend, S1 is
+ * what guest and host address differ by.  @live: guest flags must survive.
  */
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
 		bool addend, enum miss_instead instead);
@@ -192,6 +192,8 @@ bool is_bit_string(const struct insn *in);
  * This polls too: see ask_to_exit().
  */
 void emit_dispatch(struct translator *t, bool user);
+/* Where emit_dispatch() arrives, in front of the block's code. */
+void emit_entry(struct emit *e, const struct block *b);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);

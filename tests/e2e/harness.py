@@ -195,7 +195,8 @@ def check_nothing_left(before_mounts, seconds=5):
     for pid in left:
         os.kill(pid, 9)	# ours by its marker; the next test starts clean
     assert not left, f"processes left: {left}"
-    assert mounts() == before_mounts, f"mounts left: {mounts()}"
+    left = set(mounts()) - set(before_mounts)	# a folder shared with other tests may have lost some
+    assert not left, f"mounts left: {sorted(left)}"
 
 
 # ------------------------------------------------------------------------------ running

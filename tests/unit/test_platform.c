@@ -351,6 +351,8 @@ static void test_clock_pages_outside_memory_fault(void **state)
 	assert_int_equal(kvmclock_write_wall_clock(&c, 0x3040, 0), 0);
 	assert_in_range(page[0x11], time(NULL) - 5, time(NULL) + 5);
 	assert_int_equal(kvmclock_write_wall_clock(&c, UINT64_MAX - 3, 0), -1);
+	assert_int_equal(kvmclock_write_wall_clock(&c, 0, 0), 0);
+	assert_int_equal(*(const uint32_t *)mem_at(mem, 0, 4), 0);
 }
 
 static void test_cpuid_is_filtered_and_consistent(void **state)
