@@ -82,7 +82,8 @@ struct block {
 	bool absolute, valid;
 	bool cached, cached_elsewhere;	/* has been in a jump cache: under cached_va, under other addresses too */
 	uint64_t cached_va;
-	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful or .mem_implicit */
+	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful */
+	bool peculiar;	/* BLOCK_SLOW: struct insn.mem_masked or .mem_implicit */
 	uint32_t live_in;	/* arithmetic flags that the block reads, as it finds them */
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */

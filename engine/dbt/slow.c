@@ -300,8 +300,8 @@ static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
 	return true;
 }
 
-/* For the instruction at cpu->rip, which needs no closer look. */
-static bool slow_block_exists(struct cpu *cpu)
+/* Whether there is one for the instruction at cpu->rip, which needs a closer look only when @ret_careful and it faults. */
+static bool slow_block_exists(struct cpu *cpu, bool *ret_careful)
 {
 	struct code_cache *cc = cpu->vm->cc;
 	struct translation tr;
@@ -313,18 +313,27 @@ static bool slow_block_exists(struct cpu *cpu)
 		return false;
 	lock_take(&cc->lock);
 	b = block_find(cc, tr.gpa, cpu->mode | BLOCK_SLOW, cpu->rip);
-	simple = b && !b->careful && b->pa2 == ~0ull;
+	simple = b && !b->peculiar && b->pa2 == ~0ull;
+	*ret_careful = simple && b->careful;
 	lock_drop(&cc->lock);
 	return simple;
+}
+
+static bool pieces_allowed(struct cpu *cpu, const struct insn *in, uint64_t ea, unsigned size, unsigned rw, bool user)
+{
+	translate_pieces(cpu, in, ea, size, rw, user);
+	return !cpu->slow.vector[0] && !cpu->slow.vector[1];
 }
 
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user)
 {
 	static const struct insn plain = { .mem_seg = INSN_REG_NONE, .mem_base = INSN_REG_NONE };
 	struct decode_job j;
+	bool careful;
 
 	/* A slow block that exists already tells all there is to know of a plain instruction. */
-	if (canonical(ea) && slow_block_exists(cpu))
+	if (canonical(ea) && slow_block_exists(cpu, &careful) &&
+	    (!careful || pieces_allowed(cpu, &plain, ea, size, rw, user)))
 		return start_copy(cpu, &plain, ea, size, rw, user);
 	if (!fetch_insn(cpu, &j))
 		return dispatch(cpu);	/* the mapping went away: fetch again and fault */

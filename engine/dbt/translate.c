@@ -547,7 +547,8 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 		emit_entry(&t.e, b);
 	}
 	b->code = (uint8_t *)(uintptr_t)emit_pc(&t.e);
-	b->careful = t.insn[0].mem_careful || t.insn[0].mem_implicit;
+	b->careful = t.insn[0].mem_careful;
+	b->peculiar = t.insn[0].mem_masked || t.insn[0].mem_implicit;
 	if (mode & BLOCK_SLOW)
 		emit_slow(&t);
 	else if (loop_plan(&t))
