@@ -22,15 +22,14 @@
  *
  * In the second form S1 stays good for neighbours: accesses through the same
  * base register that follow are checked by the first look-up (a group).  When
- * the group's check fails, the instruction runs alone in a BLOCK_SINGLE block.
+ * a group's bytes lie in two pages, a BLOCK_PLAIN block runs the rest of the block.
  *
- * Where guest flags are live, the same is done with PEXT, LEA and JRCXZ, which
- * leave flags alone, at the price of saving RCX.
+ * Where guest flags are live, the same is done with PDEP, PEXT, LEA and JRCXZ,
+ * which leave flags alone; RCX waits in S1 meanwhile (emit_jmp_nonzero()).
  *
  * Invariant: at every point where translated code can leave for a fault, guest
- * registers are exactly those before the current instruction, except that S0,
- * S1 (and RCX between save and restore) are free, and that borrowed registers
- * are in cpu.spill[].
+ * registers are exactly those before the current instruction, except that S0 and
+ * S1 are free, and that borrowed registers are in cpu.spill[].
  */
 #include "engine/dbt/run.h"
 #include "engine/dbt/translator.h"

@@ -245,8 +245,8 @@ static bool any_changed(const struct item *item, const uint8_t *now, unsigned of
 
 /*
  * Items that rewrote themselves into what the generator never makes because
- * CAVEATS.md excepts it: flags that the code as translated could not read, and
- * segments other than flat ones in 32-bit code.
+ * CAVEATS.md excepts it: flags that the code as translated could not read, 16-bit
+ * near branches in 64-bit mode, and segments other than flat ones in 32-bit code.
  */
 static bool rewrote_itself_into_exception(const struct item *item)
 {
@@ -266,6 +266,9 @@ static bool rewrote_itself_into_exception(const struct item *item)
 			    ops[i].mem.segment != ZYDIS_REGISTER_ES)
 				return true;
 		if (any_changed(item, now, off, in.length) && in.cpu_flags && in.cpu_flags->tested & ARITH)
+			return true;
+		if (any_changed(item, now, off, in.length) && !item->code32 && in.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE &&
+		    in.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
 			return true;
 		off += in.length;
 	}
