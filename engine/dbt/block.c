@@ -442,8 +442,9 @@ unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
 
 bool code_cache_full(const struct code_cache *cc)
 {
-	return COLD_START - cc->used < 256 << 10 || cc->size - cc->cold < 256 << 10 || cc->arena_size - cc->arena_used < 1 << 20 ||
-	       cc->nblocks + 8 > BLOCKS_MAX || cc->nexits + 4096 > EXITS_MAX;
+	return COLD_START - cc->used < 256 << 10 || cc->size - cc->cold < 256 << 10 ||
+	       cc->arena_size - cc->arena_used < 1 << 20 || cc->nblocks + 8 > BLOCKS_MAX ||
+	       cc->nexits + 4096 > EXITS_MAX;
 }
 
 void code_cache_reset(struct code_cache *cc)

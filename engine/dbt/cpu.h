@@ -196,7 +196,6 @@ struct cpu {
 	struct {
 		uint64_t cr3;	/* with PCID; ~0 when empty */
 		uint64_t used;	/* age, for replacement */
-		uint32_t token;	/* see struct window_private */
 	} ctx[DBT_CONTEXTS];
 	uint64_t ctx_age;
 	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
@@ -215,7 +214,7 @@ struct cpu {
 		uint64_t allowed;	/* PTE bits that all levels above have set */
 		bool nx;
 	} walked[WALKED];
-	/* Bank 0 of guest RAM, at address 0, for mmu_fill_quick(): */
+	/* Bank 0 of guest RAM, at address 0, for dbt_miss_quick(): */
 	uint8_t *ram;
 	uint64_t ram_size;
 	_Atomic uint8_t *ram_flags;	/* code_cache.page_flags of it */

@@ -380,7 +380,8 @@ static uint64_t cached_code(struct cpu *cpu)
 {
 	const struct jc_entry *e;
 
-	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping || requests_wait(cpu) || cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
+	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping || requests_wait(cpu) ||
+	    cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
 	    (cpu->debug.exec && cpu->sysflags & FLAG_RF))
 		return 0;
 	cpu->intr_shadow = false;	/* nothing waits */

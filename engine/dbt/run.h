@@ -137,7 +137,6 @@ uint64_t dbt_indirect(struct cpu *cpu);
 uint64_t dbt_fault(struct cpu *cpu);
 /* The code for cpu->rip in the present mode, after handling what is pending; 0 to leave. */
 uint64_t dispatch(struct cpu *cpu);
-/* Runs the instruction at cpu->rip alone, with look-ups that are not merged. */
 /* Runs the instruction at cpu->rip alone, with its memory operand at cpu->slow_host. */
 uint64_t dispatch_slow(struct cpu *cpu);
 void cpu_update_mode(struct cpu *cpu);

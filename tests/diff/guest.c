@@ -10,6 +10,7 @@
 #include "tests/diff/layout.h"
 
 #include "engine/dbt/engine_dbt.h"
+#include "isa/paging.h"
 #include "os/err.h"
 #include "vmm/vm.h"
 
@@ -21,10 +22,6 @@
 #define RAM_BYTES (4ull << 20)
 #define TABLES_PA 0x10000ull	/* page tables, from here up */
 #define FRAMES_PA 0x200000ull	/* of diff_pages[] */
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
-#define PTE_NX (1ull << 63)
 #define FRAME_BYTES 56	/* what an exception and kernel.S push: vector, error, RIP, CS, RFLAGS, RSP, SS */
 #define VEC_PF 14
 

@@ -14,6 +14,7 @@
  */
 #include "tests/fuzz/guest_machine.h"
 
+#include "isa/paging.h"
 #include "tests/fuzz/check.h"
 #include "tests/fuzz/guest_kernel.h"
 #include "vmm/irqchip.h"
@@ -63,13 +64,6 @@ extern const uint8_t fuzz_kernel_begin[], fuzz_kernel_end[], fuzz_kernel_syscall
 
 /* --- Page tables --- */
 
-#define PTE_P 1ull
-#define PTE_W 2ull
-#define PTE_U 4ull
-#define PTE_A 0x20ull
-#define PTE_D 0x40ull
-#define PTE_PS 0x80ull
-#define PTE_NX (1ull << 63)
 #define TABLES_PA 0x10000ull	/* from here up to TABLES_END */
 #define TABLES_END 0x40000ull
 #define TABLES_SLOT 510u	/* of the root: the tables themselves */
