@@ -25,6 +25,7 @@ struct kernel_package;
  * on them.
  */
 extern const char *const initramfs_modules_minimal[];
+extern const char *const initramfs_modules_net[];
 extern const char *const initramfs_modules_all[];
 
 /*

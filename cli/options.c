@@ -25,6 +25,13 @@ static const char help[] =
 	"  -i, --interactive         Pass standard input to the command\n"
 	"  -t, --tty                 Give the command a terminal\n"
 	"      --entrypoint COMMAND  Replace the image's entrypoint\n"
+	"  -p, --publish [ADDR:]HOST:GUEST[/udp]\n"
+	"                            Let a port of the host lead to one of the guest\n"
+	"      --network NET         none, user (default) or tap=NAME[,ADDRESS/BITS,GATEWAY]\n"
+	"      --egress RULE         What the guest may reach, first match: allow|deny\n"
+	"                            any|ADDRESS[/BITS]|NAME|*.NAME [tcp|udp|icmp] [PORT[-PORT]]\n"
+	"      --host-loopback       Let the guest reach 127.0.0.1 here as host.roux.internal\n"
+	"      --pcap FILE           Write what passes the network to FILE\n"
 	"      --hostname NAME       Host name of the guest\n"
 	"      --read-only           Make the root file system read-only\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
@@ -115,7 +122,7 @@ static int add_env(struct run_options *r, const char *arg)
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
-       OPT_GDB_WAIT };
+       OPT_GDB_WAIT, OPT_NETWORK, OPT_EGRESS, OPT_HOST_LOOPBACK, OPT_PCAP };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -139,6 +146,11 @@ static const struct option options[] = {
 	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "gdb", required_argument, NULL, OPT_GDB },
 	{ "gdb-wait", no_argument, NULL, OPT_GDB_WAIT },
+	{ "publish", required_argument, NULL, 'p' },
+	{ "network", required_argument, NULL, OPT_NETWORK },
+	{ "egress", required_argument, NULL, OPT_EGRESS },
+	{ "host-loopback", no_argument, NULL, OPT_HOST_LOOPBACK },
+	{ "pcap", required_argument, NULL, OPT_PCAP },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -162,6 +174,38 @@ static int take_gdb_port(struct run_options *r, const char *arg)
 	r->machine.gdb = true;
 	r->machine.gdb_port = (uint16_t)port;
 	return status;
+}
+
+static int add_text(const char **texts, unsigned *n, const char *option, const char *arg)
+{
+	if (*n == RUN_RULES_MAX)
+		return complain(EXIT_ROUX, "at most %d times %s", RUN_RULES_MAX, option);
+	texts[(*n)++] = arg;
+	return 0;
+}
+
+/* none, user, tap=NAME[,ADDRESS/BITS[,GATEWAY]] with addresses of either family. */
+static int take_network(struct run_options *r, const char *arg)
+{
+	char *text = own(r, strdup(arg)), *part, *save = NULL;
+
+	r->machine.nnetworks = 1;
+	r->network.kind = ROUX_NETWORK_USER;
+	if (strcmp(arg, "none") == 0)
+		r->machine.nnetworks = 0;
+	if (strcmp(arg, "none") == 0 || strcmp(arg, "user") == 0)
+		return 0;
+	if (strncmp(arg, "tap=", 4) != 0 || !text)
+		return complain(EXIT_ROUX, "--network is none, user or tap=NAME, not '%s'", arg);
+	r->network.kind = ROUX_NETWORK_TAP;
+	r->network.name = strtok_r(text + 4, ",", &save);
+	while ((part = strtok_r(NULL, ",", &save))) {
+		if (strchr(part, '/'))
+			*(strchr(part, ':') ? &r->network.address6 : &r->network.address4) = part;
+		else
+			*(strchr(part, ':') ? &r->network.gateway6 : &r->network.gateway4) = part;
+	}
+	return r->network.name ? 0 : complain(EXIT_ROUX, "--network tap= needs the name of a TAP device");
 }
 
 static int take_option(struct run_options *r, int c, const char **entrypoint)
@@ -189,6 +233,11 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;
 	case OPT_STATS: r->stats = true; return 0;
+	case 'p': return add_text(r->publish, &r->network.npublish, "-p", optarg);
+	case OPT_EGRESS: return add_text(r->egress, &r->network.negress, "--egress", optarg);
+	case OPT_NETWORK: return take_network(r, optarg);
+	case OPT_HOST_LOOPBACK: r->network.host_loopback = true; return 0;
+	case OPT_PCAP: r->network.pcap = optarg; return 0;
 	case OPT_GDB: return take_gdb_port(r, optarg);
 	case OPT_GDB_WAIT: r->machine.gdb_wait = true; return 0;
 	default: return complain(EXIT_ROUX, "see 'roux run --help'");
@@ -201,9 +250,10 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 	unsigned n = 0;
 	int c, status;
 
-	*r = (struct run_options){ .machine.size = sizeof(r->machine), .exec.size = sizeof(r->exec) };
+	*r = (struct run_options){ .machine.size = sizeof(r->machine), .exec.size = sizeof(r->exec),
+				    .machine.nnetworks = 1 };
 	optind = 0;	/* GNU: begin anew, also inside a word such as -it */
-	while ((c = getopt_long(argc, argv, "+e:w:u:v:it", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "+e:w:u:v:p:it", options, NULL)) != -1) {
 		if (c == OPT_HELP) {
 			(void)fputs(help, stdout);
 			return -1;
@@ -227,6 +277,9 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 			return complain(EXIT_ROUX, "the command has too many arguments");
 		r->argv[n++] = argv[optind];
 	}
+	r->machine.networks = &r->network;
+	r->network.publish = r->publish;
+	r->network.egress = r->egress;
 	r->machine.shares = r->shares;
 	r->machine.disks = r->disks;
 	r->exec.argv = r->argv;

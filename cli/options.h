@@ -10,6 +10,7 @@
 #define RUN_SHARES_MAX 14
 #define RUN_ENV_MAX 256	/* with the NULL that ends them */
 #define RUN_DISKS_MAX 8
+#define RUN_RULES_MAX 64
 #define RUN_ARGS_MAX 1024	/* likewise */
 
 struct run_options {
@@ -17,12 +18,14 @@ struct run_options {
 	struct roux_exec_options exec;
 	struct roux_share shares[RUN_SHARES_MAX];
 	struct roux_disk disks[RUN_DISKS_MAX];
+	struct roux_network network;	/* the only one; machine.nnetworks is 0 or 1 */
+	const char *publish[RUN_RULES_MAX], *egress[RUN_RULES_MAX];
 	const char *env[RUN_ENV_MAX];
 	unsigned nenv;
 	const char *argv[RUN_ARGS_MAX];
 	bool interactive, json, console, stats;
 	unsigned timeout_s;	/* 0: none */
-	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX];	/* strings made while parsing */
+	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX + 1];	/* strings made while parsing */
 	unsigned nowned;
 };
 

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "link/user_private.h"
+
+#include "link/policy.h"
+#include "net/dhcp4.h"
+#include "net/dhcp6.h"
+#include "net/ra.h"
+#include "os/err.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LEASE_S 86400u
+#define BACKLOG 1024
+#define MEMORY_MAX (256u << 20)	/* bytes of all buffers of a guest's connections */
+
+static const uint8_t gateway_mac[NET_MAC_SIZE] = { 0x02, 'r', 'o', 'u', 'x', 0x01 };
+
+struct publisher {
+	struct user *user;
+	struct publisher *next;
+	int fd;
+	struct loop_source *source;
+	bool udp;
+	uint16_t guest_port;
+};
+
+/* ------------------------------------------------------------------- host */
+
+static int plain_socket(void *ctx, int domain, int type, int protocol)
+{
+	int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
+
+	(void)ctx;
+	return fd < 0 ? -errno : fd;
+}
+
+const struct link_host link_host_plain = { .socket = plain_socket };
+
+socklen_t host_addr_make(const struct net_endpoint *ep, union host_addr *ret_addr)
+{
+	memset(ret_addr, 0, sizeof(*ret_addr));
+	if (net_addr_is4(&ep->addr)) {
+		ret_addr->in.sin_family = AF_INET;
+		ret_addr->in.sin_port = htons(ep->port);
+		memcpy(&ret_addr->in.sin_addr, &ep->addr.b[12], 4);
+		return sizeof(ret_addr->in);
+	}
+	ret_addr->in6.sin6_family = AF_INET6;
+	ret_addr->in6.sin6_port = htons(ep->port);
+	memcpy(&ret_addr->in6.sin6_addr, ep->addr.b, 16);
+	return sizeof(ret_addr->in6);
+}
+
+struct net_endpoint host_addr_read(const union host_addr *addr)
+{
+	if (addr->any.sa_family == AF_INET)
+		return (struct net_endpoint){ net_addr4_from(&addr->in.sin_addr), ntohs(addr->in.sin_port) };
+	return (struct net_endpoint){ net_addr6_from(&addr->in6.sin6_addr), ntohs(addr->in6.sin6_port) };
+}
+
+int user_socket(struct user *u, const struct net_addr *like, int type, int protocol)
+{
+	return u->host->socket(u->host->ctx, net_addr_is4(like) ? AF_INET : AF_INET6, type, protocol);
+}
+
+enum icmp_kind user_icmp_kind(int error)
+{
+	switch (error) {
+	case ENETUNREACH:
+	case EAFNOSUPPORT:
+		return ICMP_NET_UNREACHABLE;
+	case EACCES:
+	case EPERM:
+		return ICMP_PROHIBITED;
+	case ECONNREFUSED:
+		return ICMP_PORT_UNREACHABLE;
+	default:
+		return ICMP_HOST_UNREACHABLE;
+	}
+}
+
+/* --------------------------------------------------------------- addresses */
+
+static const struct link_user_address *family(const struct user *u, const struct net_addr *addr)
+{
+	return net_addr_is4(addr) ? &u->ip4 : &u->ip6;
+}
+
+bool user_is_dns(const struct user *u, const struct net_addr *addr)
+{
+	return net_addr_equal(&family(u, addr)->dns, addr);
+}
+
+static bool is_loopback(const struct net_addr *addr)
+{
+	static const struct net_addr six = { .b = { [15] = 1 } };
+
+	return net_addr_is4(addr) ? addr->b[12] == 127 : net_addr_equal(addr, &six);
+}
+
+/* Addresses that no router sends on (RFC 1122, 3.2.1.3; RFC 3927, 2.6.2; RFC 4291, 2.5). */
+static bool is_local(const struct net_addr *addr)
+{
+	static const struct net_addr none;
+
+	if (is_loopback(addr) || net_addr_equal(addr, &none))
+		return true;
+	if (net_addr_is4(addr))
+		return addr->b[12] == 0 || addr->b[12] >= 224 || (addr->b[12] == 169 && addr->b[13] == 254);
+	return addr->b[0] == 0xff || (addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80);
+}
+
+bool user_outside(const struct user *u, const struct net_endpoint *to, struct net_endpoint *ret_to)
+{
+	const struct link_user_address *own = family(u, &to->addr);
+
+	*ret_to = *to;
+	if (net_addr_equal(&own->dns, &to->addr)) {
+		*ret_to = u->nameserver[0];
+		return to->port == DNS_PORT && u->nnameservers;
+	}
+	if (net_addr_equal(&own->gateway, &to->addr)) {
+		ret_to->addr = net_addr_is4(&to->addr) ? net_addr4(127, 0, 0, 1) : (struct net_addr){ .b = { [15] = 1 } };
+		return u->host_loopback;
+	}
+	return !is_local(&to->addr) && !(user_has(own) && net_addr_same_prefix(&own->guest, &to->addr, own->prefix));
+}
+
+struct net_addr user_inside(const struct user *u, const struct net_addr *from)
+{
+	const struct link_user_address *own = user_has(family(u, from)) ? family(u, from) : &u->ip4;
+
+	if (own != family(u, from) || is_local(from) || net_addr_same_prefix(&own->guest, from, own->prefix))
+		return own->gateway;
+	return *from;
+}
+
+const struct net_addr *user_guest(const struct user *u, const struct net_addr *like)
+{
+	return user_has(family(u, like)) ? &family(u, like)->guest : &u->ip4.guest;
+}
+
+/* -------------------------------------------------------------------- time */
+
+void user_enter(struct user *u)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	u->now_ns = (uint64_t)t.tv_sec * S_NS + (uint64_t)t.tv_nsec;
+	net_clock(u->net, u->now_ns);
+}
+
+void user_leave(struct user *u)
+{
+	uint64_t due;
+
+	net_flush(u->net, u->now_ns);
+	due = net_deadline(u->net);
+	/* A timer that fires early does no harm, and setting it costs a system call. */
+	if (!due || (u->armed_ns && u->armed_ns <= due))
+		return;
+	if (loop_set_timer(u->timer, due > u->now_ns ? due - u->now_ns : 1, 0) == 0)
+		u->armed_ns = due;
+}
+
+static void on_timer(void *ctx)
+{
+	struct user *u = ctx;
+
+	u->armed_ns = 0;
+	user_enter(u);
+	net_timers(u->net, u->now_ns);
+	user_leave(u);
+}
+
+void user_want_seconds(struct user *u)
+{
+	if (!u->seconds_on)
+		u->seconds_on = loop_set_timer(u->seconds, S_NS, S_NS) == 0;
+}
+
+static void on_second(void *ctx)
+{
+	struct user *u = ctx;
+	bool more;
+
+	user_enter(u);
+	more = user_datagram_tick(u);
+	more |= user_dns_tick(u);
+	if (!more) {
+		(void)loop_set_timer(u->seconds, 0, 0);
+		u->seconds_on = false;
+	}
+	user_leave(u);
+}
+
+/* -------------------------------------------------------------------- link */
+
+static int user_send(struct link *link, const struct link_frame *frame)
+{
+	struct user *u = (struct user *)link;
+	struct net_frame f = {
+		.spans = (const struct net_span *)(const void *)frame->iov,
+		.count = frame->niov,
+		.len = frame->len,
+		.csum_partial = frame->hdr.flags & VIRTIO_NET_HDR_F_NEEDS_CSUM,
+		.csum_good = frame->hdr.flags & VIRTIO_NET_HDR_F_DATA_VALID,
+		.gso = (enum net_gso)(frame->hdr.gso_type & ~VIRTIO_NET_HDR_GSO_ECN),
+		.csum_start = frame->hdr.csum_start,
+		.csum_offset = frame->hdr.csum_offset,
+		.gso_size = frame->hdr.gso_size,
+		.hdr_len = frame->hdr.hdr_len,
+	};
+
+	if (frame->niov > NET_SPANS_MAX)
+		return -EMSGSIZE;
+	user_enter(u);
+	net_input(u->net, &f, u->now_ns);
+	return 0;
+}
+
+static void user_flush(struct link *link)
+{
+	user_leave((struct user *)link);
+}
+
+static void user_ready(struct link *link)
+{
+	struct user *u = (struct user *)link;
+
+	user_enter(u);
+	net_output_ready(u->net, u->now_ns);
+	user_leave(u);
+}
+
+static void user_offloads(struct link *link, unsigned offloads)
+{
+	struct user *u = (struct user *)link;
+
+	net_set_offloads(u->net, (offloads & LINK_CSUM ? NET_OFFLOAD_CSUM : 0u) |
+				 (offloads & LINK_TSO4 ? NET_OFFLOAD_TSO4 : 0u) |
+				 (offloads & LINK_TSO6 ? NET_OFFLOAD_TSO6 : 0u));
+}
+
+static bool net_out(void *ctx, const struct net_frame *frame)
+{
+	struct user *u = ctx;
+	struct link_frame f = {
+		.iov = (const struct iovec *)(const void *)frame->spans,
+		.niov = frame->count,
+		.len = frame->len,
+		.hdr = {
+			.flags = (uint8_t)((frame->csum_partial ? VIRTIO_NET_HDR_F_NEEDS_CSUM : 0) |
+					   (frame->csum_good ? VIRTIO_NET_HDR_F_DATA_VALID : 0)),
+			.gso_type = (uint8_t)frame->gso,
+			.hdr_len = frame->hdr_len,
+			.gso_size = frame->gso_size,
+			.csum_start = frame->csum_start,
+			.csum_offset = frame->csum_offset,
+		},
+	};
+
+	return link_deliver(&u->link, &f) != -EAGAIN;
+}
+
+static void *net_alloc(void *ctx, size_t size)
+{
+	(void)ctx;
+	return malloc(size);
+}
+
+static void net_free(void *ctx, void *ptr, size_t size)
+{
+	(void)ctx;
+	(void)size;
+	free(ptr);
+}
+
+static void net_random(void *ctx, void *buf, size_t len)
+{
+	(void)ctx;
+	while (len) {
+		ssize_t n = getrandom(buf, len, 0);
+
+		if (n > 0) {
+			buf = (uint8_t *)buf + n;
+			len -= (size_t)n;
+		}
+	}
+}
+
+static const struct net_ops user_net_ops = {
+	.alloc = net_alloc,
+	.free = net_free,
+	.random = net_random,
+	.output = net_out,
+	.tcp_request = user_tcp_request,
+	.udp_input = user_udp_input,
+	.echo_input = user_echo_input,
+};
+
+/* -------------------------------------------------------------- publishing */
+
+static void on_client(void *ctx, uint32_t events)
+{
+	struct publisher *p = ctx;
+	struct user *u = p->user;
+
+	(void)events;
+	user_enter(u);
+	if (p->udp)
+		user_datagram_receive(u, p->fd, p->guest_port);
+	else
+		user_tcp_accept(u, p->fd, p->guest_port);
+	user_leave(u);
+}
+
+/* A bound socket, for both families where no address is given and the host has both. */
+static int bind_socket(struct user *u, const struct link_publish *publish)
+{
+	const int on = 1, off = 0;
+	struct net_endpoint at = publish->host;
+	int type = publish->udp ? SOCK_DGRAM : SOCK_STREAM, fd = -EAFNOSUPPORT, r;
+	union host_addr addr;
+	socklen_t len;
+
+	fd = user_socket(u, &at.addr, type, 0);
+	if (fd == -EAFNOSUPPORT && !(at.addr.q[0] | at.addr.q[1])) {
+		at.addr = net_addr4(0, 0, 0, 0);
+		fd = user_socket(u, &at.addr, type, 0);
+	}
+	if (fd < 0)
+		return fd;
+	len = host_addr_make(&at, &addr);
+	if (!publish->udp)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	if (!net_addr_is4(&at.addr))
+		(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, at.addr.q[0] | at.addr.q[1] ? &on : &off, sizeof(on));
+	if (bind(fd, &addr.any, len) == 0 && (publish->udp || listen(fd, BACKLOG) == 0))
+		return fd;
+	r = -errno;
+	(void)close(fd);
+	return r;
+}
+
+int link_user_publish(struct link *link, const struct link_publish *publish, uint16_t *ret_port, struct err *err)
+{
+	struct user *u = (struct user *)link;
+	struct publisher *p = calloc(1, sizeof(*p));
+	union host_addr addr;
+	socklen_t len = sizeof(addr);
+	int r = p ? bind_socket(u, publish) : -ENOMEM;
+
+	if (r == -EADDRINUSE)
+		(void)err_set(err, r, "port %u of the host is in use; publish another one", publish->host.port);
+	else if (r == -EACCES)
+		(void)err_set(err, r, "port %u of the host is for root only; publish one from 1024 on",
+			      publish->host.port);
+	else if (r < 0)
+		(void)err_set(err, r, "cannot publish port %u: %s", publish->host.port, strerror(-r));
+	if (r < 0) {
+		free(p);
+		return r;
+	}
+	*p = (struct publisher){ .user = u, .next = u->publishers, .fd = r, .udp = publish->udp,
+				 .guest_port = publish->guest_port };
+	r = loop_add_fd(u->loop, p->fd, EPOLLIN, on_client, p, &p->source, err);
+	if (r < 0 || getsockname(p->fd, &addr.any, &len) < 0) {
+		(void)close(p->fd);
+		free(p);
+		return r;
+	}
+	*ret_port = host_addr_read(&addr).port;
+	u->publishers = p;
+	return 0;
+}
+
+static bool parse_port(const char *text, uint16_t *ret_port)
+{
+	char *end;
+	unsigned long v = strtoul(text, &end, 10);
+
+	*ret_port = (uint16_t)v;
+	return isdigit((unsigned char)*text) && !*end && v <= UINT16_MAX;
+}
+
+/* Cuts @text. */
+static bool parse_publish(char *text, struct link_publish *p)
+{
+	char *proto = strchr(text, '/'), *guest, *host = NULL, *addr = NULL;
+
+	if (proto)
+		*proto++ = '\0';
+	p->udp = proto && strcmp(proto, "udp") == 0;
+	if (proto && !p->udp && strcmp(proto, "tcp") != 0)
+		return false;
+	guest = strrchr(text, ':');
+	if (guest) {
+		*guest++ = '\0';
+		host = strrchr(text, ':');
+		addr = host ? text : NULL;
+		if (host)
+			*host++ = '\0';
+		else
+			host = text;
+	} else {
+		guest = text;
+	}
+	if (addr && addr[0] == '[' && addr[strlen(addr) - 1] == ']') {
+		addr[strlen(addr) - 1] = '\0';
+		addr++;
+	}
+	return parse_port(guest, &p->guest_port) && p->guest_port &&
+	       (!host || !*host || parse_port(host, &p->host.port)) &&
+	       (!addr || net_addr_parse(addr, &p->host.addr));
+}
+
+int link_publish_parse(const char *text, struct link_publish *ret_publish, struct err *err)
+{
+	char copy[NET_ADDR_TEXT + 32];
+
+	*ret_publish = (struct link_publish){ 0 };
+	if (strlen(text) < sizeof(copy) && parse_publish(strcpy(copy, text), ret_publish))
+		return 0;
+	return err_set(err, -EINVAL, "a published port is [ADDRESS:]HOST:GUEST[/tcp|/udp], not '%s'", text);
+}
+
+/* --------------------------------------------------------------- life time */
+
+static void user_destroy(struct link *link)
+{
+	struct user *u = (struct user *)link;
+
+	while (u->publishers) {
+		struct publisher *p = u->publishers;
+
+		u->publishers = p->next;
+		loop_remove(p->source);
+		(void)close(p->fd);
+		free(p);
+	}
+	user_tcp_destroy(u);
+	user_datagram_destroy(u);
+	user_dns_destroy(u);
+	dhcp4_server_destroy(u->dhcp4);
+	dhcp6_server_destroy(u->dhcp6);
+	ra_destroy(u->ra);
+	if (u->net)
+		net_destroy(u->net);
+	loop_remove(u->timer);
+	loop_remove(u->seconds);
+	policy_destroy(u->policy);
+	link_finish(link);
+	free(u->domain);
+	free(u);
+}
+
+static const struct link_ops user_ops = {
+	.name = "user",
+	.send = user_send,
+	.flush = user_flush,
+	.ready = user_ready,
+	.offloads = user_offloads,
+	.destroy = user_destroy,
+};
+
+static bool reserved4(void *ctx, const uint8_t mac[NET_MAC_SIZE], struct net_addr *ret_addr,
+		      char ret_name[DHCP4_NAME_MAX])
+{
+	const struct user *u = ctx;
+
+	*ret_addr = u->ip4.guest;
+	ret_name[0] = '\0';
+	return memcmp(mac, u->link.mac, NET_MAC_SIZE) == 0;
+}
+
+static bool reserved6(void *ctx, const uint8_t mac[NET_MAC_SIZE], struct net_addr *ret_addr)
+{
+	const struct user *u = ctx;
+
+	*ret_addr = u->ip6.guest;
+	return memcmp(mac, u->link.mac, NET_MAC_SIZE) == 0;
+}
+
+/* For guests that are not told their addresses by roux's own init. */
+static bool start_services(struct user *u, const struct link_user_config *c)
+{
+	if (user_has(&c->ip4)) {
+		const struct dhcp4_server_config d = {
+			.server = c->ip4.gateway, .prefix = c->ip4.prefix, .router = c->ip4.gateway,
+			.dns = { c->ip4.dns }, .dns_count = 1, .domain = c->domain, .mtu = c->mtu,
+			.lease_s = LEASE_S, .first = c->ip4.guest, .last = c->ip4.guest,
+			.reserved = reserved4, .ctx = u,
+		};
+
+		u->dhcp4 = dhcp4_server_create(u->net, &d);
+		if (!u->dhcp4)
+			return false;
+	}
+	if (user_has(&c->ip6)) {
+		const struct dhcp6_server_config d = { .dns = { c->ip6.dns }, .dns_count = 1, .search = c->domain,
+						       .lease_s = LEASE_S, .reserved = reserved6, .ctx = u };
+		const struct ra_config r = { .prefix = c->ip6.gateway, .prefix_len = c->ip6.prefix, .managed = true,
+					     .other = true, .lifetime_s = LEASE_S, .router_lifetime_s = 9000,
+					     .dns = { c->ip6.dns }, .dns_count = 1, .search = c->domain,
+					     .mtu = c->mtu };
+
+		u->dhcp6 = dhcp6_server_create(u->net, &d);
+		u->ra = u->dhcp6 ? ra_create(u->net, &r) : NULL;
+		return u->ra;
+	}
+	return true;
+}
+
+static int start_net(struct user *u, const struct link_user_config *c, struct err *err)
+{
+	const struct link_user_address *families[] = { &c->ip4, &c->ip6 };
+	struct net_config n = { .mtu = c->mtu, .proxy = true, .limits = { .memory = MEMORY_MAX },
+				.ops = &user_net_ops, .ctx = u };
+	struct timespec t;
+
+	memcpy(n.mac, gateway_mac, sizeof(n.mac));
+	for (unsigned i = 0; i < 2; i++) {
+		if (!user_has(families[i]))
+			continue;
+		n.addrs[n.addr_count].addr = families[i]->gateway;
+		n.addrs[n.addr_count++].prefix = families[i]->prefix;
+		n.addrs[n.addr_count].addr = families[i]->dns;
+		n.addrs[n.addr_count++].prefix = families[i]->prefix;
+	}
+	(void)clock_gettime(CLOCK_MONOTONIC, &t);
+	u->now_ns = (uint64_t)t.tv_sec * S_NS + (uint64_t)t.tv_nsec;
+	u->net = net_create(&n, u->now_ns);
+	if (!u->net || !start_services(u, c))
+		return err_set(err, -ENOMEM, "cannot start the user network: out of memory");
+	return user_dns_create(u, err);
+}
+
+int link_user_create(struct loop *loop, const struct link_user_config *c, struct link **ret_link, struct err *err)
+{
+	struct user *u = calloc(1, sizeof(*u));
+	int r;
+
+	if (!u)
+		return err_set(err, -ENOMEM, "out of host memory");
+	link_init(&u->link, &user_ops, loop, c->mac, c->mtu);
+	u->loop = loop;
+	u->host = c->host;
+	u->ip4 = c->ip4;
+	u->ip6 = c->ip6;
+	u->host_loopback = c->host_loopback;
+	u->nnameservers = c->nnameservers;
+	memcpy(u->nameserver, c->nameserver, sizeof(u->nameserver));
+	u->domain = c->domain ? strdup(c->domain) : NULL;
+	r = loop_add_timer(loop, on_timer, u, &u->timer, err);
+	if (r == 0)
+		r = loop_add_timer(loop, on_second, u, &u->seconds, err);
+	if (r == 0)
+		r = start_net(u, c, err);
+	if (r < 0) {
+		user_destroy(&u->link);
+		return r;
+	}
+	user_leave(u);
+	u->policy = c->policy;
+	*ret_link = &u->link;
+	return 0;
+}

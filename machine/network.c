@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine/network.h"
+
+#include "link/link.h"
+#include "link/policy.h"
+#include "link/user.h"
+#include "machine/spec.h"
+#include "net/net.h"
+#include "os/err.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DNS_PORT_OF_HOSTS 53
+
+/* "ADDRESS/BITS" when @ret_prefix is given, "ADDRESS" otherwise. */
+static bool parse_addr(const char *text, struct net_addr *ret_addr, uint8_t *ret_prefix)
+{
+	char copy[NET_ADDR_TEXT + 8], *slash, *end;
+	unsigned long bits;
+
+	if (strlen(text) >= sizeof(copy))
+		return false;
+	slash = strchr(strcpy(copy, text), '/');
+	if (!slash != !ret_prefix)
+		return false;
+	if (slash)
+		*slash++ = '\0';
+	if (!net_addr_parse(copy, ret_addr))
+		return false;
+	if (!slash)
+		return true;
+	bits = strtoul(slash, &end, 10);
+	*ret_prefix = (uint8_t)bits;
+	return end != slash && !*end && bits <= (net_addr_is4(ret_addr) ? 32u : 128u);
+}
+
+static struct link_user_address *family(struct link_user_config *c, const struct net_addr *addr)
+{
+	return net_addr_is4(addr) ? &c->ip4 : &c->ip6;
+}
+
+static int read_addresses(const struct spec_net *net, struct link_user_config *c, struct err *err)
+{
+	const char *bad = NULL;
+	struct net_addr addr;
+	uint8_t prefix;
+
+	for (unsigned i = 0; i < net->guest.n && !bad; i++) {
+		if (parse_addr(net->guest.at[i], &addr, &prefix)) {
+			family(c, &addr)->guest = addr;
+			family(c, &addr)->prefix = prefix;
+		} else {
+			bad = net->guest.at[i];
+		}
+	}
+	for (unsigned i = 0; i < net->gateway.n && !bad; i++) {
+		if (parse_addr(net->gateway.at[i], &addr, NULL))
+			family(c, &addr)->gateway = addr;
+		else
+			bad = net->gateway.at[i];
+	}
+	for (unsigned i = 0; i < net->dns.n && !bad; i++) {
+		if (parse_addr(net->dns.at[i], &addr, NULL))
+			family(c, &addr)->dns = addr;
+		else
+			bad = net->dns.at[i];
+	}
+	for (unsigned i = 0; i < net->nameserver.n && !bad && c->nnameservers < LINK_NAMESERVERS_MAX; i++) {
+		if (parse_addr(net->nameserver.at[i], &addr, NULL))
+			c->nameserver[c->nnameservers++] = (struct net_endpoint){ addr, DNS_PORT_OF_HOSTS };
+		else
+			bad = net->nameserver.at[i];
+	}
+	return bad ? err_set(err, -EINVAL, "'%s' is no address for a network", bad) : 0;
+}
+
+/* NULL when there are no rules; @ret_r tells failure from that. */
+static struct policy *read_policy(const struct spec_net *net, int *ret_r, struct err *err)
+{
+	struct policy *p;
+
+	*ret_r = 0;
+	if (!net->egress.n)
+		return NULL;
+	p = policy_create();
+	if (!p)
+		*ret_r = err_set(err, -ENOMEM, "out of host memory");
+	for (unsigned i = 0; i < net->egress.n && *ret_r == 0; i++)
+		*ret_r = policy_add(p, net->egress.at[i], err);
+	if (*ret_r < 0) {
+		policy_destroy(p);
+		p = NULL;
+	}
+	return p;
+}
+
+int network_check(const struct spec_net *net, struct err *err)
+{
+	struct link_user_config c = { 0 };
+	struct link_publish publish;
+	int r = read_addresses(net, &c, err);
+
+	for (unsigned i = 0; i < net->publish.n && r == 0; i++)
+		r = link_publish_parse(net->publish.at[i], &publish, err);
+	if (r == 0)
+		policy_destroy(read_policy(net, &r, err));
+	return r;
+}
+
+static int publish_all(struct link *link, const struct spec_net *net, struct err *err)
+{
+	struct link_publish publish;
+	uint16_t port;
+	int r = 0;
+
+	for (unsigned i = 0; i < net->publish.n && r == 0; i++) {
+		r = link_publish_parse(net->publish.at[i], &publish, err);
+		if (r == 0)
+			r = link_user_publish(link, &publish, &port, err);
+	}
+	return r;
+}
+
+static int create_user(struct loop *loop, const struct spec_net *net, const char *hostname, struct link **ret_link,
+		       struct err *err)
+{
+	struct link_user_config c = { .mtu = net->mtu, .hostname = hostname, .domain = net->domain,
+				      .host_loopback = net->host_loopback, .host = &link_host_plain };
+	int r = read_addresses(net, &c, err);
+
+	memcpy(c.mac, net->mac, sizeof(c.mac));
+	if (r == 0)
+		c.policy = read_policy(net, &r, err);
+	if (r < 0)
+		return r;
+	r = link_user_create(loop, &c, ret_link, err);
+	if (r < 0) {
+		policy_destroy(c.policy);
+		return r;
+	}
+	r = publish_all(*ret_link, net, err);
+	if (r < 0)
+		link_destroy(*ret_link);
+	return r;
+}
+
+static int create_tap(struct loop *loop, const struct spec_net *net, struct link **ret_link, struct err *err)
+{
+	int fd = link_tap_open(net->name, err), r;
+
+	if (fd < 0)
+		return fd;
+	r = link_tap_create(loop, fd, net->mac, net->mtu, ret_link, err);
+	if (r < 0)
+		(void)close(fd);
+	return r;
+}
+
+static int open_pcap(struct link *link, const char *path, struct err *err)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+	return fd < 0 ? err_set(err, -errno, "pcap file %s: %s", path, strerror(errno)) :
+			link_capture(link, fd, err);
+}
+
+int network_create(struct loop *loop, const struct spec_net *net, const char *hostname, struct link **ret_link,
+		   struct err *err)
+{
+	struct link *link;
+	int r = net->kind == SPEC_NET_TAP ? create_tap(loop, net, &link, err) :
+					    create_user(loop, net, hostname, &link, err);
+
+	if (r < 0)
+		return r;
+	r = link_limit(link, &net->send, &net->receive, err);
+	if (r == 0 && net->pcap)
+		r = open_pcap(link, net->pcap, err);
+	if (r < 0) {
+		link_destroy(link);
+		return r;
+	}
+	*ret_link = link;
+	return 0;
+}
