@@ -33,6 +33,22 @@ programs)
 	/bin/busybox mount -t tmpfs tmp /disk/tmp
 	/bin/busybox chroot /disk /mnt/programs /mnt $SECONDS_EACH
 	;;
+network)
+	while read module; do /bin/busybox insmod /modules/$module; done </modules/order
+	/bin/busybox mount -t devtmpfs dev /dev
+	/bin/busybox mkdir /disk
+	/bin/busybox mount -t ext4 -o ro /dev/vda /disk
+	/bin/busybox mount -t ext4 /dev/vdb /disk/mnt
+	/bin/busybox mount -t devtmpfs dev /disk/dev
+	/bin/busybox mount -t proc proc /disk/proc
+	/bin/busybox mount -t tmpfs tmp /disk/tmp
+	/bin/busybox ip link set lo up
+	/bin/busybox ip link set eth0 up
+	/bin/busybox ip addr add $GUEST/24 dev eth0
+	/bin/busybox ip route add default via $GATEWAY
+	ulimit -n 20000
+	/bin/busybox chroot /disk sh /mnt/run $GATEWAY $(echo $ARGUMENTS | /bin/busybox tr , ' ')
+	;;
 esac
 /bin/busybox poweroff -f
 """
@@ -76,12 +92,15 @@ class Guests:
     def ask(self, option):
         return subprocess.run([self.program, option], check=True, capture_output=True, text=True).stdout.strip()
 
-    def roux(self, append, cpus=1, memory_mib=MEMORY_MIB, disks=()):
+    def roux(self, append, cpus=1, memory_mib=MEMORY_MIB, disks=(), network=None):
+        """@network: addresses of the guest and of its gateway, which is the host's loopback too."""
         spec = self.work / f"spec-{next(self.numbers)}.toml"
         spec.write_text(f'engine = "dbt"\ncpus = {cpus}\nmemory = {memory_mib << 20}\nkernel = "{self.kernel}"\n'
                         f'cmdline = "{CMDLINE} {append}"\n'
                         f'initrd = ["{self.initramfs_disks if disks else self.initramfs}"]\n' +
-                        "".join(f'[[disk]]\npath = "{disk}"\noverlay = true\n' for disk in disks))
+                        "".join(f'[[disk]]\npath = "{disk}"\noverlay = true\n' for disk in disks) +
+                        (f'[[net]]\nkind = "user"\nmac = "02:00:00:00:00:15"\nguest = ["{network[0]}/24"]\n'
+                         f'gateway = ["{network[1]}"]\nhost_loopback = true\n' if network else ""))
         return [self.program, spec]
 
     def tcg(self, append, kernel=None, cpus=1, memory_mib=MEMORY_MIB, disks=()):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 
+import network
 import programs
 from guests import MEMORY_MIB, Guests, output, started, until_init, wait_init
 from results import Results, geomean, median, ratios, spread
@@ -23,6 +24,7 @@ QUICK = bool(os.environ.get("BENCH_QUICK"))
 BOOTS, SUITES, IOS, STARTS = (3, 1, 1, 3) if QUICK else (15, 3, 3, 10)
 IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
 PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
+NETWORKS, NETWORK_SECONDS = (1, 2) if QUICK else (3, 5)
 SMPS, SMP_TIMES, IDLES, IDLE_SECONDS = (1, 2, 1, 5) if QUICK else (3, 2, 3, 5)
 
 
@@ -262,6 +264,9 @@ def targets(res):
         median(ratios(got["boot/tcg"], got["boot/roux"])) if "boot/tcg" in got else None)
     for name in programs.NAMES:
         row(f"program {name} over TCG", 4, single(f"programs/{name}/roux-over-tcg"))
+    for name, least in (("tcp-send", 3), ("tcp-receive", 3), ("ping", 2), ("tcp-roundtrip", 2)):
+        row(f"network {name} over libslirp", least, single(f"network/{name}/roux-over-slirp"))
+    row("connections at once", network.CONNECTIONS, median(got["network/held/roux"]) if "network/held/roux" in got else None)
     row("two processes on 2 vCPUs over one", 1.8, median(got["smp/throughput/roux"]) if "smp/throughput/roux" in got else None)
     row("idle guest, % of a core", None, median(got["idle/roux"]) if "idle/roux" in got else None, most=1)
     res.say("### Targets\n")
@@ -277,7 +282,7 @@ def machine_line():
             f"QEMU {qemu}; {time.strftime('%Y-%m-%d')}{'; short run' if QUICK else ''}")
 
 
-PARTS = ("boot", "cpu", "io", "memory", "phases", "programs", "smp", "idle")
+PARTS = ("boot", "cpu", "io", "memory", "network", "phases", "programs", "smp", "idle")
 
 
 def run_part(name, res, guests, out, work):
@@ -286,6 +291,7 @@ def run_part(name, res, guests, out, work):
      "cpu": lambda: part_cpu(res, guests, suites / "cpu_suite"),
      "io": lambda: part_io(res, roux, work / "rootfs", work),
      "memory": lambda: part_memory(res, guests),
+     "network": lambda: network.part(res, guests, out, work, NETWORKS, NETWORK_SECONDS),
      "phases": lambda: part_phases(res, roux, work / "rootfs"),
      "programs": lambda: programs.part(res, guests, out, work, PROGRAMS, SPEED_SECONDS),
      "smp": lambda: part_smp(res, guests, suites / "smp"),

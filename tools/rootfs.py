@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import tempfile
 
-DEBIAN_PACKAGES = ["gcc", "gcc-multilib", "gdb-minimal", "libc6-dev", "openssl", "perl", "procps", "python3", "sqlite3"]
+DEBIAN_PACKAGES = ["curl", "gcc", "gcc-multilib", "gdb-minimal", "iperf3", "iproute2", "iputils-ping", "libc6-dev",
+                   "nginx-light", "openssl", "perl", "procps", "python3", "sqlite3", "wrk"]
 DEBIAN_RELEASE = "bookworm"
 DEBIAN_MIRROR = os.environ.get("ROUX_TEST_MIRROR", "http://deb.debian.org/debian")
 

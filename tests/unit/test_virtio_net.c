@@ -191,7 +191,7 @@ static void test_merges_buffers_for_long_frames(void **state)
 {
 	const struct virtio_net_hdr_v1 hdr = { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_size = 1448,
 					       .gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .hdr_len = 66 };
-	uint32_t id, len, total = 0, at = 0;
+	uint32_t id, len = 0, total = 0, at = 0;
 
 	start(DRV_FEATURES_ALL);
 	offer(0, 15, 700);
