@@ -24,6 +24,7 @@ struct roux_machine {
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
+	pid_t helper;	/* of the process that helps it from outside its jail, 0: none */
 	int sock;	/* control socket, -1 */
 	int wake_fd;	/* eventfd of roux_machine_interrupt() */
 	enum roux_state state;

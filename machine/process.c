@@ -5,6 +5,7 @@
 #include "machine/machine.h"
 #include "machine/spec.h"
 #include "os/err.h"
+#include "os/jail.h"
 #include "os/loop.h"
 #include "vmm/vm.h"
 
@@ -22,6 +23,7 @@ struct process {
 	struct loop_source *source;
 	struct machine *machine;
 	struct control_msg *msg;
+	struct jail jail;
 	bool failed;
 };
 
@@ -63,9 +65,17 @@ static void on_ready(void *ctx, int fd)
 	(void)close(fd);
 }
 
+static int forbidden_sock;	/* for the signal handler */
+
+static void on_forbidden(long nr)
+{
+	control_send_forbidden(forbidden_sock, nr);
+}
+
 static void start(struct process *p, const struct control_msg *msg)
 {
-	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready, .ctx = p };
+	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready,
+					 .forbidden = on_forbidden, .ctx = p };
 	struct machine_spec spec;
 	struct err err = { 0 };
 	int r;
@@ -74,7 +84,7 @@ static void start(struct process *p, const struct control_msg *msg)
 	r = p->machine ? err_set(&err, -EALREADY, "the machine exists already") :
 		machine_spec_read(&spec, msg->text, msg->len, &err);
 	if (r == 0)
-		r = machine_create(p->loop, &spec, p->cache_dir, &events, &p->machine, &err);
+		r = machine_create(p->loop, &spec, p->cache_dir, &p->jail, &events, &p->machine, &err);
 	if (r == 0)
 		r = machine_start(p->machine, &err);
 	machine_spec_finish(&spec);
@@ -82,7 +92,8 @@ static void start(struct process *p, const struct control_msg *msg)
 		fail(p, &err);
 		return;
 	}
-	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine), 0, machine_engine(p->machine),
+	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
+			   machine_has_helper(p->machine), machine_engine(p->machine),
 			   strlen(machine_engine(p->machine)), -1);
 }
 
@@ -155,19 +166,35 @@ static void on_message(void *ctx, uint32_t events)
 	}
 }
 
+/* Outside the jail.  The exit status matters to nobody. */
+static int help(const struct jail *jail, pid_t pid, int sock)
+{
+	(void)control_send(sock, CONTROL_BORN, (int32_t)pid, 0, NULL, 0, -1);
+	(void)close(sock);
+	(void)jail_help(jail, pid);
+	return 0;
+}
+
 int machine_process(int sock, const char *cache_dir)
 {
 	struct process p = { .sock = sock, .cache_dir = cache_dir };
 	struct err err = { 0 };
+	pid_t pid;
 	int r;
 
+	forbidden_sock = sock;
+	pid = jail_fork(&p.jail, &err);
+	if (pid > 0)
+		return help(&p.jail, pid, sock);
 	p.msg = malloc(sizeof(*p.msg));
 	if (!p.msg || loop_create(&p.loop, &err) < 0) {
 		free(p.msg);
 		return 1;
 	}
 	(void)fcntl(sock, F_SETFL, fcntl(sock, F_GETFL) | O_NONBLOCK);
-	r = loop_add_fd(p.loop, sock, EPOLLIN, on_message, &p, &p.source, &err);
+	r = pid < 0 ? (int)pid : jail_wait(&p.jail, &err);
+	if (r == 0)
+		r = loop_add_fd(p.loop, sock, EPOLLIN, on_message, &p, &p.source, &err);
 	if (r == 0)
 		r = loop_run(p.loop, &err);
 	if (r < 0)
