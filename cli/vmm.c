@@ -49,5 +49,5 @@ int verb_vmm(int argc, char **argv)
 	}
 	if (getenv("ROUX_DEBUG"))
 		log_set_sink(log_line, NULL, LOG_LEVEL_DEBUG);
-	return machine_process(CONTROL_FD, file_cache_dir("kernels", cache, NULL) == 0 ? cache : NULL);
+	return machine_process_jailed(CONTROL_FD, file_cache_dir("kernels", cache, NULL) == 0 ? cache : NULL);
 }

@@ -74,6 +74,11 @@ static const struct seccomp_rule main_thread[] = {
 	RULE(timer_delete),	/* of vCPUs, when the machine goes */
 };
 
+/* Registers of vCPUs of the translator are its own memory, but time goes on. */
+static const struct seccomp_rule dbt_state[] = {
+	RULE(timer_settime), RULE_IF(membarrier, 0, MEMBARRIER_CMD_PRIVATE_EXPEDITED),
+};
+
 static const struct seccomp_rule debugger[] = {
 	RULE(accept4),
 	{ .nr = SYS_setsockopt, .cond = { { 1, ALL, IPPROTO_TCP } } },
@@ -115,8 +120,7 @@ static const struct seccomp_rule networks[] = {
 };
 
 static const struct seccomp_rule dbt_thread[] = {
-	RULE(timer_create), RULE(timer_settime),
-	RULE_IF(membarrier, 0, MEMBARRIER_CMD_PRIVATE_EXPEDITED),
+	RULE(timer_create),
 };
 
 /* By any thread whose device raises an interrupt. */
@@ -178,8 +182,8 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 		list[n++] = LIST(main_thread);
 		if (c->debugger)
 			list[n++] = LIST(debugger);
-		if (c->debugger && c->kvm)
-			list[n++] = LIST(kvm_state);
+		if (c->debugger)
+			list[n++] = c->kvm ? LIST(kvm_state) : LIST(dbt_state);
 		break;
 	case CONFINE_FILES:
 		caps = confine_file_caps(c);
@@ -198,6 +202,7 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 		break;
 	case CONFINE_DBT:
 		list[n++] = LIST(dbt_thread);
+		list[n++] = LIST(dbt_state);
 		break;
 	case CONFINE_KVM:
 		list[n++] = LIST(kvm_thread);

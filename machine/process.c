@@ -23,7 +23,7 @@ struct process {
 	struct loop_source *source;
 	struct machine *machine;
 	struct control_msg *msg;
-	struct jail jail;
+	struct jail *jail;
 	bool failed;
 };
 
@@ -84,7 +84,7 @@ static void start(struct process *p, const struct control_msg *msg)
 	r = p->machine ? err_set(&err, -EALREADY, "the machine exists already") :
 		machine_spec_read(&spec, msg->text, msg->len, &err);
 	if (r == 0)
-		r = machine_create(p->loop, &spec, p->cache_dir, &p->jail, &events, &p->machine, &err);
+		r = machine_create(p->loop, &spec, p->cache_dir, p->jail, &events, &p->machine, &err);
 	if (r == 0)
 		r = machine_start(p->machine, &err);
 	machine_spec_finish(&spec);
@@ -166,35 +166,19 @@ static void on_message(void *ctx, uint32_t events)
 	}
 }
 
-/* Outside the jail.  The exit status matters to nobody. */
-static int help(const struct jail *jail, pid_t pid, int sock)
+int machine_process(int sock, const char *cache_dir, struct jail *jail)
 {
-	(void)control_send(sock, CONTROL_BORN, (int32_t)pid, 0, NULL, 0, -1);
-	(void)close(sock);
-	(void)jail_help(jail, pid);
-	return 0;
-}
-
-int machine_process(int sock, const char *cache_dir)
-{
-	struct process p = { .sock = sock, .cache_dir = cache_dir };
+	struct process p = { .sock = sock, .cache_dir = cache_dir, .jail = jail };
 	struct err err = { 0 };
-	pid_t pid;
 	int r;
 
-	forbidden_sock = sock;
-	pid = jail_fork(&p.jail, &err);
-	if (pid > 0)
-		return help(&p.jail, pid, sock);
 	p.msg = malloc(sizeof(*p.msg));
 	if (!p.msg || loop_create(&p.loop, &err) < 0) {
 		free(p.msg);
 		return 1;
 	}
 	(void)fcntl(sock, F_SETFL, fcntl(sock, F_GETFL) | O_NONBLOCK);
-	r = pid < 0 ? (int)pid : jail_wait(&p.jail, &err);
-	if (r == 0)
-		r = loop_add_fd(p.loop, sock, EPOLLIN, on_message, &p, &p.source, &err);
+	r = loop_add_fd(p.loop, sock, EPOLLIN, on_message, &p, &p.source, &err);
 	if (r == 0)
 		r = loop_run(p.loop, &err);
 	if (r < 0)
@@ -204,4 +188,27 @@ int machine_process(int sock, const char *cache_dir)
 	loop_destroy(p.loop);
 	free(p.msg);
 	return p.failed || r < 0 ? 1 : 0;
+}
+
+int machine_process_jailed(int sock, const char *cache_dir)
+{
+	struct err err = { 0 };
+	struct jail jail;
+	pid_t pid = jail_fork(&jail, &err);
+	int r = (int)pid;
+
+	if (pid > 0) {	/* we are the helper, and the owner knows us no longer */
+		(void)control_send(sock, CONTROL_BORN, (int32_t)pid, 0, NULL, 0, -1);
+		(void)close(sock);
+		(void)jail_help(&jail, pid);
+		return 0;
+	}
+	if (r == 0)
+		r = jail_wait(&jail, &err);
+	if (r < 0) {
+		(void)control_send(sock, CONTROL_FAILED, r, 0, err.msg, strlen(err.msg), -1);
+		return 1;
+	}
+	forbidden_sock = sock;
+	return machine_process(sock, cache_dir, &jail);
 }
