@@ -100,13 +100,14 @@ static const struct seccomp_rule disks_written[] = {
 static const struct seccomp_rule folders[] = {
 	RULE(openat), RULE(openat2), RULE(statx), RULE(newfstatat), RULE(fstatfs), RULE(readlinkat), RULE(getdents64),
 	RULE(preadv2), RULE(flock), RULE(fgetxattr), RULE(flistxattr), RULE(syncfs),
+	RULE(geteuid), RULE(getegid),
 	RULE_IF(fcntl, 1, F_OFD_SETLK), RULE_IF(fcntl, 1, F_OFD_GETLK),
 	RULE_IF(fcntl, 1, F_DUPFD), RULE_IF(fcntl, 1, F_DUPFD_CLOEXEC), RULE(dup),
 };
 
 static const struct seccomp_rule folders_written[] = {
 	RULE(pwritev2), RULE(copy_file_range), RULE(fchmod), RULE(fchmodat), RULE(fchownat), RULE(utimensat),
-	RULE(unlinkat), RULE(renameat2), RULE(linkat), RULE(symlinkat), RULE(mknodat), RULE(mkdirat),
+	RULE(unlinkat), RULE(renameat), RULE(renameat2), RULE(linkat), RULE(symlinkat), RULE(mknodat), RULE(mkdirat),
 	RULE(fsetxattr), RULE(fremovexattr), RULE(umask),
 };
 
