@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (CACHE, ROUX, WORK, Skip, busybox_root, complains, environ, expect, folder, main, read_until, roux,
+from harness import (CACHE, ROUX, WORK, Skip, busybox_root, complains, debian_root, environ, expect, folder, main, read_until, roux,
                      start, wait_until)
 
 ROOT = busybox_root()
@@ -131,8 +131,42 @@ def test_files_of_a_share_are_used_in_every_way_there_is():
         mkdir d; echo text > d/f; cat d/f; ln d/f d/hard; ln -s f d/soft; readlink d/soft; mv d/f d/g; cp -a d e
         chmod 4755 d/g; touch -d 2001-02-03 d/g; truncate -s 100000 d/g; mkfifo d/p; ls -lR / >/dev/null 2>&1 || true
         dd if=/dev/zero of=big bs=1M count=8 conv=fsync 2>/dev/null; cp big big2; cmp big big2; sync
-        flock d/g true; find . | sort | wc -l; df . >/dev/null; rm -r d e big big2; ls -A | wc -l"""
+        find . | sort | wc -l; df . >/dev/null; rm -r d e big big2; ls -A | wc -l"""
     expect(roux("-v", shared + ":/mnt", ROOT, "--", "sh", "-c", script), 0, out=b"text\nf\n12\n0\n")
+
+
+def test_files_of_a_share_are_used_by_rarer_system_calls():
+    shared = folder("rare")
+    with open(shared + "/program.py", "w") as f:
+        f.write('''
+import ctypes, fcntl, os
+os.chdir("/mnt")
+f = os.open("f", os.O_RDWR | os.O_CREAT)
+fcntl.lockf(f, fcntl.LOCK_EX)
+fcntl.flock(f, fcntl.LOCK_EX)
+fcntl.lockf(f, fcntl.LOCK_UN)
+os.posix_fallocate(f, 0, 1 << 20)
+os.pwrite(f, b"data", 4096)
+os.fsync(f), os.fdatasync(f), os.sync()
+os.lseek(f, 0, os.SEEK_HOLE), os.lseek(f, 0, os.SEEK_DATA)
+g = os.open("g", os.O_RDWR | os.O_CREAT)
+assert os.copy_file_range(f, g, 8192, 0, 0) == 8192
+assert os.pread(g, 4, 4096) == b"data"
+os.ftruncate(g, 10)
+os.setxattr("f", "user.a", b"b")
+assert os.listxattr("f") == ["user.a"] and os.getxattr("f", "user.a") == b"b"
+os.removexattr("f", "user.a")
+t = os.open(".", os.O_TMPFILE | os.O_RDWR)
+os.write(t, b"x")
+os.link(f"/proc/self/fd/{t}", "named", follow_symlinks=True)
+os.symlink("f", "link"), os.mkfifo("fifo"), os.mkdir("d")
+assert ctypes.CDLL(None).renameat2(-100, b"f", -100, b"g", 2) == 0
+os.utime("f", (1, 2)), os.chmod("f", 0o4711), os.rename("g", "d/g")
+os.statvfs("."), os.sched_yield()
+print(sorted(os.listdir(".")))
+''')
+    expect(roux("-v", shared + ":/mnt", debian_root(), "--", "python3", "/mnt/program.py"), 0,
+           out=b"['d', 'f', 'fifo', 'link', 'named', 'program.py']\n")
 
 
 def test_owners_are_kept_as_root():
