@@ -158,7 +158,7 @@ assert os.listxattr("f") == ["user.a"] and os.getxattr("f", "user.a") == b"b"
 os.removexattr("f", "user.a")
 t = os.open(".", os.O_TMPFILE | os.O_RDWR)
 os.write(t, b"x")
-os.link(f"/proc/self/fd/{t}", "named", follow_symlinks=True)
+os.link(f"/proc/self/fd/{t}", "named", src_dir_fd=0, follow_symlinks=True)
 os.symlink("f", "link"), os.mkfifo("fifo"), os.mkdir("d")
 assert ctypes.CDLL(None).renameat2(-100, b"f", -100, b"g", 2) == 0
 os.utime("f", (1, 2)), os.chmod("f", 0o4711), os.rename("g", "d/g")
