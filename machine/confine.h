@@ -26,6 +26,7 @@ struct confine {
 	bool debugger;	/* main answers GDB */
 	bool files_writable;	/* a share or disk can be written to */
 	bool folders;	/* there are shared folders */
+	bool captures;	/* packets are written to a file that is open */
 };
 
 /* Capabilities, as bits, that the file server needs to serve folders with the owners they have: as root only. */

@@ -8,8 +8,10 @@
 #include "base/cpio.h"
 #include "block/block.h"
 #include "machine/confine.h"
+#include "link/link.h"
 #include "machine/debugger.h"
 #include "machine/engines.h"
+#include "machine/network.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "os/file.h"
@@ -19,6 +21,7 @@
 #include "virtio/blk.h"
 #include "virtio/fs/fs.h"
 #include "virtio/mmio.h"
+#include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vmm/acpi.h"
@@ -40,7 +43,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + 2)
+#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 2)
 #define FIRST_GSI 5u
 #define IO_POLL_NS 30000u	/* a guest that gets an answer usually asks again within this time */
 #define GUEST_CID 3u
@@ -78,7 +81,7 @@ struct machine {
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
-	struct worker io;	/* file systems and disks */
+	struct worker io, net;	/* file systems and disks; networks */
 	struct jail *jail;	/* borrowed, NULL: none */
 	struct confine confine;	/* under which the threads come with a jail */
 	struct vm_end end;
@@ -238,6 +241,22 @@ static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned in
 	return add_device(m, dev, err);
 }
 
+static int add_net(struct machine *m, const struct spec_net *net, unsigned npairs, struct err *err)
+{
+	struct virtio_device *dev;
+	struct link *link;
+	int r = network_create(m->net.loop, net, &link, err);
+
+	if (r < 0)
+		return r;
+	r = virtio_net_create(m->net.loop, link, npairs, &dev, err);
+	if (r < 0) {
+		link_destroy(link);
+		return r;
+	}
+	return add_device(m, dev, err);
+}
+
 static int add_devices(struct machine *m, const struct machine_spec *spec, struct err *err)
 {
 	struct virtio_device *dev;
@@ -256,6 +275,8 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 		r = add_share(m, &spec->share[i], err);
 	for (unsigned i = 0; i < spec->ndisks && r == 0; i++)
 		r = add_disk(m, &spec->disk[i], i, err);
+	for (unsigned i = 0; i < spec->nnets && r == 0; i++)
+		r = add_net(m, &spec->net[i], spec->cpus, err);
 	return r;
 }
 
@@ -429,6 +450,8 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 		c->files_writable |= !spec->share[i].read_only;
 	for (unsigned i = 0; i < spec->ndisks; i++)
 		c->files_writable |= !spec->disk[i].read_only;
+	for (unsigned i = 0; i < spec->nnets; i++)
+		c->captures |= spec->net[i].pcap != NULL;
 }
 
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
@@ -458,6 +481,10 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		r = loop_create(&m->io.loop, err);
 		if (r == 0)
 			loop_set_poll(m->io.loop, IO_POLL_NS);
+		if (r == 0 && spec->nnets)
+			r = loop_create(&m->net.loop, err);
+		if (r == 0 && spec->nnets)
+			loop_set_poll(m->net.loop, IO_POLL_NS);
 	}
 	if (r == 0)
 		r = platform_create(m->vm, NULL, &m->platform, err);
@@ -486,12 +513,14 @@ void machine_destroy(struct machine *m)
 	if (m->vm)
 		vm_stop(m->vm);
 	stop_worker(&m->io);
+	stop_worker(&m->net);
 	debugger_destroy(m->debugger);
 	for (unsigned i = m->nslots; i-- > 0;) {
 		virtio_mmio_destroy(m->slot[i].mmio);
 		virtio_device_destroy(m->slot[i].dev);
 	}
 	loop_destroy(m->io.loop);
+	loop_destroy(m->net.loop);
 	serial_destroy(m->serial);
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
@@ -503,7 +532,7 @@ static int close_jail(struct machine *m, struct err *err)
 {
 	struct jail_options opt = {
 		.caps = confine_file_caps(&m->confine),
-		.no_files = !m->confine.files_writable,
+		.no_files = !m->confine.files_writable && !m->confine.captures,
 		.keep_stderr = log_enabled(LOG_LEVEL_DEBUG),
 		.nthreads = m->vm->nvcpus + m->nslots * POOL_THREADS + 3,
 		.forbidden = m->events.forbidden,
@@ -536,6 +565,8 @@ int machine_start(struct machine *m, struct err *err)
 
 	if (r == 0)
 		r = start_worker(m, &m->io, "io", CONFINE_FILES, err);
+	if (r == 0 && m->net.loop)
+		r = start_worker(m, &m->net, "net", CONFINE_NET, err);
 	if (r == 0)
 		r = m->jail ? start_confined(m, err) : vm_start(m->vm, err);
 	return r;
