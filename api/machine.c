@@ -4,6 +4,7 @@
 
 #include "abi/agent.h"
 #include "oci/image.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -495,6 +496,8 @@ void roux_machine_destroy(struct roux_machine *m)
 			;
 	}
 	oci_image_close(m->image);
+	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
+	store_close(m->store);
 	machine_spec_finish(&m->spec);
 	free(m->counters);
 	free(m->msg);

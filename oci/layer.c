@@ -43,6 +43,11 @@ static la_ssize_t read_tar(struct archive *a, void *ctx, const void **ret_data)
 	return n;
 }
 
+ssize_t layer_next_raw(struct layer *layer, const void **ret_data)
+{
+	return read_tar(layer->raw, layer, ret_data);
+}
+
 int layer_error(const struct layer *layer, struct err *err)
 {
 	const char *why = archive_error_string(layer->tar ? layer->tar : layer->raw);

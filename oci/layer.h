@@ -34,6 +34,12 @@ struct layer {
 int layer_open(struct layer *layer, const struct source *source, const char *name, uint64_t max,
 	       struct err *err);
 
+/*
+ * In place of layer->tar: the next bytes of the tar itself, borrowed until the next
+ * call.  Their number, 0 at the end, or negative: layer_error() tells.
+ */
+ssize_t layer_next_raw(struct layer *layer, const void **ret_data);
+
 /* Turns a failure of layer->tar into a negative errno with a sentence. */
 int layer_error(const struct layer *layer, struct err *err);
 
