@@ -30,7 +30,7 @@ struct debian_options {
 };
 
 /*
- * Makes the image called @name.  @config as archive_import().  0 and the reference,
+ * Makes the image called @name.  @config as bundle_import().  0 and the reference,
  * -ENOENT for a suite or package that does not exist, -EBADMSG for digests or
  * signatures that are wrong, -EHOSTUNREACH and the like, or another negative errno.
  */

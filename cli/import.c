@@ -4,7 +4,7 @@
 #include "cli/image.h"
 
 #include "build/debian.h"
-#include "oci/archive.h"
+#include "oci/bundle.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -164,7 +164,7 @@ static int import(struct store *store, struct store_lease *lease, struct command
 	}
 	if (!c->name)
 		return err_set(err, -EINVAL, "import needs a name for the image: roux import %.60s NAME", c->from);
-	return archive_import(store, lease, c->from, c->name, c->config, ret_ref, err);
+	return bundle_import(store, lease, c->from, c->name, c->config, ret_ref, err);
 }
 
 int verb_import(int argc, char **argv)

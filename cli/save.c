@@ -3,7 +3,7 @@
 #include "cli/cli.h"
 #include "cli/image.h"
 
-#include "oci/archive.h"
+#include "oci/bundle.h"
 #include "os/file.h"
 
 #include <errno.h>
@@ -46,11 +46,11 @@ static int save_to(struct store *store, const struct store_ref *refs, size_t n, 
 	int r;
 
 	if (!path)
-		return archive_save(store, refs, n, STDOUT_FILENO, err);
+		return bundle_save(store, refs, n, STDOUT_FILENO, err);
 	r = file_new_begin(&file, path, 0644, err);
 	if (r < 0)
 		return r;
-	r = archive_save(store, refs, n, file.fd, err);
+	r = bundle_save(store, refs, n, file.fd, err);
 	if (r == 0)
 		return file_new_commit(&file, err);
 	file_new_abort(&file);
@@ -176,7 +176,7 @@ int verb_load(int argc, char **argv)
 	if (told.json)
 		(void)printf("[");
 	if (r == 0)
-		r = archive_load(store, lease, path ? path : spooled, argv[optind], on_loaded, &told, &err);
+		r = bundle_load(store, lease, path ? path : spooled, argv[optind], on_loaded, &told, &err);
 	if (told.json)
 		(void)printf("\n]\n");
 	if (fd >= 0)

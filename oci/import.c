@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A root file system, as a tar or a folder, becomes an image of one layer. */
-#include "oci/archive.h"
+#include "oci/bundle.h"
 
 #include "oci/layer.h"
 #include "oci/local.h"
@@ -250,7 +250,7 @@ static int pack_path(struct pack *pack, const char *path, struct err *err)
 	return r;
 }
 
-int archive_import(struct store *store, struct store_lease *lease, const char *path, const char *name,
+int bundle_import(struct store *store, struct store_lease *lease, const char *path, const char *name,
 		   const struct cJSON *config, struct store_ref *ret_ref, struct err *err)
 {
 	char full[STORE_NAME_MAX], comment[128];

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Images from files into the store. */
-#include "oci/archive.h"
+#include "oci/bundle.h"
 
 #include "oci/layer.h"
 #include "oci/local.h"
@@ -24,7 +24,7 @@ struct load {
 	struct store_lease *lease;
 	struct source source;
 	const char *name;	/* for images without one, or NULL */
-	archive_loaded_fn loaded;
+	bundle_loaded_fn loaded;
 	void *ctx;
 };
 
@@ -300,8 +300,8 @@ static int load_archive(struct load *l, const char *json, size_t len, struct err
 	return r;
 }
 
-int archive_load(struct store *store, struct store_lease *lease, const char *path, const char *name,
-		 archive_loaded_fn loaded, void *ctx, struct err *err)
+int bundle_load(struct store *store, struct store_lease *lease, const char *path, const char *name,
+		 bundle_loaded_fn loaded, void *ctx, struct err *err)
 {
 	struct load l = { .store = store, .lease = lease, .name = name, .loaded = loaded, .ctx = ctx };
 	struct stat st;

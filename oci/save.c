@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "oci/archive.h"
+#include "oci/bundle.h"
 
 #include "oci/local.h"
 #include "os/err.h"
@@ -201,7 +201,7 @@ static int add_lists(struct save *s)
 	return r;
 }
 
-int archive_save(struct store *store, const struct store_ref *refs, size_t count, int fd,
+int bundle_save(struct store *store, const struct store_ref *refs, size_t count, int fd,
 		 struct err *err)
 {
 	struct save s = { .store = store, .err = err, .index = cJSON_CreateArray(), .docker = cJSON_CreateArray(),
