@@ -386,13 +386,15 @@ static int copy_entry(struct debian *d, struct archive *a, struct archive_entry 
 {
 	const char *given = archive_entry_pathname(e), *link = archive_entry_hardlink(e);
 	char name[PATH_MAX], target[PATH_MAX];
+	size_t given_len;
 	int r;
 
 	if (!given || !map_name(given, name) || (link && !map_name(link, target)))
 		return err_set(d->err, -EBADMSG, "a package has a file without a proper name");
 	given += strncmp(given, "./", 2) == 0 ? 1 : 0;
-	(void)fprintf(list, "%s%.*s\n", given[0] == '/' ? "" : "/", (int)(strlen(given) - (strlen(given) > 1 && given[strlen(given) - 1] == '/')),
-		      given[1] ? given : "/.");
+	/* As dpkg writes it: absolute, the root as "/.". */
+	given_len = strlen(given) - (given[0] && given[strlen(given) - 1] == '/');
+	(void)fprintf(list, "%s%.*s\n", given_len == 0 ? "/." : given[0] == '/' ? "" : "/", (int)given_len, given);
 	for (size_t n = strlen(name); n && name[n - 1] == '/'; n--)
 		name[n - 1] = '\0';
 	if (!name[0])

@@ -217,7 +217,9 @@ int packages_choose(struct packages *packages, const char *include, struct err *
 
 	for (size_t i = 0; i < packages->count; i++)
 		if (packages->at[i].essential || strcmp(packages->at[i].priority, "required") == 0 ||
-		    strcmp(packages->at[i].name, "apt") == 0)
+		    strcmp(packages->at[i].name, "apt") == 0 ||
+		    /* /usr is merged from the start; the alternative would do it, and needs Perl. */
+		    strcmp(packages->at[i].name, "usr-is-merged") == 0)
 			choose(packages, &packages->at[i]);
 	for (const char *at = include ? include : ""; *(at += strspn(at, ", "));) {
 		size_t n = strcspn(at, ", ");

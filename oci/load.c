@@ -199,7 +199,7 @@ static int repack(struct load *l, const char *name, struct pack_layer *ret_layer
 	struct pack pack;
 	const void *data;
 	ssize_t n = 0;
-	int r = layer_open(&layer, &l->source, name, oci_limits_default.bytes, err);
+	int r = layer_open_raw(&layer, &l->source, name, oci_limits_default.bytes, err);
 
 	if (r < 0)
 		return r;
