@@ -257,6 +257,7 @@ static const char tag_help[] =
 
 static int set_tag(struct store *store, const char *from, const char *to, struct err *err)
 {
+	struct store_lease *lease = NULL;
 	struct reference ref;
 	struct store_ref image;
 	int r = reference_parse(to, &ref, err);
@@ -264,11 +265,15 @@ static int set_tag(struct store *store, const char *from, const char *to, struct
 	if (r == 0 && ref.digest[0])
 		r = err_set(err, -EINVAL, "a name with a digest cannot be given: write NAME:TAG");
 	if (r == 0)
-		r = local_find(store, from, &image, err);
-	if (r < 0)
-		return r;
-	reference_name(&ref, image.name);
-	return store_ref_set(store, LOCAL_KIND, &image, err);
+		r = store_lease_begin(store, &lease, err);
+	if (r == 0)
+		r = local_find_leased(store, lease, from, &image, err);
+	if (r == 0) {
+		reference_name(&ref, image.name);
+		r = store_ref_set(store, LOCAL_KIND, &image, err);
+	}
+	store_lease_end(lease);
+	return r;
 }
 
 int verb_tag(int argc, char **argv)

@@ -161,11 +161,9 @@ int verb_push(int argc, char **argv)
 	c.transfer.progress = progress_show;
 	c.transfer.ctx = &progress;
 	reference_repository(&c.ref, repository);
-	r = local_find(store, c.name, &image, &err);
+	r = store_lease_begin(store, &lease, &err);
 	if (r == 0)
-		r = store_lease_begin(store, &lease, &err);
-	if (r == 0)
-		r = store_lease_add(lease, image.digest, &err);
+		r = local_find_leased(store, lease, c.name, &image, &err);
 	if (r == 0 && !c.quiet && !c.json)
 		(void)fprintf(stderr, "The push refers to repository [%s/%s]\n", c.ref.host, c.ref.path);
 	if (r == 0)

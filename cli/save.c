@@ -31,11 +31,8 @@ static int find_all(struct store *store, struct store_lease *lease, char **names
 {
 	int r = 0;
 
-	for (size_t i = 0; r == 0 && i < n; i++) {
-		r = local_find(store, names[i], &refs[i], err);
-		if (r == 0)
-			r = store_lease_add(lease, refs[i].digest, err);
-	}
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = local_find_leased(store, lease, names[i], &refs[i], err);
 	return r;
 }
 

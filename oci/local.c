@@ -249,3 +249,20 @@ int local_find(struct store *store, const char *name, struct store_ref *ret_ref,
 	return err_set(err, -ENOENT, "there is no image '%.120s' here: 'roux pull' gets it, 'roux images' lists what there is",
 		       name);
 }
+
+int local_find_leased(struct store *store, struct store_lease *lease, const char *name,
+		      struct store_ref *ret_ref, struct err *err)
+{
+	struct manifest *m = calloc(1, sizeof(*m));
+	int r = m ? local_find(store, name, ret_ref, err) : err_set(err, -ENOMEM, "out of memory for the image");
+
+	/* In this order: what was collected before the lease is missed after it. */
+	if (r == 0)
+		r = store_lease_add(lease, ret_ref->digest, err);
+	if (r == 0)
+		r = local_any_manifest(store, ret_ref->digest, m, NULL, err);
+	if (r == 0)
+		r = local_complete(store, m, err);
+	free(m);
+	return r;
+}

@@ -41,6 +41,13 @@ int local_manifest(struct store *store, const char *digest, const char *platform
 int local_any_manifest(struct store *store, const char *digest, struct manifest *ret_manifest,
 		       struct descriptor *ret_desc, struct err *err);
 
+/*
+ * local_find(), and leases the image: it is complete, for one platform at least, and
+ * stays so until the lease ends.  -ENOENT also when it is incomplete.
+ */
+int local_find_leased(struct store *store, struct store_lease *lease, const char *name,
+		      struct store_ref *ret_ref, struct err *err);
+
 /* Records @name for the object @desc. */
 int local_set(struct store *store, const char *name, const struct descriptor *desc, struct err *err);
 

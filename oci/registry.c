@@ -79,8 +79,9 @@ int registry_error(const struct registry *registry, const struct http_call *call
 	switch (call->status) {
 	case 401:
 	case 403:
-		return err_set(err, -EACCES, "%s: registry %.60s refuses it%s%.60s; 'roux login %.60s' gives it a user",
-			       what, registry->host, words[0] ? ": " : "", words, registry->host);
+		return err_set(err, -EACCES, "%s: registry %.60s refuses user %.40s%s%.60s; 'roux login %.60s' gives another",
+			       what, registry->host, registry->login.user[0] ? registry->login.user : "(none)",
+			       words[0] ? ": " : "", words, registry->host);
 	case 404:
 		return err_set(err, -ENOENT, "%s: not found in registry %.60s%s%.80s", what, registry->host,
 			       words[0] ? ": " : "", words);

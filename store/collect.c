@@ -360,6 +360,28 @@ static int sweep_objects(struct store *store, const struct mark *m, bool dry_run
 	return r;
 }
 
+/* What a cut off store_ref_set() left: whoever sets one holds the lock, so nobody does now. */
+static void sweep_ref_temps(struct store *store)
+{
+	char path[PATH_MAX];
+	struct dirent *kind, *e;
+	DIR *dir, *sub;
+
+	if (file_path(path, NULL, store->path, "/refs", NULL) < 0 || !(dir = opendir(path)))
+		return;
+	while ((kind = readdir(dir))) {
+		int fd = kind->d_name[0] == '.' ? -1 : openat(dirfd(dir), kind->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+		sub = fd < 0 ? NULL : fdopendir(fd);
+		while (sub && (e = readdir(sub)))
+			if (strstr(e->d_name, ".new-"))
+				(void)unlinkat(fd, e->d_name, 0);
+		if (sub)
+			closedir(sub);
+	}
+	closedir(dir);
+}
+
 int store_collect(struct store *store, store_children_fn children, bool dry_run,
 		  unsigned partial_age_s, store_removed_fn removed, void *ctx,
 		  struct store_collected *ret_collected, struct err *err)
@@ -380,6 +402,8 @@ int store_collect(struct store *store, store_children_fn children, bool dry_run,
 		r = sweep_unlocked(store, "partial", partial_age_s, dry_run, &c.partial, &c.partial_bytes, err);
 	if (r == 0)
 		r = sweep_unlocked(store, "temp", 0, dry_run, &files, &bytes, err);
+	if (r == 0 && !dry_run)
+		sweep_ref_temps(store);
 	close(lock);
 	if (r == 0)
 		*ret_collected = c;

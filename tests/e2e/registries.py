@@ -119,7 +119,11 @@ class Liar:
                     self.close_connection = True
                     self.connection.shutdown(socket.SHUT_RDWR)
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(http.server.ThreadingHTTPServer):
+            def handle_error(self, request, client_address):
+                pass	# a client that has heard enough hangs up
+
+        self.server = Server(("127.0.0.1", 0), Handler)
         self.host = f"localhost:{self.server.server_address[1]}"
         self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
 

@@ -152,7 +152,7 @@ def test_login_keeps_the_password_and_wrong_ones_are_refused():
     with Registry(users={"ann": "secret"}) as reg:
         skopeo("copy", "--dest-tls-verify=false", "--dest-creds", "ann:secret", f"oci:{layout('l-auth')}", f"docker://{reg.host}/x:1")
         complains(verb("pull", f"{reg.host}/x:1", env=env), 1, "roux login")
-        complains(verb("login", "-u", "ann", "--password-stdin", reg.host, stdin=b"wrong\n", env=env), 1, "ann")
+        complains(verb("login", "-u", "ann", "--password-stdin", reg.host, stdin=b"wrong\n", env=env), 1, "refuses user ann")
         expect(verb("login", "-u", "ann", "--password-stdin", reg.host, stdin=b"secret\n", env=env), 0, out=b"Login Succeeded\n")
         assert stat.S_IMODE(os.stat(config).st_mode) == 0o600
         with open(config) as f:
