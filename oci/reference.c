@@ -89,6 +89,11 @@ static bool is_host(const char *text, size_t len)
 	return false;
 }
 
+static bool is_id(const char *path)
+{
+	return strlen(path) == 64 && strspn(path, "0123456789abcdef") == 64;
+}
+
 static int wrong(const char *text, const char *why, struct err *err)
 {
 	return err_set(err, -EINVAL, "'%.100s' is not a name of an image: %s", text, why);
@@ -156,7 +161,7 @@ int reference_parse(const char *text, struct reference *ret_ref, struct err *err
 		return wrong(text, "it is too long", err);
 	memcpy(ref.path, DEFAULT_PREFIX, prefix);
 	memcpy(ref.path + prefix, rest, len + 1);
-	if (strlen(rest) == 64 && strspn(rest, "0123456789abcdef") == 64)
+	if (is_id(rest))
 		return wrong(text, "64 hexadecimal digits are an identifier", err);
 	if (!path_ok(ref.path))
 		return wrong(text, "names have lower-case letters and digits, with '.', '_', '-' inside and '/' between", err);
@@ -179,15 +184,21 @@ void reference_name(const struct reference *ref, char ret_name[STORE_NAME_MAX])
 	format(ref->host, ref->path, ref, ret_name);
 }
 
+/* Leaves out what reference_parse() would add again, and only that. */
 static void short_parts(const struct reference *ref, const char **host, const char **path)
 {
+	const char *slash = strchr(ref->path, '/'), *rest = ref->path + strlen(DEFAULT_PREFIX);
+
 	*host = ref->host;
 	*path = ref->path;
 	if (strcmp(*host, DEFAULT_HOST) != 0)
 		return;
-	*host = "";
-	if (strncmp(*path, DEFAULT_PREFIX, strlen(DEFAULT_PREFIX)) == 0)
-		*path += strlen(DEFAULT_PREFIX);
+	if (strncmp(*path, DEFAULT_PREFIX, strlen(DEFAULT_PREFIX)) == 0 && !strchr(rest, '/') && !is_id(rest)) {
+		*host = "";
+		*path = rest;
+	} else if (slash && !is_host(ref->path, (size_t)(slash - ref->path))) {
+		*host = "";
+	}
 }
 
 void reference_familiar(const struct reference *ref, char ret_name[STORE_NAME_MAX])

@@ -25,6 +25,8 @@ static void test_names_get_dockers_defaults(void **state)
 		{ "me/app", "docker.io/me/app:latest", "me/app:latest" },
 		{ "docker.io/alpine", "docker.io/library/alpine:latest", "alpine:latest" },
 		{ "index.docker.io/library/alpine", "docker.io/library/alpine:latest", "alpine:latest" },
+		{ "library/a/b", "docker.io/library/a/b:latest", "library/a/b:latest" },
+		{ "docker.io/localhost/x", "docker.io/localhost/x:latest", "docker.io/localhost/x:latest" },
 		{ "localhost/x", "localhost/x:latest", "localhost/x:latest" },
 		{ "localhost:5000/a/b-c_d__e.f/g:T_1.x-", "localhost:5000/a/b-c_d__e.f/g:T_1.x-", "localhost:5000/a/b-c_d__e.f/g:T_1.x-" },
 		{ "[::1]:5000/x:1", "[::1]:5000/x:1", "[::1]:5000/x:1" },
