@@ -13,11 +13,15 @@
 
 struct oci_config;
 struct oci_image;
+struct store;
+struct store_lease;
 
 #define CONSOLE_TAIL 8192u	/* bytes of console output kept */
 
 struct roux_machine {
 	struct machine_spec spec;
+	struct store *store;	/* owned, NULL unless the image is from there */
+	struct store_lease *lease;	/* owned; keeps the image while the machine exists */
 	struct oci_image *image;	/* owned, NULL without one */
 	const struct oci_config *config;	/* of the image, NULL without one */
 	char *vmm;	/* path of the roux command */

@@ -5,6 +5,7 @@
 #include "abi/agent.h"
 #include "oci/image.h"
 #include "os/seccomp.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -533,6 +534,8 @@ void roux_machine_destroy(struct roux_machine *m)
 	reap(&m->pid, NULL);
 	reap(&m->helper, NULL);
 	oci_image_close(m->image);
+	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
+	store_close(m->store);
 	machine_spec_finish(&m->spec);
 	free(m->counters);
 	free(m->msg);
