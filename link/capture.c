@@ -3,7 +3,6 @@
 
 #include "os/err.h"
 #include "os/log.h"
-#include "os/loop.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -13,9 +12,6 @@
 
 #define MAGIC_NS 0xa1b23c4du
 #define LINKTYPE_ETHERNET 1u
-#define FLUSH_NS 1000000000ull
-#define BUFFER (256u * 1024u)
-#define RECORD_MAX (sizeof(struct record) + LINK_FRAME_MAX)
 
 struct file_header {
 	uint32_t magic;
@@ -32,55 +28,39 @@ struct record {
 
 struct link_capture {
 	int fd;	/* -1 after an error */
-	struct loop_source *timer;
-	size_t used;
-	uint8_t buffer[BUFFER];
 };
 
-static void flush(struct link_capture *c)
+/* Writes all of @iov or ends the capture: half a record would spoil what follows. */
+static int put(struct link_capture *c, const struct iovec *iov, int n, size_t len)
 {
-	size_t done = 0;
+	ssize_t done = writev(c->fd, iov, n);
+	int r = done < 0 ? -errno : (size_t)done < len ? -ENOSPC : 0;
 
-	while (c->fd >= 0 && done < c->used) {
-		ssize_t n = write(c->fd, c->buffer + done, c->used - done);
-
-		if (n >= 0) {
-			done += (size_t)n;
-		} else if (errno != EINTR) {
-			log_msg(LOG_LEVEL_WARN, "pcap", "the capture ends here: %s", strerror(errno));
-			(void)close(c->fd);
-			c->fd = -1;
-		}
+	if (r < 0) {
+		log_msg(LOG_LEVEL_WARN, "pcap", "the capture ends here: %s", strerror(-r));
+		(void)close(c->fd);
+		c->fd = -1;
 	}
-	c->used = 0;
+	return r;
 }
 
-static void on_timer(void *ctx)
+int capture_create(int fd, struct link_capture **ret_capture, struct err *err)
 {
-	flush(ctx);
-}
-
-int capture_create(struct loop *loop, int fd, struct link_capture **ret_capture, struct err *err)
-{
-	static const struct file_header header = { .magic = MAGIC_NS, .major = 2, .minor = 4,
-						   .snap_len = LINK_FRAME_MAX, .link_type = LINKTYPE_ETHERNET };
+	struct file_header header = { .magic = MAGIC_NS, .major = 2, .minor = 4, .snap_len = LINK_FRAME_MAX,
+				      .link_type = LINKTYPE_ETHERNET };
+	const struct iovec iov = { &header, sizeof(header) };
 	struct link_capture *c = malloc(sizeof(*c));
-	int r = -ENOMEM;
+	int r;
 
 	if (!c) {
 		(void)close(fd);
-		return err_set(err, r, "out of host memory");
+		return err_set(err, -ENOMEM, "out of host memory");
 	}
 	c->fd = fd;
-	c->timer = NULL;
-	memcpy(c->buffer, &header, sizeof(header));
-	c->used = sizeof(header);
-	r = loop_add_timer(loop, on_timer, c, &c->timer, err);
-	if (r == 0)
-		r = loop_set_timer(c->timer, FLUSH_NS, FLUSH_NS);
+	r = put(c, &iov, 1, sizeof(header));
 	if (r < 0) {
-		capture_destroy(c);
-		return r;
+		free(c);
+		return err_set(err, r, "cannot write the capture: %s", strerror(-r));
 	}
 	*ret_capture = c;
 	return 0;
@@ -88,11 +68,7 @@ int capture_create(struct loop *loop, int fd, struct link_capture **ret_capture,
 
 void capture_destroy(struct link_capture *c)
 {
-	if (!c)
-		return;
-	flush(c);
-	loop_remove(c->timer);
-	if (c->fd >= 0)
+	if (c && c->fd >= 0)
 		(void)close(c->fd);
 	free(c);
 }
@@ -100,19 +76,15 @@ void capture_destroy(struct link_capture *c)
 void capture_frame(struct link_capture *c, const struct link_frame *frame)
 {
 	struct record rec = { .captured = frame->len, .len = frame->len };
+	struct iovec iov[LINK_IOV_MAX + 1];
 	struct timespec t;
 
-	if (c->fd < 0 || frame->len > LINK_FRAME_MAX)
+	if (c->fd < 0 || frame->niov > LINK_IOV_MAX)
 		return;
-	if (BUFFER - c->used < RECORD_MAX)
-		flush(c);
 	(void)clock_gettime(CLOCK_REALTIME, &t);
 	rec.s = (uint32_t)t.tv_sec;
 	rec.ns = (uint32_t)t.tv_nsec;
-	memcpy(c->buffer + c->used, &rec, sizeof(rec));
-	c->used += sizeof(rec);
-	for (unsigned i = 0; i < frame->niov; i++) {
-		memcpy(c->buffer + c->used, frame->iov[i].iov_base, frame->iov[i].iov_len);
-		c->used += frame->iov[i].iov_len;
-	}
+	iov[0] = (struct iovec){ &rec, sizeof(rec) };
+	memcpy(&iov[1], frame->iov, frame->niov * sizeof(iov[0]));
+	(void)put(c, iov, (int)frame->niov + 1, sizeof(rec) + frame->len);
 }

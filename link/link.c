@@ -60,7 +60,7 @@ int link_limit(struct link *link, const struct link_limits *sent, const struct l
 
 int link_capture(struct link *link, int fd, struct err *err)
 {
-	return capture_create(link->loop, fd, &link->capture, err);
+	return capture_create(fd, &link->capture, err);
 }
 
 void link_attach(struct link *link, const struct link_sink *sink)

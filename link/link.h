@@ -115,8 +115,8 @@ int link_limit(struct link *link, const struct link_limits *sent, const struct l
 
 /*
  * Writes what passes to @fd (taken over, also on failure) as a pcap file of
- * nanosecond resolution, flushed once a second and at the end.  Frames are shown as
- * they pass: not segmented, checksums perhaps not filled in.  0 or a negative errno.
+ * nanosecond resolution.  Frames are shown as they pass: not segmented, checksums perhaps not
+ * filled in.  0 or a negative errno.
  */
 int link_capture(struct link *link, int fd, struct err *err);
 

@@ -129,7 +129,8 @@ static void take(struct cursor *from, uint8_t *to, size_t len)
 
 		if (part > len)
 			part = len;
-		memcpy(to, (const uint8_t *)from->iov->iov_base + from->off, part);
+		/* The guest may have given the bytes it sends as a buffer to receive into. */
+		memmove(to, (const uint8_t *)from->iov->iov_base + from->off, part);
 		to += part;
 		len -= part;
 		from->off += part;

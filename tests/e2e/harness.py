@@ -32,7 +32,8 @@ class ExpectedFailure(Exception):
 
 
 def environ(**extra):
-    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK)
+    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=os.path.join(WORK, "store"),
+               DOCKER_CONFIG=os.path.join(WORK, "docker"))
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)
@@ -48,10 +49,15 @@ class Result:
                f"stderr: {self.err[-2000:]!r}"
 
 
-def roux(*args, stdin=None, env=None, cwd=None, prefix=(), limit=LIMIT):
-    """Runs `roux run ARGS`; stdin is bytes or None for /dev/null."""
+def roux(*args, **kw):
+    """Runs `roux run ARGS`; see verb()."""
+    return verb("run", *args, **kw)
+
+
+def verb(*args, stdin=None, env=None, cwd=None, prefix=(), limit=LIMIT):
+    """Runs `roux ARGS`; stdin is bytes or None for /dev/null."""
     start = time.monotonic()
-    p = subprocess.run([*prefix, ROUX, "run", *args], input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
+    p = subprocess.run([*prefix, ROUX, *args], input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(**(env or {})), cwd=cwd,
                        timeout=limit)
     return Result(p.returncode, p.stdout, p.stderr, time.monotonic() - start)
