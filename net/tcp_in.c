@@ -289,9 +289,11 @@ static bool fit_window(struct tcp_conn *conn, struct segment *segment)
 	return true;
 }
 
-/* RFC 5961, 3.2. */
+/* RFC 5961, 3.2.  With all said on both sides it is TIME_WAIT in all but name (RFC 1337). */
 static void reset_input(struct tcp_conn *conn, const struct segment *segment)
 {
+	if (conn->fin_seen && conn->fin_sent && conn->snd_una == conn->snd_nxt)
+		return;
 	if (segment->seq == conn->rcv_nxt)
 		tcp_end(conn, conn->state == TCP_SYN_RECEIVED && !conn->peer_asked ? NET_ECONNREFUSED :
 										  NET_ECONNRESET);

@@ -52,7 +52,7 @@ bool tcp_window_opened(const struct tcp_conn *conn)
 {
 	uint32_t edge = wanted_edge(conn);
 
-	if (!worth_moving(conn, edge))
+	if (conn->fin_seen || !worth_moving(conn, edge))
 		return false;
 	/* Early when the peer may be waiting, late when it is far from the edge. */
 	return conn->rcv_adv - conn->rcv_nxt < 2u * conn->mss ||

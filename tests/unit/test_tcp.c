@@ -320,6 +320,7 @@ static void test_a_slow_owner_closes_the_window_and_opens_it(void **state)
 		tcp_resume(slow->conn);
 		(void)sim_run(&pair->sim, 10 * MS, both_closed, pair);
 	}
+	assert_int_equal(slow->reason, NET_OK);
 	assert_int_equal(slow->got, 500000);
 	assert_false(slow->wrong);
 	pair_destroy(pair);
@@ -566,8 +567,8 @@ static void test_memory_is_bounded_and_failures_end_nothing_but_connections(void
 
 		pair->sim.seed = seed;
 		pair->sim.loss = 20;
-		pair->sim.fail_alloc = 100;
 		pair_connect(pair, false);
+		pair->sim.fail_alloc = 100;
 		if (!sim_run(&pair->sim, 60 * SECOND, both_closed, pair))
 			pair->sim.fail_alloc = 0;
 		(void)sim_run(&pair->sim, 1000 * SECOND, both_closed, pair);
