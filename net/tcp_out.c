@@ -139,7 +139,7 @@ static uint32_t frame_payload(const struct tcp_conn *conn, uint32_t mss)
 
 	if (!(conn->net->offloads & (v4 ? NET_OFFLOAD_TSO4 : NET_OFFLOAD_TSO6)))
 		return mss;
-	return (UINT16_MAX - head) / mss * mss;
+	return (uint32_t)max_of((UINT16_MAX - head) / mss * mss, mss);
 }
 
 static uint32_t fin_seq(const struct tcp_conn *conn)

@@ -101,8 +101,8 @@ static bool tap_output(void *ctx, const struct net_frame *frame)
 		return true;
 	if (errno == EAGAIN)
 		full = true;
-	else
-		fprintf(stderr, "write of %u bytes: %s\n", frame->len, strerror(errno));
+	else if (errno != EIO)	/* that is: the device is down */
+		(void)fprintf(stderr, "write of %u bytes: %s\n", frame->len, strerror(errno));
 	return errno != EAGAIN;
 }
 
