@@ -123,6 +123,7 @@ void cc_timeout(struct tcp_conn *conn)
 	if (conn->tries == 1)
 		reduce(conn);
 	conn->cwnd = conn->mss;
+	conn->cwnd_limited = true;
 }
 
 void cc_undo(struct tcp_conn *conn)

@@ -361,7 +361,7 @@ void tcp_resume(struct tcp_conn *conn)
 	struct net_span spans[NET_SPANS_MAX];
 	size_t len, taken;
 
-	if (conn->dead || conn->in_data)
+	if (conn->dead || conn->in_data || !conn->kept_shut)
 		return;
 	tcp_enter(conn->net);
 	conn->kept_shut = false;

@@ -187,7 +187,7 @@ bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range)
 	at = seq_max(at, conn->high_rxt);
 	if (conn->recovery == RECOVERY_TIMEOUT)
 		last = conn->recover;
-	else if (!board && conn->high_rxt == conn->snd_una)	/* RFC 6582: the first segment */
+	else if (!conn->sack && conn->high_rxt == conn->snd_una)	/* RFC 6582: the first segment */
 		last = seq_min(conn->snd_una + conn->mss, conn->recover);
 	else
 		return false;

@@ -120,7 +120,7 @@ static bool run_output(void *ctx, const struct net_frame *frame)
 
 static void write_more(void)
 {
-	static const uint8_t data[4096];
+	static const uint8_t data[1 << 16];
 	size_t done;
 
 	while (run.conn && run.to_write &&
@@ -626,7 +626,8 @@ static void run_line(char *line)
 		return;
 	}
 	advance(at);
-	expect_silence();
+	if (*what != '=')	/* what happened may have sent something too: the next lines say it */
+		expect_silence();
 	if (!strncmp(what, "< icmp", 6))
 		send_icmp(what + 2);
 	else if (*what == '<')
