@@ -36,7 +36,7 @@ static bool put_char(char *name, size_t *at, uint8_t byte)
 {
 	char c = lower(byte);
 
-	if (*at + 5 > DNS_NAME_MAX)
+	if (*at + (plain(c) ? 2 : 5) > DNS_NAME_MAX)	/* with a NUL */
 		return false;
 	if (plain(c)) {
 		name[(*at)++] = c;
@@ -66,7 +66,7 @@ static size_t get_name(const uint8_t *message, size_t len, size_t at, char name[
 			if (!end)
 				end = at + 2;
 			at = get16(message + at) & 0x3fffu;
-			if (at >= lowest)
+			if (at >= lowest || at < HEADER_SIZE)
 				return 0;
 			lowest = at;
 			continue;

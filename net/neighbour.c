@@ -105,6 +105,12 @@ static void drop_waiting(struct net *net, struct neighbour *entry)
 	entry->waiting_count = 0;
 }
 
+void neighbour_drop_waiting(struct net *net)
+{
+	for (struct neighbour *entry = net->neigh_first; entry; entry = entry->next)
+		drop_waiting(net, entry);
+}
+
 static void forget(struct net *net, struct neighbour *entry)
 {
 	struct neighbour **link = bucket(net, &entry->addr);

@@ -128,7 +128,11 @@ void net_destroy(struct net *net)
 
 void net_set_offloads(struct net *net, unsigned offloads)
 {
-	net->offloads = offloads & NET_OFFLOAD_CSUM ? offloads : 0;
+	if (!(offloads & NET_OFFLOAD_CSUM))
+		offloads = 0;
+	if (net->offloads & ~offloads)
+		neighbour_drop_waiting(net);
+	net->offloads = offloads;
 }
 
 int net_add_addr(struct net *net, const struct net_addr *addr, uint8_t prefix)

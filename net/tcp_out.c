@@ -188,7 +188,7 @@ static bool worth_sending(const struct tcp_conn *conn, uint32_t len, uint32_t un
 		return true;
 	if (len == unsent)	/* all there is */
 		return !conn->nagle || !pipe || conn->fin_queued;
-	return len >= conn->snd_wnd_max / 2;
+	return len && len >= conn->snd_wnd_max / 2;
 }
 
 /* Sends one frame of new data, or FIN.  False: nothing more may be sent now. */
