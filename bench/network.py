@@ -29,10 +29,10 @@ ulimit -n 20000 2>/dev/null
 iperf3 -c $1 -p $2 -t $5 -f m | sed -n 's|.* \([0-9.]*\) Mbits/sec .*receiver.*|tcp-send \1 Mbit/s|p'
 iperf3 -R -c $1 -p $2 -t $5 -f m | sed -n 's|.* \([0-9.]*\) Mbits/sec .*receiver.*|tcp-receive \1 Mbit/s|p'
 ping -q -c 500 -i 0.002 $1 | sed -n 's|^rtt .* = [0-9.]*/\([0-9.]*\)/.*|ping \1 ms|p'
-/mnt/net pingpong $1 $3 $5
-/mnt/net connects $1 $3 $5
+/mnt/connections pingpong $1 $3 $5
+/mnt/connections connects $1 $3 $5
 wrk -t 1 -c 32 -d ${5}s http://$1:$4/ | sed -n 's|^Requests/sec: *|http |p'
-/mnt/net many $1 $3 $6
+/mnt/connections many $1 $3 $6
 echo network-done
 """
 
@@ -121,7 +121,7 @@ def part(res, guests, out, work, rounds, seconds):
         return
     folder, disk = work / "network", work / "network.img"
     folder.mkdir()
-    program = out / "bench" / "net"
+    program = out / "bench" / "connections"
     shutil.copy(program, folder)
     (folder / "run").write_text(SCRIPT)
     rootfs.make_image(folder, disk, "-m", "0", "16M")

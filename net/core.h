@@ -183,6 +183,8 @@ void ra_solicited(struct net *net, struct ra_sender *ra, const struct packet *pa
 
 bool neighbour_init(struct net *net);
 void neighbour_destroy(struct net *net);
+/* Packets that wait may be in a form that the link no longer takes: the sender must repeat them. */
+void neighbour_drop_waiting(struct net *net);
 /* What an ARP or NDP message says.  @create: make an entry when there is none. */
 void neighbour_update(struct net *net, const struct net_addr *addr, const uint8_t *mac, bool create);
 /* What a packet shows (proxy only): cheap when nothing changed. */

@@ -119,6 +119,7 @@ struct tcp_conn {
 	bool fin_seen : 1;	/* the peer's FIN is acknowledged */
 	bool fin_told : 1;	/* ... and the owner knows */
 	bool ack_now : 1;
+	bool blocked : 1;	/* in tcp_table.blocked */
 	bool in_data : 1;	/* the owner looks at data: nothing is sent until it returns */
 	bool kept_shut : 1;	/* the owner did not take all: wait for tcp_resume() */
 	bool short_of_room : 1;	/* writable() is owed */
@@ -197,7 +198,6 @@ struct tcp_table {
 	struct timer wait_timer;
 	struct tcp_listener *listeners;
 	uint32_t depth;	/* of calls that may use connections */
-	uint16_t next_port;
 };
 
 /* tcp.c */
@@ -219,6 +219,9 @@ void tcp_wait_again(struct net *net, struct time_wait *wait);
 uint32_t tcp_send_limit(const struct tcp_conn *conn);	/* bytes of send buffer */
 void tcp_offer_room(struct tcp_conn *conn);	/* writable(), when it is owed and there is room */
 
+/* tcp_in.c */
+void tcp_prepare(struct tcp_conn *conn);	/* numbers, windows and options of our SYN */
+
 /* tcp_ack.c */
 /* False: the connection ended, or the segment is to be ignored. */
 bool tcp_acknowledge(struct tcp_conn *conn, const struct segment *segment);
@@ -236,6 +239,7 @@ void tcp_output(struct tcp_conn *conn);	/* all that may be sent now; sets timers
 void tcp_send_syn(struct tcp_conn *conn);	/* SYN, or SYN and ACK when the peer asked */
 void tcp_send_rst(struct tcp_conn *conn);
 void tcp_send_probe(struct tcp_conn *conn);	/* something that asks for an acknowledgement */
+void tcp_send_part(struct tcp_conn *conn);	/* what the small window takes */
 void tcp_retransmit_first(struct tcp_conn *conn);
 void tcp_challenge(struct tcp_conn *conn);	/* RFC 5961, 7: limited in number */
 /* Answers a segment of no connection with RST (RFC 9293, 3.10.7.1). */

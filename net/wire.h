@@ -61,7 +61,14 @@ static inline void put32(void *at, uint32_t v)
 	b[3] = (uint8_t)v;
 }
 
-#define min_of(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ < b_ ? a_ : b_; })
-#define max_of(a, b) ({ __typeof__(a) a_ = (a); __typeof__(b) b_ = (b); a_ > b_ ? a_ : b_; })
+static inline uint64_t min_of(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t max_of(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
 
 #endif /* NET_WIRE_H */
