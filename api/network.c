@@ -85,8 +85,8 @@ static int add_user(struct spec_net *n, const struct roux_network *net, unsigned
 	return r;
 }
 
-static int add_network(struct machine_spec *spec, const struct roux_network *net, struct conf_text *conf,
-		       struct err *err)
+static int add_network(struct machine_spec *spec, const struct roux_network *net, const char *hostname,
+		       struct conf_text *conf, struct err *err)
 {
 	unsigned index = spec->nnets;
 	struct spec_net *n = &spec->net[index];
@@ -112,7 +112,9 @@ static int add_network(struct machine_spec *spec, const struct roux_network *net
 		tell_guest(conf, index, net->address6, net->gateway6, NULL);
 	} else if (r == 0) {
 		n->kind = SPEC_NET_USER;
-		r = add_user(n, net, index, conf);
+		r = copy(&n->hostname, hostname);
+		if (r == 0)
+			r = add_user(n, net, index, conf);
 	}
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }
@@ -123,6 +125,6 @@ int add_networks(struct machine_spec *spec, const struct roux_options *options, 
 	int r = 0;
 
 	for (unsigned i = 0; i < options->nnetworks && r == 0; i++)
-		r = add_network(spec, &options->networks[i], conf, err);
+		r = add_network(spec, &options->networks[i], options->hostname, conf, err);
 	return r;
 }

@@ -32,16 +32,6 @@ struct publisher {
 
 /* ------------------------------------------------------------------- host */
 
-static int plain_socket(void *ctx, int domain, int type, int protocol)
-{
-	int fd = socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol);
-
-	(void)ctx;
-	return fd < 0 ? -errno : fd;
-}
-
-const struct link_host link_host_plain = { .socket = plain_socket };
-
 socklen_t host_addr_make(const struct net_endpoint *ep, union host_addr *ret_addr)
 {
 	memset(ret_addr, 0, sizeof(*ret_addr));

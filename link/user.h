@@ -22,14 +22,12 @@ struct policy;
 
 #define LINK_NAMESERVERS_MAX 4u
 
-/* Where sockets come from: the caller's process may not be able to make any. */
+/* Where sockets come from: the process may not be able to make any itself (link/broker.h). */
 struct link_host {
 	/* As socket(2), close-on-exec and non-blocking.  A descriptor or a negative errno. */
 	int (*socket)(void *ctx, int domain, int type, int protocol);
 	void *ctx;
 };
-
-extern const struct link_host link_host_plain;	/* socket(2) itself */
 
 /* A port of the host that leads to the guest. */
 struct link_publish {

@@ -26,6 +26,7 @@ struct confine {
 	bool debugger;	/* main answers GDB */
 	bool files_writable;	/* a share or disk can be written to */
 	bool folders;	/* there are shared folders */
+	bool sockets;	/* user networks want them */
 	bool captures;	/* packets are written to a file that is open */
 };
 

@@ -7,8 +7,9 @@
 #include "abi/guest_conf.h"
 #include "base/cpio.h"
 #include "block/block.h"
-#include "machine/confine.h"
+#include "link/broker.h"
 #include "link/link.h"
+#include "machine/confine.h"
 #include "machine/debugger.h"
 #include "machine/engines.h"
 #include "machine/network.h"
@@ -81,6 +82,7 @@ struct machine {
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
+	struct broker *broker;	/* sockets of user networks */
 	struct worker io, net;	/* file systems and disks; networks */
 	struct jail *jail;	/* borrowed, NULL: none */
 	struct confine confine;	/* under which the threads come with a jail */
@@ -245,7 +247,7 @@ static int add_net(struct machine *m, const struct spec_net *net, unsigned npair
 {
 	struct virtio_device *dev;
 	struct link *link;
-	int r = network_create(m->net.loop, net, NULL, &link, err);
+	int r = network_create(m->net.loop, net, broker_host(m->broker), &link, err);
 
 	if (r < 0)
 		return r;
@@ -450,8 +452,10 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 		c->files_writable |= !spec->share[i].read_only;
 	for (unsigned i = 0; i < spec->ndisks; i++)
 		c->files_writable |= !spec->disk[i].read_only;
-	for (unsigned i = 0; i < spec->nnets; i++)
+	for (unsigned i = 0; i < spec->nnets; i++) {
 		c->captures |= spec->net[i].pcap != NULL;
+		c->sockets |= spec->net[i].kind == SPEC_NET_USER;
+	}
 }
 
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
@@ -483,6 +487,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 			loop_set_poll(m->io.loop, IO_POLL_NS);
 		if (r == 0 && spec->nnets)
 			r = loop_create(&m->net.loop, err);
+		if (r == 0 && spec->nnets)
+			r = broker_create(&m->broker);
 		if (r == 0 && spec->nnets)
 			loop_set_poll(m->net.loop, IO_POLL_NS);
 	}
@@ -521,6 +527,7 @@ void machine_destroy(struct machine *m)
 	}
 	loop_destroy(m->io.loop);
 	loop_destroy(m->net.loop);
+	broker_destroy(m->broker);
 	serial_destroy(m->serial);
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
@@ -535,10 +542,15 @@ static int close_jail(struct machine *m, struct err *err)
 		.no_files = !m->confine.files_writable && !m->confine.captures,
 		.keep_stderr = log_enabled(LOG_LEVEL_DEBUG),
 		.nthreads = m->vm->nvcpus + m->nslots * POOL_THREADS + 3,
+		.server = m->confine.sockets,
 		.forbidden = m->events.forbidden,
 	};
+	int r;
 
-	return jail_enter(m->jail, &opt, err);
+	r = jail_enter(m->jail, &opt, err);
+	if (r == 0 && opt.server)
+		broker_attach(m->broker, m->jail->helper);
+	return r;
 }
 
 /* No vCPU runs before the last thread is confined: this one. */

@@ -125,11 +125,11 @@ static int publish_all(struct link *link, const struct spec_net *net, struct err
 	return r;
 }
 
-static int create_user(struct loop *loop, const struct spec_net *net, const char *hostname, struct link **ret_link,
-		       struct err *err)
+static int create_user(struct loop *loop, const struct spec_net *net, const struct link_host *host,
+		       struct link **ret_link, struct err *err)
 {
-	struct link_user_config c = { .mtu = net->mtu, .hostname = hostname, .domain = net->domain,
-				      .host_loopback = net->host_loopback, .host = &link_host_plain };
+	struct link_user_config c = { .mtu = net->mtu, .hostname = net->hostname, .domain = net->domain,
+				      .host_loopback = net->host_loopback, .host = host };
 	int r = read_addresses(net, &c, err);
 
 	memcpy(c.mac, net->mac, sizeof(c.mac));
@@ -168,12 +168,12 @@ static int open_pcap(struct link *link, const char *path, struct err *err)
 			link_capture(link, fd, err);
 }
 
-int network_create(struct loop *loop, const struct spec_net *net, const char *hostname, struct link **ret_link,
+int network_create(struct loop *loop, const struct spec_net *net, const struct link_host *host, struct link **ret_link,
 		   struct err *err)
 {
 	struct link *link;
 	int r = net->kind == SPEC_NET_TAP ? create_tap(loop, net, &link, err) :
-					    create_user(loop, net, hostname, &link, err);
+					    create_user(loop, net, host, &link, err);
 
 	if (r < 0)
 		return r;

@@ -5,14 +5,15 @@
 
 struct err;
 struct link;
+struct link_host;
 struct loop;
 struct spec_net;
 
 /* What can be said about @net without making it.  0 or -EINVAL with a sentence. */
 int network_check(const struct spec_net *net, struct err *err);
 
-/* Makes the link.  0 with ownership in @ret_link, or a negative errno with a sentence. */
-int network_create(struct loop *loop, const struct spec_net *net, const char *hostname, struct link **ret_link,
+/* Makes the link; @host, borrowed for its life, gives a user network its sockets.  0 with ownership in @ret_link, or a negative errno with a sentence. */
+int network_create(struct loop *loop, const struct spec_net *net, const struct link_host *host, struct link **ret_link,
 		   struct err *err);
 
 #endif /* MACHINE_NETWORK_H */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "machine/process.h"
 
+#include "link/broker.h"
 #include "machine/control.h"
 #include "machine/machine.h"
 #include "machine/spec.h"
@@ -200,8 +201,7 @@ int machine_process_jailed(int sock, const char *cache_dir)
 	if (pid > 0) {	/* we are the helper, and the owner knows us no longer */
 		(void)control_send(sock, CONTROL_BORN, (int32_t)pid, 0, NULL, 0, -1);
 		(void)close(sock);
-		(void)jail_help(&jail, pid);
-		return 0;
+		return jail_help(&jail, pid) && broker_serve(jail.helper) < 0;
 	}
 	if (r == 0)
 		r = jail_wait(&jail, &err);

@@ -79,6 +79,7 @@ void machine_spec_finish(struct machine_spec *spec)
 		free(spec->net[i].name);
 		free(spec->net[i].pcap);
 		free(spec->net[i].domain);
+		free(spec->net[i].hostname);
 		for (unsigned k = 0; k < ARRAY_SIZE(net_lists); k++)
 			list_finish(net_list(&spec->net[i], k));
 	}
@@ -147,6 +148,7 @@ static void put_net(struct toml_writer *w, const struct spec_net *n)
 	for (unsigned i = 0; i < ARRAY_SIZE(net_lists); i++)
 		toml_put_strings(w, net_lists[i].key, net_list(n, i)->at, net_list(n, i)->n);
 	put_given(w, "domain", n->domain);
+	put_given(w, "hostname", n->hostname);
 	toml_put_bool(w, "host_loopback", n->host_loopback);
 }
 
@@ -363,6 +365,11 @@ static int set_net_domain(struct machine_spec *s, const struct toml_value *v)
 	return set_text(&last_net(s)->domain, v->string);
 }
 
+static int set_net_hostname(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&last_net(s)->hostname, v->string);
+}
+
 static int set_net_host_loopback(struct machine_spec *s, const struct toml_value *v)
 {
 	last_net(s)->host_loopback = v->integer;
@@ -434,6 +441,7 @@ static const struct key keys[] = {
 	{ "net", "publish", TOML_STRING, true, set_net_list },
 	{ "net", "egress", TOML_STRING, true, set_net_list },
 	{ "net", "domain", TOML_STRING, false, set_net_domain },
+	{ "net", "hostname", TOML_STRING, false, set_net_hostname },
 	{ "net", "host_loopback", TOML_BOOL, false, set_net_host_loopback },
 };
 

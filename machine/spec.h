@@ -39,7 +39,8 @@
  *   guest = ["10.0.2.15/24"]   # its addresses, gateways and where it looks names up,
  *   gateway = ["10.0.2.2"]     # each for IPv4 and IPv6
  *   dns = ["10.0.2.3"]
- *   domain = "example"         # optional
+ *   domain = "example"         # optional, as is what DHCP calls the guest:
+ *   hostname = "guest"
  *   nameserver = ["192.0.2.1"] # of the host
  *   publish = ["8080:80"]      # link/user.h
  *   egress = ["deny any"]      # link/policy.h
@@ -91,7 +92,7 @@ struct spec_net {
 	uint16_t mtu;	/* bytes */
 	struct link_limits send, receive;
 	struct spec_list guest, gateway, dns, nameserver, publish, egress;
-	char *domain;
+	char *domain, *hostname;
 	bool host_loopback;
 };
 
