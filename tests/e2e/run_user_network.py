@@ -1,0 +1,333 @@
+#!/usr/bin/env python3
+"""Guests on the user network, whose connections leave as sockets of the host.  run_user_network.py ROUX [TEST...]
+
+The tests run themselves in network and mount namespaces of their own, where they are the
+rest of the world: 192.0.2.1 and 2001:db8::1, and the name server.
+"""
+import contextlib
+import hashlib
+import os
+import random
+import re
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(__file__))
+from harness import WORK, Skip, busybox_root, complains, expect, folder, main, read_until, roux, start
+
+WORLD4, WORLD6 = "192.0.2.1", "2001:db8::1"
+GUEST4, GATEWAY4, DNS4 = "10.0.2.15", "10.0.2.2", "10.0.2.3"
+GATEWAY6 = "fd72:6f75:7800::2"
+NAMES = {"www.example.org": WORLD4, "other.example.org": "192.0.2.9"}
+DATA = random.Random(11).randbytes(24 << 20)
+HASH = hashlib.sha256(DATA).hexdigest()
+
+
+def enter_world():
+    """Becomes the same program inside the namespaces; as an ordinary user too."""
+    if os.environ.get("ROUX_TEST_WORLD") != "1":
+        os.environ["ROUX_TEST_WORLD"] = "1"
+        rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        unshare = ["unshare", *rights, "--net", "--mount"]
+        if subprocess.run([*unshare, "true"], stderr=subprocess.DEVNULL).returncode:
+            sys.exit(77)
+        os.execvp("unshare", [*unshare, sys.executable, *sys.argv])
+    for line in ("link set lo up", "link add world type dummy", f"addr add {WORLD4}/24 dev world",
+                 f"-6 addr add {WORLD6}/64 dev world nodad", "link set world up"):
+        if subprocess.run(["ip", *line.split()]).returncode:
+            sys.exit(77)
+    with open("/proc/sys/net/ipv4/ping_group_range", "w") as f:
+        f.write("0 0")
+    resolv = os.path.join(WORK, "resolv.conf")
+    with open(resolv, "w") as f:
+        f.write(f"nameserver {WORLD4}\n")
+    subprocess.run(["mount", "--bind", resolv, "/etc/resolv.conf"], check=True)
+
+
+def guest(script, *options, status=0):
+    """What a shell in a guest prints."""
+    return expect(roux(*options, busybox_root(), "--", "sh", "-c", script), status).out.decode()
+
+
+@contextlib.contextmanager
+def tcp_server(handle, address=WORLD4):
+    """Serves each client with handle(connection) on a thread; gives the port."""
+    s = socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET, backlog=1000)
+
+    def one(c):
+        with c, contextlib.suppress(OSError):
+            handle(c)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=one, args=(s.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield s.getsockname()[1]
+    finally:
+        s.shutdown(socket.SHUT_RDWR)
+        s.close()
+
+
+@contextlib.contextmanager
+def udp_server(handle, address=WORLD4, port=0):
+    """Answers each datagram with handle(datagram), unless None."""
+    s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind((address, port))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                data, client = s.recvfrom(65536)
+                if (answer := handle(data)) is not None:
+                    s.sendto(answer, client)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield s.getsockname()[1]
+    finally:
+        s.shutdown(socket.SHUT_RDWR) if False else s.close()
+
+
+def read_all(c):
+    got = bytearray()
+    while more := c.recv(1 << 20):
+        got += more
+    return bytes(got)
+
+
+def name_server(query):
+    """A records of NAMES; no such name for others."""
+    at, labels = 12, []
+    while query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode())
+        at += 1 + query[at]
+    kind = struct.unpack_from(">H", query, at + 1)[0]
+    address = NAMES.get(".".join(labels).lower())
+    answers = b"" if kind != 1 or not address else \
+        b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton(address)
+    flags = 0x8180 | (0 if address else 3)
+    return query[:2] + struct.pack(">HHHHH", flags, 1, 1 if answers else 0, 0, 0) + query[12:at + 5] + answers
+
+
+def test_the_network_is_there_without_being_asked_for():
+    text = guest("ip addr; ip route; cat /etc/resolv.conf")
+    for part in (f"{GUEST4}/24", "fd72:6f75:7800::15/64", f"default via {GATEWAY4} dev eth0", f"nameserver {DNS4}"):
+        assert part in text, (part, text)
+
+
+def test_it_can_be_left_out():
+    assert guest("ls /sys/class/net", "--network", "none") == "lo\n"
+
+
+def test_dhcp_gives_the_same_address():
+    text = guest("ip addr flush dev eth0; udhcpc -n -q -f -i eth0 -s /bin/true 2>&1", "--hostname", "box")
+    assert f"lease of {GUEST4} obtained" in text, text
+
+
+def test_streams_arrive_whole_in_both_directions():
+    """An end of one direction leaves the other open: the server answers when it has had everything."""
+    def swap(c):
+        got = hashlib.sha256(read_all(c)).hexdigest()
+        c.sendall(got.encode() + b"\n" + DATA)
+
+    for address in (WORLD4, WORLD6):
+        with tcp_server(swap, address) as port:
+            text = guest(f"head -c 24M /dev/urandom > /tmp/d; sha256sum < /tmp/d;"
+                         f"nc {address} {port} < /tmp/d > /tmp/back; head -n 1 /tmp/back;"
+                         f"tail -c +66 /tmp/back | sha256sum", "--memory", "512M").split()
+        assert text[0] == text[2], text
+        assert text[3] == HASH, text
+
+
+def test_refused_and_unreachable_look_as_they_are():
+    with socket.create_server((WORLD4, 0)) as s:
+        port = s.getsockname()[1]
+    began = time.monotonic()
+    text = guest(f"nc {WORLD4} {port} 2>&1; wget -T 5 http://{WORLD4}:{port}/ 2>&1; nc 198.51.100.1 80 2>&1; exit 0")
+    assert "refused" in text, text
+    assert "unreachable" in text or "No route" in text, text
+    assert time.monotonic() - began < 60
+
+
+def test_datagrams_of_every_size_come_back():
+    """Sizes around what fits into a frame, and many frames: fragments both ways."""
+    client = "import_less"
+    with udp_server(lambda d: d) as port:
+        for size in (1, 1472, 1473, 9000, 40000):
+            text = guest(f"head -c {size} /dev/zero | tr '\\0' x > /tmp/d;"
+                         f"nc -u -w 2 {WORLD4} {port} < /tmp/d | wc -c")
+            assert client and int(text) in (size, min(size, 8192)) or int(text) == size, (size, text)
+
+
+def test_names_are_looked_up():
+    with udp_server(name_server, port=53):
+        text = guest("nslookup www.example.org; nslookup nowhere.example.org; nslookup host.roux.internal; true")
+    assert WORLD4 in text, text
+    assert "NXDOMAIN" in text or "can't find" in text.lower() or "can't resolve" in text.lower(), text
+    assert GATEWAY4 in text, text
+
+
+def test_a_name_server_that_is_silent_ends_in_an_error():
+    began = time.monotonic()
+    text = guest("nslookup www.example.org 2>&1; true")
+    assert WORLD4 + "\n" not in text.replace(f"{WORLD4}:53", ""), text
+    assert time.monotonic() - began < 60, text
+
+
+def test_echo_requests_reach_the_world():
+    text = guest(f"ping -c 3 {WORLD4} && ping -c 3 {WORLD6} && ping -c 2 {GATEWAY4} && ping -c 2 {GATEWAY6}")
+    assert text.count("0% packet loss") == 4, text
+
+
+def test_the_loopback_of_the_host_is_closed_unless_opened():
+    with tcp_server(lambda c: c.sendall(b"hello\n"), "127.0.0.1") as port:
+        assert "refused" in guest(f"nc {GATEWAY4} {port} 2>&1; true")
+        assert guest(f"nc host.roux.internal {port}", "--host-loopback") == "hello\n"
+
+
+def wait_for(port, address="127.0.0.1", limit=60):
+    until = time.monotonic() + limit
+    while True:
+        try:
+            c = socket.create_connection((address, port), 5)
+            c.settimeout(10)
+            return c
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
+def free_port(kind=socket.SOCK_STREAM):
+    with socket.socket(socket.AF_INET, kind) as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_published_ports_lead_to_the_guest():
+    port, closed = free_port(), free_port()
+    p = start("-p", f"127.0.0.1:{port}:80", "-p", f"{closed}:81", busybox_root(), "--", "sh", "-c",
+              "mkdir /tmp/www; echo hello > /tmp/www/index.html; echo up; exec httpd -f -p 80 -h /tmp/www")
+    try:
+        read_until(p.stdout, b"up\n")
+        for _ in range(20):
+            with wait_for(port) as c:
+                c.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                got = read_all(c)
+                if got:
+                    break
+            time.sleep(0.1)
+        assert got.endswith(b"hello\n"), got
+        # Nobody listens there in the guest: the client is told.
+        with socket.create_connection((WORLD4, closed), 5) as c:
+            c.settimeout(10)
+            try:
+                assert c.recv(1) == b""
+            except ConnectionResetError:
+                pass
+        # The address given is the only one.
+        try:
+            socket.create_connection((WORLD4, port), 5)
+            assert False, "listens to all addresses"
+        except ConnectionRefusedError:
+            pass
+    finally:
+        p.terminate()
+        p.wait(30)
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_published_datagrams_lead_to_the_guest():
+    port = free_port(socket.SOCK_DGRAM)
+    p = start("-p", f"127.0.0.1:{port}:5000/udp", busybox_root(), "--", "sh", "-c", "echo up; exec nc -u -l -p 5000 -e cat")
+    try:
+        read_until(p.stdout, b"up\n")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.connect(("127.0.0.1", port))
+            s.settimeout(0.5)
+            for attempt in range(40):
+                with contextlib.suppress(OSError):
+                    s.send(b"ping %d" % attempt)
+                    got = s.recv(100)
+                    break
+            assert got.startswith(b"ping"), got
+    finally:
+        p.terminate()
+        p.wait(30)
+
+
+def test_ports_that_cannot_be_published_are_told():
+    root = busybox_root()
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+        complains(roux("-p", f"127.0.0.1:{port}:80", root, "true"), 125, f"port {port}", "in use")
+    for bad in ("80:", "x", "80:80/sctp", "1:2:3:4", "70000:80"):
+        complains(roux("-p", bad, root, "true"), 125, bad)
+
+
+def test_rules_say_what_the_guest_may_reach():
+    with tcp_server(lambda c: c.sendall(b"one\n")) as one, tcp_server(lambda c: c.sendall(b"two\n")) as two:
+        try_both = f"nc {WORLD4} {one} 2>&1; nc {WORLD4} {two} 2>&1; true"
+        text = guest(try_both, "--egress", f"allow 192.0.2.0/24 tcp {one}", "--egress", "deny any")
+        assert "one" in text and "two" not in text, text
+        text = guest(try_both, "--egress", f"deny {WORLD4} tcp {one}")
+        assert "one" not in text and "two" in text, text
+    complains(roux("--egress", "permit any", busybox_root(), "true"), 125, "permit any")
+
+
+def test_rules_may_name_names():
+    with udp_server(name_server, port=53), tcp_server(lambda c: c.sendall(b"hello\n")) as port:
+        rules = ("--egress", "allow www.example.org", "--egress", "deny any")
+        text = guest(f"nc {WORLD4} {port} 2>&1; echo; nc www.example.org {port} 2>&1; true", *rules)
+        lines = text.splitlines()
+        assert "hello" not in lines[0] and "hello" in lines, text
+
+
+def test_thousands_of_connections_are_held():
+    program = os.path.join(os.path.dirname(sys.argv[1]), "../bench/connections")
+    if not os.path.exists(program):
+        raise Skip("bench/connections is not built")
+    port = free_port()
+    server = subprocess.Popen([program, "serve", str(port)])
+    try:
+        text = expect(roux("--host-loopback", "--memory", "1G", "-v", f"{os.path.dirname(program)}:/mnt:ro",
+                           busybox_root(), "--", "/mnt/connections", "many", GATEWAY4, str(port), "3000"), 0).out.decode()
+    finally:
+        server.kill()
+        server.wait()
+    assert re.search(r"held 3000 conns", text), text
+
+
+def test_a_guest_that_is_gone_leaves_no_connection():
+    gone = threading.Event()
+
+    def hold(c):
+        with contextlib.suppress(OSError):
+            read_all(c)
+        gone.set()
+
+    with tcp_server(hold) as port:
+        p = start(busybox_root(), "--", "sh", "-c", f"(sleep 1; echo up) & sleep 1000 | nc {WORLD4} {port}")
+        read_until(p.stdout, b"up\n")
+        p.kill()
+        p.wait(30)
+        assert gone.wait(20)
+
+
+def test_it_is_captured():
+    path = os.path.join(folder("capture"), "net.pcap")
+    guest(f"ping -c 2 {GATEWAY4}", "--pcap", path)
+    with open(path, "rb") as f:
+        assert f.read(4) == b"\x4d\x3c\xb2\xa1"
+
+
+enter_world()
+main(globals())
