@@ -32,14 +32,6 @@
 #define RULE_FAILS(name, errno_value) { .nr = SYS_##name, .error = (errno_value) }
 #define LIST(array) (struct seccomp_list){ (array), ARRAY_SIZE(array) }
 
-#if defined(__SANITIZE_ADDRESS__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SANITIZED 1
-#endif
-#endif
-
 #define THREAD_FLAGS (CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | \
 		      CLONE_SETTLS | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID)
 
@@ -145,15 +137,6 @@ static const struct seccomp_rule kvm_state[] = {
 	RULE_IF(ioctl, 1, KVM_SET_GUEST_DEBUG),
 };
 
-#ifdef SANITIZED
-/* The sanitizers' run time: its own memory, stacks of new threads, reports. */
-static const struct seccomp_rule sanitizer[] = {
-	RULE(mmap), RULE(mprotect), RULE(madvise), RULE(prctl), RULE(readlink), RULE(open), RULE(openat), RULE(read),
-	RULE(newfstatat), RULE(getrlimit), RULE(prlimit64), RULE(sched_getaffinity), RULE(rt_sigaction), RULE(tgkill),
-	RULE(fcntl), RULE(getppid), RULE(clock_getres), RULE(sysinfo), RULE(uname), RULE(process_vm_readv),
-};
-#endif
-
 uint64_t confine_file_caps(const struct confine *c)
 {
 	uint64_t reading = 1ull << CAP_DAC_READ_SEARCH;
@@ -210,8 +193,6 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 		list[n++] = LIST(kvm_state);
 		break;
 	}
-#ifdef SANITIZED
-	list[n++] = LIST(sanitizer);
-#endif
+	list[n++] = seccomp_sanitizers;
 	return jail_thread(caps, list, n);
 }

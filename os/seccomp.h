@@ -37,6 +37,9 @@ struct seccomp_list {
 	size_t n;
 };
 
+/* What the run time of address and thread sanitizers needs in a program built with them; empty in others. */
+extern const struct seccomp_list seccomp_sanitizers;
+
 /* The number that no filter lets live: to end a process as the filter itself would. */
 #define SECCOMP_NR_FATAL 0x40000000L
 
