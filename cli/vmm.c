@@ -40,7 +40,7 @@ int verb_vmm(int argc, char **argv)
 		return complain(EXIT_ROUX, "vmm is started by roux itself; use 'roux run'");
 	(void)fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
 	jail_close_from(CONTROL_FD + 1);	/* what the owner's program forgot to mark close-on-exec */
-	(void)prctl(PR_SET_NAME, "roux-vm");
+	(void)prctl(PR_SET_NAME, "roux-helper");
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* Shared folders hold a descriptor for each file the guest knows. */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 struct process {
@@ -203,6 +204,7 @@ int machine_process_jailed(int sock, const char *cache_dir)
 		(void)close(sock);
 		return jail_help(&jail, pid) && broker_serve(jail.helper) < 0;
 	}
+	(void)prctl(PR_SET_NAME, "roux-vm");
 	if (r == 0)
 		r = jail_wait(&jail, &err);
 	if (r < 0) {
