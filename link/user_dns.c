@@ -200,9 +200,9 @@ int user_dns_create(struct user *u, struct err *err)
 {
 	int r = 0;
 
-	u->gateways[0] = u->ip4.gateway;
-	u->gateways[1] = u->ip6.gateway;
-	u->host_names[0] = (struct dns_host){ .name = "host", .addrs = u->gateways, .count = 2 };
+	/* Servers on 127.0.0.1 are many, on ::1 alone few, and simple programs try the first address only. */
+	u->host_names[0] = (struct dns_host){
+		.name = "host", .addrs = user_has(&u->ip4) ? &u->ip4.gateway : &u->ip6.gateway, .count = 1 };
 	u->names = (struct dns_table){ .hosts = u->host_names, .count = 1, .domain = u->domain, .ttl_s = 60 };
 	if (user_has(&u->ip4))
 		r = serve(u, &u->dns4, &u->ip4.dns, err);

@@ -74,7 +74,6 @@ struct user {
 	struct dns_server dns4, dns6;
 	struct dns_table names;
 	struct dns_host host_names[1];
-	struct net_addr gateways[2];
 	struct net_endpoint nameserver[LINK_NAMESERVERS_MAX];
 	unsigned nnameservers;
 	struct lookup *lookup[LOOKUPS_MAX];
