@@ -27,6 +27,7 @@ struct publisher {
 	int fd;
 	struct loop_source *source;
 	bool udp;
+	bool resting;	/* until the next second: its clients cannot be taken now */
 	uint16_t guest_port;
 };
 
@@ -184,6 +185,9 @@ static void on_second(void *ctx)
 	user_enter(u);
 	more = user_datagram_tick(u);
 	more |= user_dns_tick(u);
+	for (struct publisher *p = u->publishers; p; p = p->next)
+		if (p->resting && loop_set_events(p->source, EPOLLIN) == 0)
+			p->resting = false;
 	if (!more) {
 		(void)loop_set_timer(u->seconds, 0, 0);
 		u->seconds_on = false;
@@ -308,7 +312,11 @@ static void on_client(void *ctx, uint32_t events)
 	if (p->udp)
 		user_datagram_receive(u, p->fd, p->guest_port);
 	else
-		user_tcp_accept(u, p->fd, p->guest_port);
+		p->resting = !user_tcp_accept(u, p->fd, p->guest_port);
+	if (p->resting) {
+		(void)loop_set_events(p->source, 0);
+		user_want_seconds(u);
+	}
 	user_leave(u);
 }
 

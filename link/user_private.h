@@ -120,8 +120,8 @@ enum icmp_kind user_icmp_kind(int error);
 /* net_ops.tcp_request */
 void user_tcp_request(void *ctx, struct tcp_conn *conn);
 void user_tcp_destroy(struct user *u);
-/* A client is at the listening socket @fd. */
-void user_tcp_accept(struct user *u, int fd, uint16_t guest_port);
+/* A client is at the listening socket @fd.  False when the host is too short of something to take it now. */
+bool user_tcp_accept(struct user *u, int fd, uint16_t guest_port);
 
 /* net_ops.udp_input, echo_input */
 bool user_udp_input(void *ctx, const struct udp_datagram *datagram);

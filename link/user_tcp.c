@@ -270,7 +270,7 @@ void user_tcp_request(void *ctx, struct tcp_conn *conn)
 	watch(f);
 }
 
-void user_tcp_accept(struct user *u, int fd, uint16_t guest_port)
+bool user_tcp_accept(struct user *u, int fd, uint16_t guest_port)
 {
 	union host_addr addr;
 	socklen_t len = sizeof(addr);
@@ -279,7 +279,7 @@ void user_tcp_accept(struct user *u, int fd, uint16_t guest_port)
 	struct flow *f = client < 0 ? NULL : flow_create(u, client);
 
 	if (!f)
-		return;
+		return client >= 0 || (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM);
 	from = host_addr_read(&addr);
 	to = (struct net_endpoint){ .addr = *user_guest(u, &from.addr), .port = guest_port };
 	from.addr = user_inside(u, &from.addr);
@@ -290,6 +290,7 @@ void user_tcp_accept(struct user *u, int fd, uint16_t guest_port)
 	}
 	if (r < 0)
 		flow_free(f, true);
+	return true;
 }
 
 void user_tcp_destroy(struct user *u)
