@@ -225,8 +225,8 @@ def test_published_ports_lead_to_the_guest():
               "mkdir /tmp/www; echo hello > /tmp/www/index.html; echo up; exec httpd -f -p 80 -h /tmp/www")
     try:
         read_until(p.stdout, b"up\n")
-        for _ in range(20):
-            with wait_for(port) as c:
+        for _ in range(50):	# until the guest's program listens
+            with wait_for(port) as c, contextlib.suppress(ConnectionError):
                 c.sendall(b"GET / HTTP/1.0\r\n\r\n")
                 got = read_all(c)
                 if got:
