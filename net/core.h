@@ -62,6 +62,7 @@ struct net {
 	/* fragment.c */
 	struct reassembly *frag_first, *frag_last;	/* oldest first */
 	size_t frag_bytes;
+	uint32_t frag_count;	/* of packets */
 
 	/* icmp.c: a token bucket */
 	uint64_t icmp_at;

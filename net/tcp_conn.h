@@ -161,7 +161,7 @@ struct tcp_conn {
 	uint64_t tune_at;
 	struct chunks kept;	/* in order, not taken by the owner */
 	struct early *early, *early_last;	/* by sequence number, without overlap */
-	uint32_t early_bytes;
+	uint32_t early_bytes, early_count;
 	uint32_t ts_recent, ts_offset;
 	uint64_t ts_recent_at;	/* ns */
 	struct seq_range history[SACK_HISTORY];	/* of early data, most recent first */

@@ -9,7 +9,7 @@
  */
 #include "net/tcp_conn.h"
 
-#define EARLY_MAX 4096u	/* pieces; their headers are memory too */
+#define EARLY_MAX 4096u	/* pieces of a connection: headers are memory, and the list is searched */
 #define ACK_DELAY_PROXY (500 * 1000ull)	/* ns: an answer over the host's loopback is faster */
 #define ACK_DELAY_HOST (40 * MS)	/* RFC 9293, 3.8.6.3: below 500 ms */
 
@@ -172,7 +172,7 @@ void tcp_free_early(struct tcp_conn *conn)
 		net_free(conn->net, early, sizeof(*early) + early->len);
 	}
 	conn->early = conn->early_last = NULL;
-	conn->early_bytes = 0;
+	conn->early_bytes = conn->early_count = 0;
 	conn->history_count = 0;
 }
 
@@ -190,6 +190,7 @@ static void drain_early(struct tcp_conn *conn)
 		if (!conn->early)
 			conn->early_last = NULL;
 		conn->early_bytes -= early->len;
+		conn->early_count--;
 		if (skip < early->len)
 			more = accept_data(conn, &span, 1, span.len);
 		net_free(conn->net, early, sizeof(*early) + early->len);
@@ -253,8 +254,9 @@ static void keep_early(struct tcp_conn *conn, const struct packet *packet, uint3
 
 		if (seq_lt(seq, stop)) {
 			early = NULL;
-			if (conn->early_bytes + conn->kept.len + (stop - seq) <=
-			    conn->window + UINT16_MAX)
+			if (conn->early_count < EARLY_MAX &&
+			    conn->early_bytes + conn->kept.len + (stop - seq) <=
+				    conn->window + UINT16_MAX)
 				early = net_alloc(conn->net, sizeof(*early) + (stop - seq));
 			if (!early)
 				return;
@@ -264,6 +266,7 @@ static void keep_early(struct tcp_conn *conn, const struct packet *packet, uint3
 			early->next = *link;
 			*link = early;
 			conn->early_bytes += early->len;
+			conn->early_count++;
 			if (!early->next)
 				conn->early_last = early;
 			report(conn, (struct seq_range){ seq, stop });
