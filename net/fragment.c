@@ -144,8 +144,7 @@ static void complete(struct net *net, struct reassembly *whole)
 /* RFC 792 and RFC 4443, 3.3: the sender is told when at least the first fragment came. */
 static void expired(struct net *net, struct timer *timer)
 {
-	struct reassembly *whole = (struct reassembly *)((char *)timer -
-							 offsetof(struct reassembly, timer));
+	struct reassembly *whole = container_of(timer, struct reassembly, timer);
 	uint8_t buf[HEAD_MAX];
 	struct net_span span = { buf, 0 };
 	struct net_frame frame = { .spans = &span, .count = 1 };

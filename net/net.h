@@ -70,8 +70,6 @@ struct net_ops {
 	void (*echo_input)(void *ctx, const struct icmp_echo *echo);
 	/* An ICMP error about a datagram or an echo request which we sent. */
 	void (*icmp_error)(void *ctx, const struct icmp_error *error);
-	/* An IPv4 address or IPv6 address became usable or was lost (DHCP client, SLAAC). */
-	void (*addr_changed)(void *ctx, const struct net_addr *addr, bool usable);
 };
 
 /*

@@ -48,7 +48,8 @@ uint32_t tcp_window(struct tcp_conn *conn)
 	return window;
 }
 
-bool tcp_window_opened(const struct tcp_conn *conn)
+/* By enough to be worth a segment. */
+static bool window_opened(const struct tcp_conn *conn)
 {
 	uint32_t edge = wanted_edge(conn);
 
@@ -59,7 +60,7 @@ bool tcp_window_opened(const struct tcp_conn *conn)
 	       edge - conn->rcv_adv >= conn->window / 4;
 }
 
-void tcp_ack_later(struct tcp_conn *conn)
+static void ack_later(struct tcp_conn *conn)
 {
 	struct list *flush = &conn->net->tcp->flush;
 
@@ -90,7 +91,7 @@ void tcp_flush(struct net *net)
 	struct list *flush = &net->tcp->flush;
 
 	while (!list_empty(flush)) {
-		struct tcp_conn *conn = list_entry(flush->next, struct tcp_conn, work);
+		struct tcp_conn *conn = container_of(flush->next, struct tcp_conn, work);
 
 		list_remove(&conn->work);
 		acknowledge_or_wait(conn);
@@ -109,22 +110,6 @@ static void tune_window(struct tcp_conn *conn, uint32_t taken)
 		conn->window = min_of(conn->window * 2, conn->net->limits.tcp_recv_max);
 	conn->tune_bytes = 0;
 	conn->tune_at = now;
-}
-
-/* Skips @skip bytes of spans; returns how many spans are left, from the front of @spans on. */
-static unsigned skip_spans(struct net_span *spans, unsigned count, size_t skip)
-{
-	unsigned first = 0;
-
-	while (first < count && skip >= spans[first].len)
-		skip -= spans[first++].len;
-	for (unsigned i = first; i < count; i++)
-		spans[i - first] = spans[i];
-	if (first < count) {
-		spans[0].data = (const uint8_t *)spans[0].data + skip;
-		spans[0].len -= skip;
-	}
-	return count - first;
 }
 
 /* Gives bytes to the owner; returns how many it took.  It may have ended the connection. */
@@ -152,7 +137,7 @@ static bool accept_data(struct tcp_conn *conn, struct net_span *spans, unsigned 
 		return false;
 	accepted = taken;
 	if (taken < len) {
-		count = skip_spans(spans, count, taken);
+		count = spans_cut(spans, count, taken, len - taken, spans);
 		accepted += chunks_append(conn->net, &conn->kept, spans, count);
 	}
 	conn->rcv_nxt += (uint32_t)accepted;
@@ -356,7 +341,7 @@ void tcp_receive(struct tcp_conn *conn, const struct packet *packet, const struc
 	if (conn->ack_now)
 		tcp_output(conn);
 	else if (segment->len)
-		tcp_ack_later(conn);
+		ack_later(conn);
 }
 
 void tcp_resume(struct tcp_conn *conn)
@@ -376,7 +361,7 @@ void tcp_resume(struct tcp_conn *conn)
 		if (!conn->dead)
 			chunks_consume(conn->net, &conn->kept, taken);
 	}
-	if (!conn->dead && tcp_window_opened(conn)) {
+	if (!conn->dead && window_opened(conn)) {
 		conn->ack_now = true;
 		tcp_output(conn);
 	}
