@@ -3,7 +3,8 @@
  * Runs conformance scripts: pkt SCRIPT...
  *
  * A script is a conversation with one TCP connection of net/, in simulated time, in the
- * manner of packetdrill but not in its language:
+ * manner of packetdrill but not in its language: Debian 12 has no package of it, and what
+ * owners of net/'s connections do are callbacks, not system calls.
  *
  *   # comment
  *   TIME listen | connect | accept | refuse | unreachable | write N | shutdown | close | abort
