@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ARP for IPv4 on Ethernet (RFC 826; probes and announcements RFC 5227).  A proxy
+ * ARP for IPv4 on Ethernet (RFC 826; probes RFC 5227).  A proxy
  * answers for all that is not on the link (RFC 1027), but never for an address that
  * someone on the link probes for itself.
  */
@@ -42,11 +42,6 @@ void arp_request(struct net *net, const struct net_addr *target, const uint8_t *
 
 	(void)net_source_for(net, target, &source);
 	arp_send(net, ARP_REQUEST, mac ? mac : broadcast, NULL, source.b + 12, target->b + 12);
-}
-
-void arp_announce(struct net *net, const struct net_addr *addr)
-{
-	arp_send(net, ARP_REQUEST, broadcast, NULL, addr->b + 12, addr->b + 12);
 }
 
 static bool answers_for(const struct net *net, const struct net_addr *sender,

@@ -14,11 +14,15 @@
 #include "net/udp.h"
 #include "net/wire.h"
 
+/* The struct whose @member @ptr points to. */
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
 #define MS 1000000ull	/* ns */
 #define SECOND 1000000000ull	/* ns */
 
 #define HEAD_MAX 256u	/* bytes of a frame that are copied to be looked at */
 #define OUT_ROOM 64u	/* bytes before a transport header: Ethernet, IPv6, fragment header */
+#define OUT_PAYLOAD_SPANS (NET_SPANS_MAX - 2)	/* of what may become fragments: two headers lie before it */
 #define OUT_HEADER_MAX 192u	/* bytes of a transport header with what is built beside it */
 
 struct neighbour;
@@ -62,6 +66,7 @@ struct net {
 	/* fragment.c */
 	struct reassembly *frag_first, *frag_last;	/* oldest first */
 	size_t frag_bytes;
+	uint32_t frag_count;	/* of packets */
 
 	/* icmp.c: a token bucket */
 	uint64_t icmp_at;
@@ -96,6 +101,13 @@ struct packet {
 	struct net_addr src, dst;
 	uint8_t proto, hop_limit, traffic_class;
 };
+
+/*
+ * Names the bytes [from, from + len) of @count @spans in @out, which has room for @count
+ * and may be @spans itself; returns how many spans that makes.
+ */
+unsigned spans_cut(const struct net_span *spans, unsigned count, size_t from, size_t len,
+		   struct net_span *out);
 
 /* The bytes [from, to) of the packet's frame as spans; returns how many (at most NET_SPANS_MAX). */
 unsigned packet_spans(const struct packet *packet, uint32_t from, uint32_t to,
@@ -132,7 +144,7 @@ struct out {
 	const uint8_t *mac;	/* of the receiver, when known; else NULL */
 	unsigned count;	/* of spans, with spans[0] */
 	size_t len;	/* bytes of payload: spans[1] and on */
-	struct net_span spans[1 + NET_SPANS_MAX];	/* [0] is for the headers */
+	struct net_span spans[NET_SPANS_MAX];	/* [0] is for the headers */
 	uint8_t room[OUT_ROOM + OUT_HEADER_MAX];
 };
 
@@ -141,7 +153,7 @@ uint8_t *out_init(struct out *out, const struct net_addr *src, const struct net_
 		  uint8_t proto, uint16_t header_len);
 
 /* The bytes [from, from + len) of transport header and payload as @spans[1...]; returns 1 + how many. */
-unsigned out_cut(const struct out *out, size_t from, size_t len, struct net_span *spans);
+unsigned out_cut(struct out *out, size_t from, size_t len, struct net_span *spans);
 
 /*
  * Sums, puts IP and Ethernet headers in front and sends, in fragments when it
@@ -173,11 +185,9 @@ void fragment_destroy(struct net *net);
 
 void arp_input(struct net *net, struct packet *packet);
 void arp_request(struct net *net, const struct net_addr *target, const uint8_t *mac);
-void arp_announce(struct net *net, const struct net_addr *addr);
 
 void ndp_input(struct net *net, struct packet *packet, uint8_t type);
 void ndp_solicit(struct net *net, const struct net_addr *target, const uint8_t *mac);
-void ndp_announce(struct net *net, const struct net_addr *addr);
 /* Answers a router solicitation; @packet is checked.  In ra.c, by net->ra. */
 void ra_solicited(struct net *net, struct ra_sender *ra, const struct packet *packet);
 

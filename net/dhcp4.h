@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * DHCP for IPv4 (RFC 2131, options RFC 2132): a server for the proxy, a client
- * for the host.
- */
+/* DHCP server for IPv4 (RFC 2131, options RFC 2132). */
 #ifndef NET_DHCP4_H
 #define NET_DHCP4_H
 
@@ -10,7 +7,6 @@
 
 struct net;
 struct dhcp4_server;
-struct dhcp4_client;
 
 #define DHCP4_DNS_MAX 4u
 #define DHCP4_NAME_MAX 64u	/* bytes of a name with its NUL */
@@ -41,26 +37,5 @@ struct dhcp4_server_config {
 /* Serves on port 67 of @net, until destroyed.  NULL: out of memory, or port in use. */
 struct dhcp4_server *dhcp4_server_create(struct net *net, const struct dhcp4_server_config *config);
 void dhcp4_server_destroy(struct dhcp4_server *server);
-
-/* What a client was given. */
-struct dhcp4_lease {
-	struct net_addr addr, router, server;	/* zero: none */
-	uint8_t prefix;
-	struct net_addr dns[DHCP4_DNS_MAX];
-	unsigned dns_count;
-	uint16_t mtu;	/* 0: not told */
-	uint32_t lease_s;
-	char domain[DHCP4_NAME_MAX];
-};
-
-/*
- * Gets an address for @net and keeps it renewed; adds it to @net and sets the IPv4
- * router.  @changed: a new lease, or NULL when it was lost.  @name: our host name or NULL.
- */
-struct dhcp4_client *dhcp4_client_create(struct net *net, const char *name,
-					 void (*changed)(void *ctx, const struct dhcp4_lease *lease),
-					 void *ctx);
-/* Gives the lease back (DHCPRELEASE). */
-void dhcp4_client_destroy(struct dhcp4_client *client);
 
 #endif /* NET_DHCP4_H */

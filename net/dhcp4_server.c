@@ -260,8 +260,7 @@ static void release(struct dhcp4_server *server, const struct dhcp4_message *req
 static void input(struct udp_service *service, struct net *net, const struct udp_datagram *datagram,
 		  const uint8_t from_mac[NET_MAC_SIZE])
 {
-	struct dhcp4_server *server = (struct dhcp4_server *)((char *)service -
-							      offsetof(struct dhcp4_server, service));
+	struct dhcp4_server *server = container_of(service, struct dhcp4_server, service);
 	struct net_addr none = net_addr4(0, 0, 0, 0);
 	struct dhcp4_message message;
 

@@ -210,8 +210,7 @@ static void answer(struct dhcp6_server *server, const struct message *message, c
 static void input(struct udp_service *service, struct net *net, const struct udp_datagram *datagram,
 		  const uint8_t from_mac[NET_MAC_SIZE])
 {
-	struct dhcp6_server *server = (struct dhcp6_server *)((char *)service -
-							      offsetof(struct dhcp6_server, service));
+	struct dhcp6_server *server = container_of(service, struct dhcp6_server, service);
 	struct message message = { 0 };
 	struct reply reply = { .len = 4 };
 	struct net_span span = { reply.bytes, 0 };

@@ -9,7 +9,8 @@
  */
 #include "net/core.h"
 
-#define PIECES_MAX 256u
+#define PIECES_MAX 256u	/* of a packet */
+#define PACKETS_MAX 256u	/* at a time: the list of them is searched */
 #define TIMEOUT4 (30 * SECOND)
 #define TIMEOUT6 (60 * SECOND)	/* RFC 8200, 4.5 */
 
@@ -59,6 +60,7 @@ static void discard(struct net *net, struct reassembly *whole)
 	*(whole->prev ? &whole->prev->next : &net->frag_first) = whole->next;
 	*(whole->next ? &whole->next->prev : &net->frag_last) = whole->prev;
 	timer_finish(net, &whole->timer);
+	net->frag_count--;
 	frag_free(net, whole, sizeof(*whole));
 }
 
@@ -142,8 +144,7 @@ static void complete(struct net *net, struct reassembly *whole)
 /* RFC 792 and RFC 4443, 3.3: the sender is told when at least the first fragment came. */
 static void expired(struct net *net, struct timer *timer)
 {
-	struct reassembly *whole = (struct reassembly *)((char *)timer -
-							 offsetof(struct reassembly, timer));
+	struct reassembly *whole = container_of(timer, struct reassembly, timer);
 	uint8_t buf[HEAD_MAX];
 	struct net_span span = { buf, 0 };
 	struct net_frame frame = { .spans = &span, .count = 1 };
@@ -180,8 +181,11 @@ static struct reassembly *find(struct net *net, const struct packet *packet, uin
 
 static struct reassembly *begin(struct net *net, const struct packet *packet, uint32_t id)
 {
-	struct reassembly *whole = frag_alloc(net, sizeof(*whole));
+	struct reassembly *whole;
 
+	if (net->frag_count == PACKETS_MAX)
+		drop(net, net->frag_first);
+	whole = frag_alloc(net, sizeof(*whole));
 	if (!whole)
 		return NULL;
 	*whole = (struct reassembly){ .src = packet->src, .dst = packet->dst, .id = id,
@@ -195,6 +199,7 @@ static struct reassembly *begin(struct net *net, const struct packet *packet, ui
 	whole->prev = net->frag_last;
 	*(whole->prev ? &whole->prev->next : &net->frag_first) = whole;
 	net->frag_last = whole;
+	net->frag_count++;
 	return whole;
 }
 

@@ -79,7 +79,7 @@ int icmp_send_echo(struct net *net, const struct icmp_echo *echo)
 	uint8_t *icmp = out_init(&out, &echo->from, &echo->to, v4 ? PROTO_ICMP : PROTO_ICMP6,
 				 ICMP_SIZE);
 
-	if (echo->count >= NET_SPANS_MAX || echo->len > UINT16_MAX)
+	if (echo->count > OUT_PAYLOAD_SPANS || echo->len > UINT16_MAX)
 		return NET_EMSGSIZE;
 	icmp[0] = v4 ? (echo->reply ? ICMP4_ECHO_REPLY : ICMP4_ECHO) :
 		       (echo->reply ? ICMP6_ECHO_REPLY : ICMP6_ECHO);

@@ -52,26 +52,10 @@ uint8_t *out_init(struct out *out, const struct net_addr *src, const struct net_
 	return out->room + OUT_ROOM;
 }
 
-unsigned out_cut(const struct out *out, size_t from, size_t len, struct net_span *spans)
+unsigned out_cut(struct out *out, size_t from, size_t len, struct net_span *spans)
 {
-	unsigned count = 1;
-	size_t at = 0;
-
-	for (unsigned i = 0; i < out->count && len; i++) {
-		struct net_span span = out->spans[i];
-
-		if (i == 0)
-			span = (struct net_span){ out->room + OUT_ROOM, out->header_len };
-		if (from < at + span.len) {
-			size_t skip = from - at, part = min_of(span.len - skip, len);
-
-			spans[count++] = (struct net_span){ (const uint8_t *)span.data + skip, part };
-			from += part;
-			len -= part;
-		}
-		at += span.len;
-	}
-	return count;
+	out->spans[0] = (struct net_span){ out->room + OUT_ROOM, out->header_len };
+	return 1 + spans_cut(out->spans, out->count, from, len, spans + 1);
 }
 
 /* The sum in the header: complete, or of the pseudo header alone where the peer does the rest. */
@@ -105,7 +89,7 @@ int ip_output(struct net *net, struct out *out)
 
 	if (v4 != net_addr_is4(&out->dst))
 		return NET_EINVAL;
-	if (total - (v4 ? 0 : IP6_SIZE) > UINT16_MAX || out->count > 1 + NET_SPANS_MAX)
+	if (total - (v4 ? 0 : IP6_SIZE) > UINT16_MAX || out->count > NET_SPANS_MAX)
 		return NET_EMSGSIZE;
 	if (out->checksum_at >= 0)
 		put_checksum(net, out, !partial);

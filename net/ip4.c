@@ -136,7 +136,7 @@ static int send_one(struct net *net, struct out *out, const struct net_addr *hop
 static int send_fragments(struct net *net, struct out *out, const struct net_addr *hop)
 {
 	size_t total = out->header_len + out->len, step = (net->mtu - IP4_SIZE) & ~(size_t)7;
-	struct net_span spans[2 + NET_SPANS_MAX];
+	struct net_span spans[1 + NET_SPANS_MAX];
 	uint16_t id = ++net->ip4_id;
 	int result = NET_OK;
 

@@ -181,7 +181,7 @@ static int send_fragments(struct net *net, struct out *out, const struct net_add
 {
 	const size_t head = IP6_SIZE + IP6_FRAGMENT_SIZE;
 	size_t total = out->header_len + out->len, step = (net->mtu - head) & ~(size_t)7;
-	struct net_span spans[2 + NET_SPANS_MAX];
+	struct net_span spans[1 + NET_SPANS_MAX];
 	uint8_t *ip = out->room + OUT_ROOM - head, *fragment = ip + IP6_SIZE;
 	uint32_t id = ++net->ip6_id;
 	int result = NET_OK;

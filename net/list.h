@@ -4,13 +4,10 @@
 #define NET_LIST_H
 
 #include <stdbool.h>
-#include <stddef.h>
 
 struct list {
 	struct list *prev, *next;
 };
-
-#define list_entry(link, type, member) ((type *)(void *)((char *)(link) - offsetof(type, member)))
 
 static inline void list_init(struct list *list)
 {

@@ -67,11 +67,6 @@ void ndp_solicit(struct net *net, const struct net_addr *target, const uint8_t *
 		send(net, &src, mac ? target : &group, NDP_NS, 0, target, mac);
 }
 
-void ndp_announce(struct net *net, const struct net_addr *addr)
-{
-	send(net, addr, &all_nodes, NDP_NA, NA_OVERRIDE | (net->proxy ? NA_ROUTER : 0), addr, NULL);
-}
-
 static bool answers_for(const struct net *net, const struct net_addr *src,
 			const struct net_addr *target)
 {

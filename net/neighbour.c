@@ -149,8 +149,7 @@ static void ask(struct net *net, struct neighbour *entry)
 
 static void ask_again(struct net *net, struct timer *timer)
 {
-	struct neighbour *entry = (struct neighbour *)((char *)timer -
-						       offsetof(struct neighbour, timer));
+	struct neighbour *entry = container_of(timer, struct neighbour, timer);
 
 	if (entry->known)
 		return;

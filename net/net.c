@@ -209,26 +209,30 @@ void net_output_ready(struct net *net, uint64_t now_ns)
 	tcp_leave(net);
 }
 
+unsigned spans_cut(const struct net_span *spans, unsigned count, size_t from, size_t len,
+		   struct net_span *out)
+{
+	unsigned made = 0;
+
+	for (unsigned i = 0; i < count && len; i++) {
+		struct net_span span = spans[i];
+
+		if (from >= span.len) {
+			from -= span.len;
+			continue;
+		}
+		out[made].data = (const uint8_t *)span.data + from;
+		out[made].len = min_of(span.len - from, len);
+		len -= out[made++].len;
+		from = 0;
+	}
+	return made;
+}
+
 unsigned packet_spans(const struct packet *packet, uint32_t from, uint32_t to,
 		      struct net_span *spans)
 {
-	const struct net_frame *frame = packet->frame;
-	uint32_t at = 0;
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < frame->count && at < to; i++) {
-		uint32_t len = (uint32_t)frame->spans[i].len, begin, end;
-
-		if (at + len > from) {
-			begin = max_of(from, at) - at;
-			end = min_of(to, at + len) - at;
-			if (end > begin)
-				spans[count++] = (struct net_span){
-					(const uint8_t *)frame->spans[i].data + begin, end - begin };
-		}
-		at += len;
-	}
-	return count;
+	return spans_cut(packet->frame->spans, packet->frame->count, from, to - from, spans);
 }
 
 void packet_copy(const struct packet *packet, uint32_t from, uint32_t len, void *out)

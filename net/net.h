@@ -70,15 +70,20 @@ struct net_ops {
 	void (*echo_input)(void *ctx, const struct icmp_echo *echo);
 	/* An ICMP error about a datagram or an echo request which we sent. */
 	void (*icmp_error)(void *ctx, const struct icmp_error *error);
-	/* An IPv4 address or IPv6 address became usable or was lost (DHCP client, SLAAC). */
-	void (*addr_changed)(void *ctx, const struct net_addr *addr, bool usable);
 };
 
-/* Bounds; a 0 stands for the default in parentheses. */
+/*
+ * Bounds; a 0 stands for the default in parentheses.  @memory bounds everything, the others
+ * keep one kind of thing from using up what another needs.  A connection at rest takes about
+ * 700 bytes; one in use also what was committed and not acknowledged (tcp_send_max; 256 KiB
+ * until the congestion window has grown), what its owner did not take (tcp_recv_max) and what
+ * came out of order, in at most 4096 pieces.  At most 256 packets are being reassembled.  Up
+ * to 4 MiB of freed buffers are kept for reuse.
+ */
 struct net_limits {
-	uint32_t tcp_conns;	/* all states but TIME_WAIT (16384) */
-	uint32_t tcp_embryonic;	/* of them not yet established, asked for by peers (1024) */
-	uint32_t tcp_time_wait;	/* (4096) */
+	uint32_t tcp_conns;	/* all states but TIME_WAIT; a SYN beyond is ignored (16384) */
+	uint32_t tcp_embryonic;	/* of them not yet established; the oldest makes room (1024) */
+	uint32_t tcp_time_wait;	/* the oldest is forgotten (4096) */
 	uint32_t tcp_send_max;	/* bytes, of one connection's send buffer (4 MiB) */
 	uint32_t tcp_recv_max;	/* bytes, largest receive window (4 MiB) */
 	uint32_t neighbours;	/* (1024) */

@@ -101,7 +101,7 @@ static void send(struct ra_sender *ra)
 
 static void send_unasked(struct net *net, struct timer *timer)
 {
-	struct ra_sender *ra = (struct ra_sender *)((char *)timer - offsetof(struct ra_sender, timer));
+	struct ra_sender *ra = container_of(timer, struct ra_sender, timer);
 	uint64_t interval = ra->config.interval_s * SECOND;
 
 	send(ra);

@@ -49,13 +49,13 @@ static void enter_fast_recovery(struct tcp_conn *conn)
 	tcp_retransmit_first(conn);	/* whatever the window says: RFC 6675, 5, (4.3) */
 }
 
-/* The peer's FIN of ours is acknowledged: RFC 9293, 3.10.7.4, fifth. */
+/* Our FIN is acknowledged: RFC 9293, 3.10.7.4, fifth. */
 static void fin_acknowledged(struct tcp_conn *conn)
 {
 	if (conn->state == TCP_FIN_WAIT_1) {
 		conn->state = TCP_FIN_WAIT_2;
 		if (!conn->ops) {	/* nobody will ever end it */
-			conn->end_due = conn->net->now + 60 * SECOND;
+			conn->end_due = conn->net->now + WAIT_TIME;
 			tcp_arm(conn);
 		}
 	}

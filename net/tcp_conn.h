@@ -3,7 +3,8 @@
  * Private to net/tcp*.c: a connection, the table of them, and what the files of
  * TCP call of each other.
  *
- *   tcp.c        what owners call; the table; TIME_WAIT
+ *   tcp.c        what owners call
+ *   tcp_table.c  beginning and end; listeners; TIME_WAIT
  *   tcp_in.c     segments received: RFC 9293, 3.10.7
  *   tcp_ack.c    what an acknowledgement does to the sender
  *   tcp_recv.c   data in order, out of order, and the receive window
@@ -35,6 +36,7 @@
 #define RTO_FIRST SECOND
 #define RTO_MIN (200 * MS)	/* RFC 6298 says 1 s; everybody does with less */
 #define RTO_MAX (60 * SECOND)
+#define WAIT_TIME (60 * SECOND)	/* 2 MSL: RFC 9293 says 4 minutes; everybody does with less */
 #define WINDOW_FIRST (512u << 10)	/* bytes, of a new connection */
 #define ACK_AT_ONCE (256u << 10)	/* bytes that do not wait for tcp_flush() */
 
@@ -161,7 +163,7 @@ struct tcp_conn {
 	uint64_t tune_at;
 	struct chunks kept;	/* in order, not taken by the owner */
 	struct early *early, *early_last;	/* by sequence number, without overlap */
-	uint32_t early_bytes;
+	uint32_t early_bytes, early_count;
 	uint32_t ts_recent, ts_offset;
 	uint64_t ts_recent_at;	/* ns */
 	struct seq_range history[SACK_HISTORY];	/* of early data, most recent first */
@@ -200,7 +202,7 @@ struct tcp_table {
 	uint32_t depth;	/* of calls that may use connections */
 };
 
-/* tcp.c */
+/* tcp_table.c */
 struct tcp_conn *tcp_find(const struct net *net, const struct net_endpoint *local,
 			  const struct net_endpoint *remote);
 /* A connection in no state yet; NULL: a limit, or out of memory. */
@@ -216,7 +218,8 @@ struct time_wait *tcp_find_waiting(const struct net *net, const struct net_endpo
 				   const struct net_endpoint *remote);
 void tcp_forget_waiting(struct net *net, struct time_wait *wait);
 void tcp_wait_again(struct net *net, struct time_wait *wait);
-uint32_t tcp_send_limit(const struct tcp_conn *conn);	/* bytes of send buffer */
+
+/* tcp.c */
 void tcp_offer_room(struct tcp_conn *conn);	/* writable(), when it is owed and there is room */
 
 /* tcp_in.c */
@@ -230,9 +233,7 @@ void tcp_init_sender(struct tcp_conn *conn);	/* when the peer's SYN is known */
 /* tcp_recv.c */
 void tcp_receive(struct tcp_conn *conn, const struct packet *packet, const struct segment *segment);
 uint32_t tcp_window(struct tcp_conn *conn);	/* to announce now; moves rcv_adv */
-bool tcp_window_opened(const struct tcp_conn *conn);	/* by enough to be worth a segment */
 void tcp_free_early(struct tcp_conn *conn);
-void tcp_ack_later(struct tcp_conn *conn);
 
 /* tcp_out.c */
 void tcp_output(struct tcp_conn *conn);	/* all that may be sent now; sets timers */

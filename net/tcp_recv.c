@@ -9,7 +9,7 @@
  */
 #include "net/tcp_conn.h"
 
-#define EARLY_MAX 4096u	/* pieces; their headers are memory too */
+#define EARLY_MAX 4096u	/* pieces of a connection: headers are memory, and the list is searched */
 #define ACK_DELAY_PROXY (500 * 1000ull)	/* ns: an answer over the host's loopback is faster */
 #define ACK_DELAY_HOST (40 * MS)	/* RFC 9293, 3.8.6.3: below 500 ms */
 
@@ -48,7 +48,8 @@ uint32_t tcp_window(struct tcp_conn *conn)
 	return window;
 }
 
-bool tcp_window_opened(const struct tcp_conn *conn)
+/* By enough to be worth a segment. */
+static bool window_opened(const struct tcp_conn *conn)
 {
 	uint32_t edge = wanted_edge(conn);
 
@@ -59,7 +60,7 @@ bool tcp_window_opened(const struct tcp_conn *conn)
 	       edge - conn->rcv_adv >= conn->window / 4;
 }
 
-void tcp_ack_later(struct tcp_conn *conn)
+static void ack_later(struct tcp_conn *conn)
 {
 	struct list *flush = &conn->net->tcp->flush;
 
@@ -90,7 +91,7 @@ void tcp_flush(struct net *net)
 	struct list *flush = &net->tcp->flush;
 
 	while (!list_empty(flush)) {
-		struct tcp_conn *conn = list_entry(flush->next, struct tcp_conn, work);
+		struct tcp_conn *conn = container_of(flush->next, struct tcp_conn, work);
 
 		list_remove(&conn->work);
 		acknowledge_or_wait(conn);
@@ -109,22 +110,6 @@ static void tune_window(struct tcp_conn *conn, uint32_t taken)
 		conn->window = min_of(conn->window * 2, conn->net->limits.tcp_recv_max);
 	conn->tune_bytes = 0;
 	conn->tune_at = now;
-}
-
-/* Skips @skip bytes of spans; returns how many spans are left, from the front of @spans on. */
-static unsigned skip_spans(struct net_span *spans, unsigned count, size_t skip)
-{
-	unsigned first = 0;
-
-	while (first < count && skip >= spans[first].len)
-		skip -= spans[first++].len;
-	for (unsigned i = first; i < count; i++)
-		spans[i - first] = spans[i];
-	if (first < count) {
-		spans[0].data = (const uint8_t *)spans[0].data + skip;
-		spans[0].len -= skip;
-	}
-	return count - first;
 }
 
 /* Gives bytes to the owner; returns how many it took.  It may have ended the connection. */
@@ -152,7 +137,7 @@ static bool accept_data(struct tcp_conn *conn, struct net_span *spans, unsigned 
 		return false;
 	accepted = taken;
 	if (taken < len) {
-		count = skip_spans(spans, count, taken);
+		count = spans_cut(spans, count, taken, len - taken, spans);
 		accepted += chunks_append(conn->net, &conn->kept, spans, count);
 	}
 	conn->rcv_nxt += (uint32_t)accepted;
@@ -172,7 +157,7 @@ void tcp_free_early(struct tcp_conn *conn)
 		net_free(conn->net, early, sizeof(*early) + early->len);
 	}
 	conn->early = conn->early_last = NULL;
-	conn->early_bytes = 0;
+	conn->early_bytes = conn->early_count = 0;
 	conn->history_count = 0;
 }
 
@@ -190,6 +175,7 @@ static void drain_early(struct tcp_conn *conn)
 		if (!conn->early)
 			conn->early_last = NULL;
 		conn->early_bytes -= early->len;
+		conn->early_count--;
 		if (skip < early->len)
 			more = accept_data(conn, &span, 1, span.len);
 		net_free(conn->net, early, sizeof(*early) + early->len);
@@ -253,8 +239,9 @@ static void keep_early(struct tcp_conn *conn, const struct packet *packet, uint3
 
 		if (seq_lt(seq, stop)) {
 			early = NULL;
-			if (conn->early_bytes + conn->kept.len + (stop - seq) <=
-			    conn->window + UINT16_MAX)
+			if (conn->early_count < EARLY_MAX &&
+			    conn->early_bytes + conn->kept.len + (stop - seq) <=
+				    conn->window + UINT16_MAX)
 				early = net_alloc(conn->net, sizeof(*early) + (stop - seq));
 			if (!early)
 				return;
@@ -264,6 +251,7 @@ static void keep_early(struct tcp_conn *conn, const struct packet *packet, uint3
 			early->next = *link;
 			*link = early;
 			conn->early_bytes += early->len;
+			conn->early_count++;
 			if (!early->next)
 				conn->early_last = early;
 			report(conn, (struct seq_range){ seq, stop });
@@ -353,7 +341,7 @@ void tcp_receive(struct tcp_conn *conn, const struct packet *packet, const struc
 	if (conn->ack_now)
 		tcp_output(conn);
 	else if (segment->len)
-		tcp_ack_later(conn);
+		ack_later(conn);
 }
 
 void tcp_resume(struct tcp_conn *conn)
@@ -373,7 +361,7 @@ void tcp_resume(struct tcp_conn *conn)
 		if (!conn->dead)
 			chunks_consume(conn->net, &conn->kept, taken);
 	}
-	if (!conn->dead && tcp_window_opened(conn)) {
+	if (!conn->dead && window_opened(conn)) {
 		conn->ack_now = true;
 		tcp_output(conn);
 	}

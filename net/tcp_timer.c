@@ -117,7 +117,7 @@ static bool is_due(const struct tcp_conn *conn, uint64_t due)
 
 void tcp_timer(struct net *net, struct timer *timer)
 {
-	struct tcp_conn *conn = list_entry(timer, struct tcp_conn, timer);
+	struct tcp_conn *conn = container_of(timer, struct tcp_conn, timer);
 
 	if (is_due(conn, conn->end_due)) {
 		tcp_end(conn, NET_ETIMEDOUT);

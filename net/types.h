@@ -84,9 +84,9 @@ static inline struct net_addr net_addr6_from(const void *bytes)
 
 static inline bool net_addr_is4(const struct net_addr *addr)
 {
-	static const uint8_t mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff };
+	const struct net_addr zero = net_addr4(0, 0, 0, 0);
 
-	return !__builtin_memcmp(addr->b, mapped, sizeof(mapped));
+	return addr->q[0] == zero.q[0] && addr->w[2] == zero.w[2];
 }
 
 static inline bool net_addr_equal(const struct net_addr *a, const struct net_addr *b)

@@ -92,28 +92,6 @@ bad:
 	net->stats.bad_transport++;
 }
 
-/* Puts [from, from + len) of the payload into out->spans[1...]. */
-static void slice(const struct udp_datagram *datagram, size_t from, size_t len, struct out *out)
-{
-	size_t at = 0, left = len;
-
-	out->count = 1;
-	out->len = len;
-	for (unsigned i = 0; i < datagram->count && left; i++) {
-		const struct net_span *span = &datagram->spans[i];
-
-		if (from < at + span->len) {
-			size_t skip = from - at, part = min_of(span->len - skip, left);
-
-			out->spans[out->count++] =
-				(struct net_span){ (const uint8_t *)span->data + skip, part };
-			from += part;
-			left -= part;
-		}
-		at += span->len;
-	}
-}
-
 static int send_one(struct net *net, const struct udp_datagram *datagram, size_t from, size_t len,
 		    uint16_t gso_size)
 {
@@ -131,7 +109,8 @@ static int send_one(struct net *net, const struct udp_datagram *datagram, size_t
 		out.gso = NET_GSO_UDP;
 		out.gso_size = gso_size;
 	}
-	slice(datagram, from, len, &out);
+	out.count += spans_cut(datagram->spans, datagram->count, from, len, out.spans + 1);
+	out.len = len;
 	result = ip_output(net, &out);
 	if (result == NET_OK)
 		net->stats.udp_out++;
@@ -147,7 +126,7 @@ int udp_send(struct net *net, const struct udp_datagram *datagram)
 		       datagram->gso_size + UDP_SIZE + (v4 ? IP4_SIZE : IP6_SIZE) <= net->mtu;
 	int result = NET_OK;
 
-	if (datagram->count >= NET_SPANS_MAX || (!train && datagram->len > most))
+	if (datagram->count > OUT_PAYLOAD_SPANS || (!train && datagram->len > most))
 		return NET_EMSGSIZE;
 	if (!train)
 		return send_one(net, datagram, 0, datagram->len, 0);

@@ -24,7 +24,7 @@ struct udp_datagram {
 /*
  * Sends from any address.  A train goes as one frame where the peer can take it
  * (NET_OFFLOAD_USO), else one by one.  What exceeds the MTU leaves in fragments.
- * NET_EMSGSIZE: more than 65507 (65527 over IPv6) bytes, or too many spans;
+ * NET_EMSGSIZE: more than 65507 (65527 over IPv6) bytes, or 62 spans;
  * NET_ENETUNREACH: nobody there; NET_EAGAIN: the link is full, it was dropped.
  */
 int udp_send(struct net *net, const struct udp_datagram *datagram);

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Runs every test that fits in CI and ends with a line that counts them: run-tests.sh OUT.
-#   OUT          style, unit, guest, diff, e2e
-#   out-asan     unit and guest again, under AddressSanitizer and UBSan
+#   OUT          style, unit, net, guest, diff, e2e
+#   out-asan     unit, net and guest again, under AddressSanitizer and UBSan
 #   out-fuzz     each fuzz target for a few seconds (clang)
 # ROUX_TEST_FLAVOURS chooses among "plain asan fuzz"; all by default.
 set -u
@@ -43,7 +43,7 @@ if [[ $flavours == *" plain "* ]]; then
 	suites "$out" --no-suite long --no-suite fuzz
 fi
 if [[ $flavours == *" asan "* ]] && configured out-asan -Db_sanitize=address,undefined -Db_lundef=false; then
-	suites out-asan --suite unit --suite guest
+	suites out-asan --suite unit --suite net --suite guest
 fi
 if [[ $flavours == *" fuzz "* ]] && CC=clang configured out-fuzz -Dfuzz=true -Db_lundef=false; then
 	suites out-fuzz --suite fuzz

@@ -3,7 +3,8 @@
  * Runs conformance scripts: pkt SCRIPT...
  *
  * A script is a conversation with one TCP connection of net/, in simulated time, in the
- * manner of packetdrill but not in its language:
+ * manner of packetdrill but not in its language: Debian 12 has no package of it, and what
+ * owners of net/'s connections do are callbacks, not system calls.
  *
  *   # comment
  *   TIME listen | connect | accept | refuse | unreachable | write N | shutdown | close | abort
@@ -64,6 +65,7 @@ static struct {
 	bool request, connected, peer_closed, closed, writable;
 	enum net_result reason;
 	uint64_t got;
+	bool arp_asked;	/* we want to know who the peer is */
 	uint32_t random;
 } run;
 
@@ -109,6 +111,7 @@ static bool run_output(void *ctx, const struct net_frame *frame)
 		at += frame->spans[i].len;
 	}
 	if (get16(sent->bytes + 12) != ETH_IP4) {
+		run.arp_asked |= get16(sent->bytes + 12) == ETH_ARP;
 		free(sent);
 		return true;
 	}
@@ -205,24 +208,31 @@ static void put_ip(uint8_t *bytes, uint8_t proto, size_t len)
 	sum_store(ip + 10, (uint16_t)~sum_fold(sum_bytes(ip, IP4_SIZE, 0)));
 }
 
-static void start(void)
+/* The peer says who it is. */
+static void send_arp(void)
 {
-	struct net_addr us = net_addr4(10, 0, 0, 1);
 	uint8_t arp[42] = { 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2,
 			    10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1 };
 
+	memcpy(arp, our_mac, 6);
+	run.arp_asked = false;
+	input(arp, sizeof(arp));
+	run.arp_asked = false;
+}
+
+static void start(void)
+{
 	if (run.net)
 		return;
-	memcpy(arp, our_mac, 6);
 	memcpy(run.config.mac, our_mac, 6);
 	run.config.ops = &net_ops;
-	run.config.addrs[0].addr = us;
+	run.config.addrs[0].addr = net_addr4(10, 0, 0, 1);
 	run.config.addrs[0].prefix = 24;
 	run.config.addr_count = 1;
 	run.net = net_create(&run.config, run.now);
 	if (!run.net)
 		abort();
-	input(arp, sizeof(arp));	/* so that ARP is done with */
+	send_arp();	/* so that ARP is done with */
 }
 
 /* Lets time pass up to @until. */
@@ -233,6 +243,8 @@ static void advance(uint64_t until)
 	while (run.net && (due = net_deadline(run.net)) && due <= until) {
 		run.now = max_of(run.now, due);
 		net_timers(run.net, run.now);
+		if (run.arp_asked)
+			send_arp();
 	}
 	run.now = max_of(run.now, until);
 	if (run.net)

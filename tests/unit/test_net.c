@@ -304,6 +304,46 @@ static void test_neighbours_are_asked_for_and_given_up(void **state)
 	assert_int_equal(mac[5], 2);
 }
 
+static void test_addresses_come_and_go(void **state)
+{
+	struct net_addr extra = net_addr4(10, 0, 0, 9), group = net_addr4(224, 0, 0, 1);
+	struct net_endpoint from = sim_end4(0, 5), to = { extra, 6 };
+
+	start();
+	assert_int_equal(net_add_addr(sim.net[1], &extra, 33), NET_EINVAL);
+	assert_int_equal(net_add_addr(sim.net[1], &group, 24), NET_EINVAL);
+	assert_int_equal(net_add_addr(sim.net[1], &extra, 24), NET_OK);
+	assert_int_equal(net_add_addr(sim.net[1], &extra, 24), NET_EADDRINUSE);
+	assert_int_equal(send_udp(from, to, "x", 1, 0), NET_OK);
+	run_ms(10);
+	assert_int_equal(seen.datagrams, 1);
+	net_remove_addr(sim.net[1], &extra);
+	assert_false(net_is_own(sim.net[1], &extra));
+	assert_int_equal(send_udp(from, to, "x", 1, 0), NET_OK);
+	run_ms(10);
+	assert_int_equal(seen.datagrams, 1);
+}
+
+static void test_a_datagram_of_too_many_pieces_is_refused_and_one_less_arrives(void **state)
+{
+	static const uint8_t big[3000];
+	struct net_span spans[NET_SPANS_MAX];
+	struct udp_datagram datagram = { .from = sim_end4(0, 5), .to = sim_end4(1, 6), .spans = spans };
+
+	start();
+	for (datagram.count = 0; datagram.count < 62; datagram.count++) {
+		spans[datagram.count] = (struct net_span){ big, datagram.count < 61 ? 1 : sizeof(big) };
+		datagram.len += spans[datagram.count].len;
+	}
+	assert_int_equal(udp_send(sim.net[0], &datagram), NET_OK);	/* the sim wants 64 spans at most */
+	run_ms(10);
+	assert_int_equal(seen.datagrams, 1);
+	assert_int_equal(seen.len, 3061);
+	spans[datagram.count++] = (struct net_span){ big, 1 };
+	datagram.len++;
+	assert_int_equal(udp_send(sim.net[0], &datagram), NET_EMSGSIZE);
+}
+
 static void test_a_host_without_router_cannot_leave_the_link(void **state)
 {
 	struct net_endpoint far = { net_addr4(8, 8, 8, 8), 53 }, router = sim_end4(1, 0);
@@ -726,6 +766,8 @@ int main(void)
 		on_link(test_errors_of_every_kind_cross_the_link),
 		on_link(test_errors_are_limited_in_rate),
 		on_link(test_neighbours_are_asked_for_and_given_up),
+		on_link(test_addresses_come_and_go),
+		on_link(test_a_datagram_of_too_many_pieces_is_refused_and_one_less_arrives),
 		on_link(test_a_host_without_router_cannot_leave_the_link),
 		on_link(test_a_proxy_is_everybody_beyond_the_link),
 		on_link(test_fragments_arrive_in_any_order),

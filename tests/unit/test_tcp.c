@@ -469,6 +469,33 @@ static void test_keepalive_finds_a_dead_peer(void **state)
 	pair_destroy(pair);
 }
 
+static void count_conn(struct tcp_conn *conn, void *arg)
+{
+	(*(unsigned *)arg)++;
+	tcp_abort(conn);
+}
+
+static void test_a_listener_may_be_taken_away_and_connections_walked(void **state)
+{
+	struct pair *pair = pair_create(NULL, 0, 0);
+	unsigned count = 0;
+
+	pair->side[0].no_shutdown = pair->side[1].no_shutdown = true;
+	assert_int_equal(tcp_listen(pair->sim.net[1], &pair->listener), NET_EADDRINUSE);
+	pair_connect(pair, false);
+	assert_true(sim_run(&pair->sim, SECOND, both_connected, pair));
+	tcp_unlisten(pair->sim.net[1], &pair->listener);
+	tcp_for_each(pair->sim.net[1], count_conn, &count);
+	assert_int_equal(count, 1);
+	(void)sim_run(&pair->sim, SECOND, NULL, NULL);
+	assert_int_equal(pair->side[0].reason, NET_ECONNRESET);
+	pair->side[0].closed = false;
+	pair_connect(pair, false);
+	(void)sim_run(&pair->sim, SECOND, NULL, NULL);
+	assert_int_equal(pair->side[0].reason, NET_ECONNREFUSED);
+	pair_destroy(pair);
+}
+
 static void test_abort_resets_the_peer(void **state)
 {
 	struct pair *pair = pair_create(NULL, 10, 1000);
@@ -598,6 +625,7 @@ int main(void)
 		cmocka_unit_test(test_nobody_there_times_out),
 		cmocka_unit_test(test_a_peer_that_vanishes_times_out),
 		cmocka_unit_test(test_keepalive_finds_a_dead_peer),
+		cmocka_unit_test(test_a_listener_may_be_taken_away_and_connections_walked),
 		cmocka_unit_test(test_abort_resets_the_peer),
 		cmocka_unit_test(test_close_delivers_what_was_sent),
 		cmocka_unit_test(test_closed_connections_wait_and_then_are_forgotten),
