@@ -100,7 +100,7 @@ class Guests:
                         f'initrd = ["{self.initramfs_disks if disks else self.initramfs}"]\n' +
                         "".join(f'[[disk]]\npath = "{disk}"\noverlay = true\n' for disk in disks) +
                         (f'[[net]]\nkind = "user"\nmac = "02:00:00:00:00:15"\nguest = ["{network[0]}/24"]\n'
-                         f'gateway = ["{network[1]}"]\nhost_loopback = true\n' if network else ""))
+                         f'gateway = ["{network[1]}"]\ndns = ["{network[1].rsplit(".", 1)[0]}.3"]\nhost_loopback = true\n' if network else ""))
         return [self.program, spec]
 
     def tcg(self, append, kernel=None, cpus=1, memory_mib=MEMORY_MIB, disks=()):

@@ -28,7 +28,7 @@ SCRIPT = r"""
 ulimit -n 20000 2>/dev/null
 iperf3 -c $1 -p $2 -t $5 -f m | sed -n 's|.* \([0-9.]*\) Mbits/sec .*receiver.*|tcp-send \1 Mbit/s|p'
 iperf3 -R -c $1 -p $2 -t $5 -f m | sed -n 's|.* \([0-9.]*\) Mbits/sec .*receiver.*|tcp-receive \1 Mbit/s|p'
-ping -q -c 500 -i 0.002 $1 | sed -n 's|^rtt .* = [0-9.]*/\([0-9.]*\)/.*|ping \1 ms|p'
+ping -q -c 500 -i 0.002 $1 | sed -n 's|^r.* = [0-9.]*/\([0-9.]*\)/.*|ping \1 ms|p'
 /mnt/connections pingpong $1 $3 $5
 /mnt/connections connects $1 $3 $5
 wrk -t 1 -c 32 -d ${5}s http://$1:$4/ | sed -n 's|^Requests/sec: *|http |p'

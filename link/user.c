@@ -9,6 +9,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -447,9 +448,12 @@ static void user_destroy(struct link *link)
 	user_tcp_destroy(u);
 	user_datagram_destroy(u);
 	user_dns_destroy(u);
-	dhcp4_server_destroy(u->dhcp4);
-	dhcp6_server_destroy(u->dhcp6);
-	ra_destroy(u->ra);
+	if (u->dhcp4)
+		dhcp4_server_destroy(u->dhcp4);
+	if (u->dhcp6)
+		dhcp6_server_destroy(u->dhcp6);
+	if (u->ra)
+		ra_destroy(u->ra);
 	if (u->net)
 		net_destroy(u->net);
 	loop_remove(u->timer);
@@ -457,6 +461,7 @@ static void user_destroy(struct link *link)
 	policy_destroy(u->policy);
 	link_finish(link);
 	free(u->domain);
+	free(u->hostname);
 	free(u);
 }
 
@@ -475,7 +480,7 @@ static bool reserved4(void *ctx, const uint8_t mac[NET_MAC_SIZE], struct net_add
 	const struct user *u = ctx;
 
 	*ret_addr = u->ip4.guest;
-	ret_name[0] = '\0';
+	(void)snprintf(ret_name, DHCP4_NAME_MAX, "%s", u->hostname ? u->hostname : "");
 	return memcmp(mac, u->link.mac, NET_MAC_SIZE) == 0;
 }
 
@@ -557,6 +562,7 @@ int link_user_create(struct loop *loop, const struct link_user_config *c, struct
 	u->nnameservers = c->nnameservers;
 	memcpy(u->nameserver, c->nameserver, sizeof(u->nameserver));
 	u->domain = c->domain ? strdup(c->domain) : NULL;
+	u->hostname = c->hostname ? strdup(c->hostname) : NULL;
 	r = loop_add_timer(loop, on_timer, u, &u->timer, err);
 	if (r == 0)
 		r = loop_add_timer(loop, on_second, u, &u->seconds, err);

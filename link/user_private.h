@@ -77,7 +77,7 @@ struct user {
 	struct net_endpoint nameserver[LINK_NAMESERVERS_MAX];
 	unsigned nnameservers;
 	struct lookup *lookup[LOOKUPS_MAX];
-	char *domain;
+	char *domain, *hostname;	/* NULL: none */
 	/* Datagrams on their way from a socket to the guest. */
 	uint8_t buffer[65536];
 };

@@ -98,12 +98,22 @@ static struct policy *read_policy(const struct spec_net *net, int *ret_r, struct
 	return p;
 }
 
+static bool is_complete(const struct link_user_address *a)
+{
+	static const struct net_addr none;
+
+	return net_addr_equal(&a->guest, &none) ||
+	       !(net_addr_equal(&a->gateway, &none) || net_addr_equal(&a->dns, &none));
+}
+
 int network_check(const struct spec_net *net, struct err *err)
 {
 	struct link_user_config c = { 0 };
 	struct link_publish publish;
 	int r = read_addresses(net, &c, err);
 
+	if (r == 0 && !(is_complete(&c.ip4) && is_complete(&c.ip6)))
+		r = err_set(err, -EINVAL, "a user network needs a gateway and a dns address with each of the guest's");
 	for (unsigned i = 0; i < net->publish.n && r == 0; i++)
 		r = link_publish_parse(net->publish.at[i], &publish, err);
 	if (r == 0)
