@@ -221,7 +221,7 @@ static void test_segments_of_64_kib_are_used_where_the_peer_takes_them(void **st
 
 static void test_bytes_arrive_over_a_bad_link(void **state)
 {
-	for (uint32_t seed = 1; seed <= 40; seed++) {
+	for (uint32_t seed = 1; seed <= 200; seed++) {
 		struct pair *pair = pair_create(NULL, 400000, 300000);
 
 		pair->sim.seed = seed;
@@ -230,6 +230,9 @@ static void test_bytes_arrive_over_a_bad_link(void **state)
 		pair->sim.duplicate = seed % 3 * 20;
 		pair->sim.reorder = seed % 5 * 30;
 		pair->sim.corrupt = seed % 2 * 20;
+		pair->sim.room = seed % 7 ? 0 : 3 + seed % 11;
+		for (unsigned i = 0; i < 2 && seed % 3 == 1; i++)
+			net_set_offloads(pair->sim.net[i], NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6);
 		exchange(pair, seed & 1, 3600);
 		pair_destroy(pair);
 	}
