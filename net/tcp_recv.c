@@ -361,11 +361,11 @@ void tcp_resume(struct tcp_conn *conn)
 		if (!conn->dead)
 			chunks_consume(conn->net, &conn->kept, taken);
 	}
-	if (!conn->dead && window_opened(conn)) {
-		conn->ack_now = true;
-		tcp_output(conn);
-	}
-	if (!conn->dead)
+	if (!conn->dead) {
+		if (window_opened(conn))
+			conn->ack_now = true;
+		tcp_output(conn);	/* also what the owner sent from within data() */
 		tell_closed(conn);
+	}
 	tcp_leave(conn->net);
 }

@@ -221,7 +221,7 @@ static void test_segments_of_64_kib_are_used_where_the_peer_takes_them(void **st
 
 static void test_bytes_arrive_over_a_bad_link(void **state)
 {
-	for (uint32_t seed = 1; seed <= 40; seed++) {
+	for (uint32_t seed = 1; seed <= 200; seed++) {
 		struct pair *pair = pair_create(NULL, 400000, 300000);
 
 		pair->sim.seed = seed;
@@ -230,6 +230,9 @@ static void test_bytes_arrive_over_a_bad_link(void **state)
 		pair->sim.duplicate = seed % 3 * 20;
 		pair->sim.reorder = seed % 5 * 30;
 		pair->sim.corrupt = seed % 2 * 20;
+		pair->sim.room = seed % 7 ? 0 : 3 + seed % 11;
+		for (unsigned i = 0; i < 2 && seed % 3 == 1; i++)
+			net_set_offloads(pair->sim.net[i], NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4 | NET_OFFLOAD_TSO6);
 		exchange(pair, seed & 1, 3600);
 		pair_destroy(pair);
 	}
@@ -332,6 +335,39 @@ static bool drop_acks(struct sim *sim, unsigned from, const struct net_frame *fr
 		      const uint8_t *bytes)
 {
 	return !(window_updates_lost && from == 1);
+}
+
+/* An owner that is not ready at first, and then answers from within data(). */
+static bool ready;
+
+static size_t answer_when_ready(struct tcp_conn *conn, const struct net_span *spans, unsigned count,
+				size_t len)
+{
+	uint8_t byte = PATTERN(0);
+
+	if (ready)
+		(void)tcp_send(conn, &byte, 1);
+	return ready ? len : 0;
+}
+
+static void test_an_answer_from_within_resumed_data_leaves_at_once(void **state)
+{
+	static const struct tcp_ops late = { .data = answer_when_ready };
+	struct pair *pair = pair_create(NULL, 10, 0);
+
+	ready = false;
+	pair->side[0].no_shutdown = pair->side[1].no_shutdown = true;
+	pair->later = true;
+	pair_connect(pair, false);
+	(void)sim_run(&pair->sim, 10 * MS, NULL, NULL);
+	tcp_set_owner(pair->asked, &late, NULL);
+	tcp_accept(pair->asked);
+	(void)sim_run(&pair->sim, SECOND, NULL, NULL);
+	ready = true;
+	tcp_resume(pair->asked);
+	(void)sim_run(&pair->sim, MS, NULL, NULL);
+	assert_int_equal(pair->side[0].got, 1);
+	pair_destroy(pair);
 }
 
 static void test_a_lost_window_update_is_found_by_a_probe(void **state)
@@ -617,6 +653,7 @@ int main(void)
 		cmocka_unit_test(test_one_lost_segment_is_sent_again_without_a_timeout),
 		cmocka_unit_test(test_sack_mends_many_holes_in_one_recovery),
 		cmocka_unit_test(test_a_slow_owner_closes_the_window_and_opens_it),
+		cmocka_unit_test(test_an_answer_from_within_resumed_data_leaves_at_once),
 		cmocka_unit_test(test_a_lost_window_update_is_found_by_a_probe),
 		cmocka_unit_test(test_each_side_closes_alone),
 		cmocka_unit_test(test_a_request_is_answered_when_its_owner_knows),
