@@ -20,6 +20,8 @@ struct store_lease;
 
 struct roux_machine {
 	struct machine_spec spec;
+	int seat_fd[SPEC_NETS_MAX];	/* places on named networks, owned */
+	unsigned nseats;
 	struct store *store;	/* owned, NULL unless the image is from there */
 	struct store_lease *lease;	/* owned; keeps the image while the machine exists */
 	struct oci_image *image;	/* owned, NULL without one */

@@ -3,6 +3,7 @@
 #include "api/handle.h"
 
 #include "abi/agent.h"
+#include "api/network.h"
 #include "oci/image.h"
 #include "os/seccomp.h"
 #include "store/store.h"
@@ -536,6 +537,7 @@ void roux_machine_destroy(struct roux_machine *m)
 	oci_image_close(m->image);
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);
+	leave_networks(m);
 	machine_spec_finish(&m->spec);
 	free(m->counters);
 	free(m->msg);

@@ -21,9 +21,11 @@ static const struct verb verbs[] = {
 	{ "login", "Keep a user and password for a registry", verb_login },
 	{ "logout", "Forget them", verb_logout },
 	{ "store", "Look after the store of images", verb_store },
+	{ "network", "Look after networks that join machines", verb_network },
 	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor },
 	{ "version", "Print the version", verb_version },
 	{ "vmm", NULL, verb_vmm },
+	{ "switch", NULL, verb_switch },
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))

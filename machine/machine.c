@@ -454,7 +454,8 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 		c->files_writable |= !spec->disk[i].read_only;
 	for (unsigned i = 0; i < spec->nnets; i++) {
 		c->captures |= spec->net[i].pcap != NULL;
-		c->sockets |= spec->net[i].kind == SPEC_NET_USER;
+		/* Without a way out there is no use for any. */
+		c->sockets |= spec->net[i].kind != SPEC_NET_TAP && !spec->net[i].internal;
 	}
 }
 
