@@ -51,7 +51,7 @@ static enum guard_verdict check_ip4(const struct guard *g, const uint8_t *ip, ui
 {
 	uint32_t head = len ? (ip[0] & 0xfu) * 4 : 0;
 
-	if (len < IP4_SIZE || ip[0] >> 4 != 4 || head < IP4_SIZE || head > len)
+	if (len < IP4_SIZE || ip[0] >> 4 != 4 || head < IP4_SIZE || head > len || get16(ip + 2) < head || get16(ip + 2) > len)
 		return GUARD_REFUSED;
 	if (is_zero(ip + 12, 4))
 		return GUARD_REFUSED;	/* DHCP */
@@ -121,7 +121,7 @@ static enum guard_verdict check_icmp6(const struct guard *g, const uint8_t *icmp
 }
 
 /*
- * @len: to the end of the packet; what pads the frame behind it is no option.  A fragment of a
+ * What pads the frame behind the packet is no option of it.  A fragment of a
  * neighbour's message is taken by no receiver (RFC 6980), so that fragments need no look inside.
  */
 static enum guard_verdict check_ip6(const struct guard *g, const uint8_t *ip, uint32_t len)
@@ -134,8 +134,9 @@ static enum guard_verdict check_ip6(const struct guard *g, const uint8_t *ip, ui
 		return GUARD_REFUSED;
 	if (!nobody && !is_own6(g, ip + 8))
 		return GUARD_FORGED;
-	if (get16(ip + 4) && len > IP6_SIZE + get16(ip + 4))
-		len = IP6_SIZE + get16(ip + 4);
+	if (IP6_SIZE + get16(ip + 4) > len)
+		return GUARD_REFUSED;
+	len = IP6_SIZE + get16(ip + 4);
 	next = ip[6];
 	for (unsigned i = 0; next == HOP_BY_HOP || next == ROUTING || next == DESTINATION; i++) {
 		if (i == EXTENSIONS_MAX || len < at + 8)

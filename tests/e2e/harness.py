@@ -33,7 +33,7 @@ class ExpectedFailure(Exception):
 
 def environ(**extra):
     env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=os.path.join(WORK, "store"),
-               DOCKER_CONFIG=os.path.join(WORK, "docker"))
+               ROUX_STATE=os.path.join(WORK, "state"), DOCKER_CONFIG=os.path.join(WORK, "docker"))
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)
