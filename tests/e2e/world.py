@@ -88,6 +88,8 @@ def udp_server(handle, address=WORLD4, port=0):
         with contextlib.suppress(OSError):
             while True:
                 data, client = s.recvfrom(65536)
+                if client is None:	# shut down
+                    return
                 if (answer := handle(data)) is not None:
                     s.sendto(answer, client)
 
