@@ -189,12 +189,12 @@ def test_false_addresses_are_not_carried():
 
 
 def test_a_flood_leaves_room_for_others():
-    flood = "echo up; while true; do head -c 60000 /dev/zero | nc -u -w 1 10.89.1.2 9; done"
-    with made("lab"), running("lab", "server", TAKE.format(5000)) as server, \
-            running("lab", "flood", "ping -f -s 1400 10.89.1.2 > /dev/null & ping -f -s 1400 -b 10.89.1.255 > /dev/null 2>&1 & "
-                    + flood):
-        sums = guest("lab", "client", f"{SEND}; nc server 5000 < /tmp/d").split()
+    flood = "/mnt/udp flood 10.89.1.2 9 1400 & /mnt/udp flood 10.89.1.255 9 60000 & echo up; wait"
+    with made("lab"), running("lab", "server", TAKE.format(5000)) as server, running("lab", "flood", flood, *programs()):
+        sums = guest("lab", "client", f"head -c 4000000 /dev/urandom > /tmp/d; sha256sum < /tmp/d;"
+                     "ping -c 3 server >&2; nc server 5000 < /tmp/d").split()
         read_until(server.stdout, sums[0].encode())
+        assert machines("lab")["flood"]["sent_packets"] > 1000, machines("lab")
 
 
 def switches():
