@@ -98,6 +98,7 @@ enum agent_tag {
 	AGENT_TAG_ROWS = 22,	/* u32, 1..65535 */
 	AGENT_TAG_COLS = 23,	/* u32, 1..65535 */
 	AGENT_TAG_PRIMARY = 24,	/* u32 0 or 1: power off when this session ends */
+	AGENT_TAG_DETACHED = 25,	/* u32 0 or 1: the command has no streams, and outlives the session */
 
 	/* MOUNT.  Types: "virtiofs" (source = tag), "tmpfs", "overlay" (options
 	 * as mount(2) data), "bind" (source = absolute path), or any other the

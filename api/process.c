@@ -87,6 +87,8 @@ int process_exec_frame(const struct oci_config *config, const struct roux_exec_o
 	}
 	field_put_u32(&w, AGENT_TAG_STDIN, o->stdin_fd >= 0);
 	field_put_u32(&w, AGENT_TAG_PRIMARY, o->primary);
+	if (o->detached)
+		field_put_u32(&w, AGENT_TAG_DETACHED, 1);
 	*ret_len = frame_end(&w);
 	if (r == 0 && *ret_len == 0)
 		r = err_set(err, -E2BIG, "command and environment are longer than 1 MiB");

@@ -17,6 +17,7 @@ struct verb {
 };
 
 int verb_run(int argc, char **argv);
+int verb_create(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);

@@ -2,6 +2,8 @@
 #include "cli/options.h"
 
 #include "cli/cli.h"
+#include "life/signame.h"
+#include "life/when.h"
 
 #include <ctype.h>
 #include <getopt.h>
@@ -17,6 +19,24 @@ static const char help[] =
 	"tar) or a docker-archive tar.  Writes to the root are thrown away.\n"
 	"\n"
 	"Options:\n"
+	"  -d, --detach              Run in the background and print the VM's id\n"
+	"      --name NAME           Name of the VM (default: a random one)\n"
+	"      --rm                  Remove the VM when it ends\n"
+	"      --restart POLICY      no, on-failure[:N], always or unless-stopped\n"
+	"  -l, --label KEY=VALUE     Attach a label\n"
+	"      --cidfile FILE        Write the VM's id to a new file\n"
+	"  -p, --publish [ADDR:]HOST:GUEST[/udp]\n"
+	"                            Publish a port of the guest\n"
+	"      --stop-signal SIGNAL  What asks the command to stop (default: the image's)\n"
+	"      --stop-timeout SECONDS\n"
+	"                            Until a stop becomes a kill (default 10)\n"
+	"      --health-cmd COMMAND  Check health with a shell command in the guest\n"
+	"      --health-interval, --health-timeout, --health-start-period DURATION\n"
+	"      --health-retries N    Failures in a row that mean unhealthy\n"
+	"      --no-healthcheck      Do not check, whatever the image says\n"
+	"      --detach-keys KEYS    Leave the VM running with these (default ctrl-p,ctrl-q)\n"
+	"      --log-max-size SIZE   Output kept for 'roux logs' (default 64M)\n"
+	"      --cpu-shares N        Weight among VMs when CPUs are short (default 1024)\n"
 	"  -e, --env NAME[=VALUE]    Set an environment variable (without VALUE: as it is here)\n"
 	"  -w, --workdir DIR         Working directory of the command\n"
 	"  -u, --user USER[:GROUP]   User, by name or number\n"
@@ -25,7 +45,7 @@ static const char help[] =
 	"  -i, --interactive         Pass standard input to the command\n"
 	"  -t, --tty                 Give the command a terminal\n"
 	"      --entrypoint COMMAND  Replace the image's entrypoint\n"
-	"      --hostname NAME       Host name of the guest\n"
+	"  -h, --hostname NAME       Host name of the guest\n"
 	"      --read-only           Make the root file system read-only\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
 	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
@@ -44,6 +64,8 @@ static const char help[] =
 	"\n"
 	"Exit status: the command's; 124 after --timeout, 125 when roux itself failed, 126\n"
 	"and 127 when the command could not be run or found.\n";
+
+#define LOG_MAX_MIN (256u << 10) /* bytes */
 
 static char *own(struct run_options *r, char *text)
 {
@@ -114,8 +136,10 @@ static int add_env(struct run_options *r, const char *arg)
 }
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
-       OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
-       OPT_GDB_WAIT };
+       OPT_HELP, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
+       OPT_GDB_WAIT, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE, OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
+       OPT_HEALTH_INTERVAL, OPT_HEALTH_TIMEOUT, OPT_HEALTH_START, OPT_HEALTH_RETRIES, OPT_NO_HEALTH, OPT_DETACH_KEYS,
+       OPT_LOG_MAX, OPT_CPU_SHARES };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -131,7 +155,25 @@ static const struct option options[] = {
 	{ "kernel", required_argument, NULL, OPT_KERNEL },
 	{ "append", required_argument, NULL, OPT_APPEND },
 	{ "disk", required_argument, NULL, OPT_DISK },
-	{ "hostname", required_argument, NULL, OPT_HOSTNAME },
+	{ "hostname", required_argument, NULL, 'h' },
+	{ "detach", no_argument, NULL, 'd' },
+	{ "name", required_argument, NULL, OPT_NAME },
+	{ "rm", no_argument, NULL, OPT_RM },
+	{ "restart", required_argument, NULL, OPT_RESTART },
+	{ "label", required_argument, NULL, 'l' },
+	{ "publish", required_argument, NULL, 'p' },
+	{ "cidfile", required_argument, NULL, OPT_CIDFILE },
+	{ "stop-signal", required_argument, NULL, OPT_STOP_SIGNAL },
+	{ "stop-timeout", required_argument, NULL, OPT_STOP_TIMEOUT },
+	{ "health-cmd", required_argument, NULL, OPT_HEALTH_CMD },
+	{ "health-interval", required_argument, NULL, OPT_HEALTH_INTERVAL },
+	{ "health-timeout", required_argument, NULL, OPT_HEALTH_TIMEOUT },
+	{ "health-start-period", required_argument, NULL, OPT_HEALTH_START },
+	{ "health-retries", required_argument, NULL, OPT_HEALTH_RETRIES },
+	{ "no-healthcheck", no_argument, NULL, OPT_NO_HEALTH },
+	{ "detach-keys", required_argument, NULL, OPT_DETACH_KEYS },
+	{ "log-max-size", required_argument, NULL, OPT_LOG_MAX },
+	{ "cpu-shares", required_argument, NULL, OPT_CPU_SHARES },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
@@ -164,6 +206,79 @@ static int take_gdb_port(struct run_options *r, const char *arg)
 	return status;
 }
 
+static int keep(struct strings *list, const char *text)
+{
+	return strings_add(list, text) < 0 ? complain(EXIT_ROUX, "out of memory") : 0;
+}
+
+/* A duration of at least a millisecond, as health checks have them. */
+static int parse_span(const char *what, const char *arg, int64_t *ret_ms)
+{
+	int64_t ns;
+
+	if (!span_parse(arg, &ns) || (ns && ns < 1000000))
+		return complain(EXIT_ROUX, "%s needs a time such as 30s or 1m30s, not '%s'", what, arg);
+	*ret_ms = ns / 1000000;
+	return 0;
+}
+
+static int take_stop_signal(struct vm_config *c, const char *arg)
+{
+	int signo = signal_by_name(arg);
+
+	if (signo < 0)
+		return complain(EXIT_ROUX, "--stop-signal: there is no signal '%s'", arg);
+	c->stop_signal = (uint32_t)signo;
+	return 0;
+}
+
+static int take_health_cmd(struct vm_config *c, const char *kind, const char *command)
+{
+	strings_finish(&c->health_cmd);
+	return keep(&c->health_cmd, kind) || (command && keep(&c->health_cmd, command)) ? EXIT_ROUX : 0;
+}
+
+static int take_label(struct vm_config *c, const char *arg)
+{
+	if (!*arg || *arg == '=')
+		return complain(EXIT_ROUX, "--label needs KEY or KEY=VALUE, not '%s'", arg);
+	return keep(&c->labels, arg);
+}
+
+/* What is about the life of the VM rather than the machine. */
+static int take_life_option(struct vm_config *c, int option)
+{
+	unsigned seconds;
+	int status;
+
+	switch (option) {
+	case 'l': return take_label(c, optarg);
+	case 'p': return keep(&c->publish, optarg);
+	case OPT_RM: c->auto_remove = true; return 0;
+	case OPT_RESTART:
+		if (!vm_restart_parse(optarg, &c->restart, &c->restart_max))
+			return complain(EXIT_ROUX, "--restart is no, on-failure[:N], always or unless-stopped, not '%s'", optarg);
+		return 0;
+	case OPT_STOP_SIGNAL: return take_stop_signal(c, optarg);
+	case OPT_STOP_TIMEOUT:
+		status = parse_count("--stop-timeout", optarg, 0, 86400 * 30, &seconds);
+		c->stop_timeout_ms = status ? -1 : (int64_t)seconds * 1000;
+		return status;
+	case OPT_HEALTH_CMD: return take_health_cmd(c, "CMD-SHELL", optarg);
+	case OPT_NO_HEALTH: return take_health_cmd(c, "NONE", NULL);
+	case OPT_HEALTH_INTERVAL: return parse_span("--health-interval", optarg, &c->health_interval_ms);
+	case OPT_HEALTH_TIMEOUT: return parse_span("--health-timeout", optarg, &c->health_timeout_ms);
+	case OPT_HEALTH_START: return parse_span("--health-start-period", optarg, &c->health_start_ms);
+	case OPT_HEALTH_RETRIES: return parse_count("--health-retries", optarg, 1, 1000, &c->health_retries);
+	case OPT_LOG_MAX:
+		if (!parse_size(optarg, &c->log_max) || c->log_max < LOG_MAX_MIN)
+			return complain(EXIT_ROUX, "--log-max-size needs a size of at least 256K, not '%s'", optarg);
+		return 0;
+	case OPT_CPU_SHARES: return parse_count("--cpu-shares", optarg, 2, 262144, &c->cpu_shares);
+	default: return complain(EXIT_ROUX, "see 'roux run --help'");
+	}
+}
+
 static int take_option(struct run_options *r, int c, const char **entrypoint)
 {
 	switch (c) {
@@ -183,7 +298,7 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_KERNEL: r->machine.kernel = optarg; return 0;
 	case OPT_APPEND: r->machine.append = optarg; return 0;
 	case OPT_DISK: return add_disk(r, optarg);
-	case OPT_HOSTNAME: r->machine.hostname = optarg; return 0;
+	case 'h': r->machine.hostname = optarg; return 0;
 	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;
@@ -191,7 +306,11 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_STATS: r->stats = true; return 0;
 	case OPT_GDB: return take_gdb_port(r, optarg);
 	case OPT_GDB_WAIT: r->machine.gdb_wait = true; return 0;
-	default: return complain(EXIT_ROUX, "see 'roux run --help'");
+	case 'd': r->detach = true; return 0;
+	case OPT_NAME: r->name = optarg; return 0;
+	case OPT_CIDFILE: r->cidfile = optarg; return 0;
+	case OPT_DETACH_KEYS: r->detach_keys = optarg; return 0;
+	default: return take_life_option(&r->life, c);
 	}
 }
 
@@ -201,9 +320,10 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 	unsigned n = 0;
 	int c, status;
 
-	*r = (struct run_options){ .machine.size = sizeof(r->machine), .exec.size = sizeof(r->exec) };
+	*r = (struct run_options){ .machine.size = sizeof(r->machine), .exec.size = sizeof(r->exec),
+				  .life.stop_timeout_ms = -1 };
 	optind = 0;	/* GNU: begin anew, also inside a word such as -it */
-	while ((c = getopt_long(argc, argv, "+e:w:u:v:it", options, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, "+e:w:u:v:itdh:l:p:", options, NULL)) != -1) {
 		if (c == OPT_HELP) {
 			(void)fputs(help, stdout);
 			return -1;
@@ -214,6 +334,8 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 	}
 	if (r->machine.gdb_wait && !r->machine.gdb)
 		return complain(EXIT_ROUX, "--gdb-wait needs --gdb PORT");
+	if (r->life.auto_remove && r->life.restart != VM_RESTART_NO)
+		return complain(EXIT_ROUX, "--rm and --restart exclude each other");
 	if (optind == argc)
 		return complain(EXIT_ROUX, "run needs an image; see 'roux run --help'");
 	r->machine.image = argv[optind++];
@@ -239,4 +361,7 @@ void run_options_finish(struct run_options *r)
 	for (unsigned i = 0; i < r->nowned; i++)
 		free(r->owned[i]);
 	r->nowned = 0;
+	strings_finish(&r->life.labels);
+	strings_finish(&r->life.publish);
+	strings_finish(&r->life.health_cmd);
 }

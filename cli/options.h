@@ -3,6 +3,7 @@
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
+#include "life/record.h"
 #include "roux/roux.h"
 
 #include <stdbool.h>
@@ -22,6 +23,10 @@ struct run_options {
 	const char *argv[RUN_ARGS_MAX];
 	bool interactive, json, console, stats;
 	unsigned timeout_s;	/* 0: none */
+	bool detach;
+	const char *name, *cidfile, *detach_keys;	/* NULL: not given */
+	/* The life of the VM, as in the record; what it owns is there too. */
+	struct vm_config life;
 	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX];	/* strings made while parsing */
 	unsigned nowned;
 };
