@@ -9,15 +9,34 @@
 /* Exit statuses of roux itself, as docker's. */
 enum { EXIT_ROUX = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_TIMEOUT = 124 };
 
+/* How the list of verbs is divided. */
+enum verb_group { VERB_COMMON, VERB_LIFE, VERB_OTHER };
+
 struct verb {
 	const char *name;
 	const char *summary;	/* one line for the list of verbs; NULL: not listed */
 	/* argv[0] is the verb.  Returns the exit status. */
 	int (*run)(int argc, char **argv);
+	enum verb_group group;
 };
 
 int verb_run(int argc, char **argv);
 int verb_create(int argc, char **argv);
+int verb_attach(int argc, char **argv);
+int verb_exec(int argc, char **argv);
+int verb_inspect(int argc, char **argv);
+int verb_kill(int argc, char **argv);
+int verb_logs(int argc, char **argv);
+int verb_pause(int argc, char **argv);
+int verb_port(int argc, char **argv);
+int verb_ps(int argc, char **argv);
+int verb_rename(int argc, char **argv);
+int verb_restart(int argc, char **argv);
+int verb_rm(int argc, char **argv);
+int verb_start(int argc, char **argv);
+int verb_stop(int argc, char **argv);
+int verb_unpause(int argc, char **argv);
+int verb_wait(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);

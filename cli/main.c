@@ -8,21 +8,43 @@
 #include <string.h>
 
 static const struct verb verbs[] = {
-	{ "run", "Run a command in a new micro-VM", verb_run },
-	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor },
-	{ "version", "Print the version", verb_version },
-	{ "vmm", NULL, verb_vmm },
+	{ "run", "Run a command in a new micro-VM", verb_run, VERB_COMMON },
+	{ "exec", "Run another command in a running VM", verb_exec, VERB_COMMON },
+	{ "ps", "List VMs", verb_ps, VERB_COMMON },
+	{ "logs", "Show what a VM's command has written", verb_logs, VERB_COMMON },
+	{ "attach", "Attach to a VM's command", verb_attach, VERB_LIFE },
+	{ "create", "Create a VM without starting it", verb_create, VERB_LIFE },
+	{ "inspect", "Show all that is known of VMs", verb_inspect, VERB_LIFE },
+	{ "kill", "Send a signal to the commands of VMs", verb_kill, VERB_LIFE },
+	{ "pause", "Stop the processors of VMs", verb_pause, VERB_LIFE },
+	{ "port", "Show the ports that a VM publishes", verb_port, VERB_LIFE },
+	{ "rename", "Give a VM another name", verb_rename, VERB_LIFE },
+	{ "restart", "Stop VMs and start them again", verb_restart, VERB_LIFE },
+	{ "rm", "Remove VMs", verb_rm, VERB_LIFE },
+	{ "start", "Start VMs that do not run", verb_start, VERB_LIFE },
+	{ "stop", "Stop VMs", verb_stop, VERB_LIFE },
+	{ "unpause", "Let paused VMs go on", verb_unpause, VERB_LIFE },
+	{ "wait", "Wait until VMs have ended and print their exit statuses", verb_wait, VERB_LIFE },
+	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor, VERB_OTHER },
+	{ "version", "Print the version", verb_version, VERB_OTHER },
+	{ "vmm", NULL, verb_vmm, VERB_OTHER },
 };
 
 #define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 static void usage(FILE *out)
 {
-	(void)fputs("Usage: roux VERB [OPTIONS] [ARGUMENTS]\n\nRuns programs in micro-VMs.\n\nVerbs:\n", out);
-	for (size_t i = 0; i < NVERBS; i++)
-		if (verbs[i].summary)
-			(void)fprintf(out, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
-	(void)fputs("\n'roux VERB --help' tells more about one.\n", out);
+	static const char *const titles[] = { [VERB_COMMON] = "Common commands", [VERB_LIFE] = "Commands for VMs",
+					      [VERB_OTHER] = "Other commands" };
+
+	(void)fputs("Usage: roux COMMAND [OPTIONS] [ARGUMENTS]\n\nRuns programs in micro-VMs.\n", out);
+	for (unsigned group = 0; group < sizeof(titles) / sizeof(titles[0]); group++) {
+		(void)fprintf(out, "\n%s:\n", titles[group]);
+		for (size_t i = 0; i < NVERBS; i++)
+			if (verbs[i].summary && verbs[i].group == group)
+				(void)fprintf(out, "  %-11s %s\n", verbs[i].name, verbs[i].summary);
+	}
+	(void)fputs("\n'roux COMMAND --help' tells more about one.\n", out);
 }
 
 int verb_version(int argc, char **argv)

@@ -218,3 +218,40 @@ int client_ask(const struct vms *vms, const char *id, const char *method, const 
 	free(reply.body);
 	return r;
 }
+
+#define LOAD_TIMEOUT_MS 5000
+#define LOAD_TRIES 20u /* a monitor that ends closes its socket moments before it gives its lock back */
+#define LOAD_WAIT_US 10000u
+
+/* The record in a reply. */
+static int take_record(const struct reply *reply, struct vm_record *record, struct err *err)
+{
+	record_finish(record);
+	return reply->status == 200 ? record_decode(reply->body, reply->len, record, err) : -ECONNREFUSED;
+}
+
+int client_load(const struct vms *vms, const char *id, struct vm_record *record, bool *ret_alive, struct err *err)
+{
+	for (unsigned i = 0;; i++) {
+		int fd, r = vms_load(vms, id, record, ret_alive, err);
+		struct reply reply;
+
+		if (r < 0 || !*ret_alive)
+			return r;
+		fd = client_connect(vms, id);
+		if (fd >= 0) {
+			r = client_request(fd, "GET", "/v1/vm", NULL, LOAD_TIMEOUT_MS, &reply, err);
+			(void)close(fd);
+			if (r == 0) {
+				r = take_record(&reply, record, err);
+				free(reply.body);
+			}
+			if (r == 0)
+				return 0;
+		}
+		if (i == LOAD_TRIES)
+			return 0;	/* somebody else owns it, or it hangs: what the file says */
+		(void)usleep(LOAD_WAIT_US);
+		record_finish(record);
+	}
+}

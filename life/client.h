@@ -41,4 +41,10 @@ int client_upgrade(int fd, const char *target, const char *body, struct session 
 int client_ask(const struct vms *vms, const char *id, const char *method, const char *target, const char *body,
 	       int timeout_ms, struct cJSON **ret_json, struct err *err);
 
+/*
+ * Reads a VM's record, as vms_load(), but asks its monitor when it has one: what is in
+ * the file may lag behind.
+ */
+int client_load(const struct vms *vms, const char *id, struct vm_record *ret_record, bool *ret_alive, struct err *err);
+
 #endif /* LIFE_CLIENT_H */

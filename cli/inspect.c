@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* roux inspect and port: all that is known of VMs. */
+#include "cli/cli.h"
+#include "cli/format.h"
+#include "cli/pick.h"
+#include "life/client.h"
+
+#include <cjson/cJSON.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* Adds the VM called @what to the array @ctx. */
+static int inspect_one(const struct vms *vms, const char *what, cJSON *array)
+{
+	struct vm_record record;
+	bool alive = false;
+	int status = pick_vm(vms, what, &record, &alive);
+	cJSON *json = status == 0 ? record_to_json(&record) : NULL;
+
+	if (json && !cJSON_AddItemToArray(array, json))
+		status = complain(EXIT_ROUX, "out of memory");
+	record_finish(&record);
+	return status;
+}
+
+static int print_array(const cJSON *array, const char *format)
+{
+	const cJSON *item;
+	int status = 0;
+	char *text;
+
+	if (!format) {
+		text = cJSON_Print(array);
+		if (text)
+			(void)puts(text);
+		free(text);
+		return text ? 0 : complain(EXIT_ROUX, "out of memory");
+	}
+	cJSON_ArrayForEach(item, array)
+		status = status ? status : format_json(format, item);
+	return status;
+}
+
+int verb_inspect(int argc, char **argv)
+{
+	static const char help[] =
+		"Usage: roux inspect [OPTIONS] VM...\n\n"
+		"Prints all that is known of VMs as a JSON array.\n\n"
+		"  -f, --format TEXT         Print TEXT for each, with fields such as {{.State.Status}}\n"
+		"                            or {{json .Config}} replaced\n"
+		"      --json                As without (JSON is the default)\n";
+	static const struct option options[] = { { "format", required_argument, NULL, 'f' },
+						 { "json", no_argument, NULL, 'j' },
+						 { "help", no_argument, NULL, PICK_HELP },
+						 { NULL, 0, NULL, 0 } };
+	cJSON *array = cJSON_CreateArray();
+	const char *format = NULL;
+	struct vms vms;
+	int c, status, last = 0;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "f:", options, NULL)) != -1) {
+		if (c == 'f') {
+			format = optarg;
+		} else if (c != 'j') {
+			cJSON_Delete(array);
+			return pick_usage("inspect", help, c);
+		}
+	}
+	status = optind == argc ? complain(EXIT_ROUX, "inspect needs the name or id of a VM") : pick_open(&vms);
+	for (int i = optind; status == 0 && i < argc; i++) {
+		int r = inspect_one(&vms, argv[i], array);
+
+		last = r ? r : last;
+	}
+	if (status == 0)
+		status = print_array(array, format);
+	cJSON_Delete(array);
+	return status ? status : last;
+}
+
+static int port_one(const struct vms *vms, const char *what, const void *ctx)
+{
+	struct vm_record record;
+	bool alive = false;
+	int status = pick_vm(vms, what, &record, &alive);
+
+	(void)ctx;
+	for (size_t i = 0; status == 0 && i < record.config.publish.n; i++)
+		(void)puts(record.config.publish.v[i]);
+	record_finish(&record);
+	return status;
+}
+
+int verb_port(int argc, char **argv)
+{
+	static const struct option options[] = { { "help", no_argument, NULL, PICK_HELP }, { NULL, 0, NULL, 0 } };
+	int c;
+
+	optind = 0;
+	c = getopt_long(argc, argv, "", options, NULL);
+	if (c != -1)
+		return pick_usage("port", "Usage: roux port VM\n\nPrints the ports that the VM publishes.\n", c);
+	return pick_each(argc, argv, "port", port_one, NULL);
+}
