@@ -67,8 +67,10 @@ static void send_credit(struct conn *c, uint32_t bytes)
 static void push_input(struct conn *c)
 {
 	struct command *cmd = &c->m->command;
-	bool takes = cmd->stream.fd >= 0 && c->m->record.config.open_stdin && !cmd->eof_sent;
+	bool takes = c->m->record.config.open_stdin && !cmd->eof_sent;
 
+	if (takes && cmd->stream.fd < 0)
+		return;	/* it does not run yet */
 	while (c->input_len && (!takes || cmd->window)) {
 		size_t n = c->input_len < AGENT_DATA_MAX ? c->input_len : AGENT_DATA_MAX;
 

@@ -32,7 +32,7 @@ class ExpectedFailure(Exception):
 
 
 def environ(**extra):
-    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK)
+    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=WORK + "/store", ROUX_STATE=WORK + "/state")
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)
