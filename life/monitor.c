@@ -484,12 +484,13 @@ static int set_up(struct monitor *m, int client, struct err *err)
 		r = loop_add_timer(m->loop, on_slow, m, &m->slow_timer, err);
 	if (r == 0)
 		r = server_listen(m, err);
-	c = r == 0 ? server_add(m, client) : NULL;
-	if (r == 0 && !c)
-		r = err_set(err, -ENOMEM, "out of memory");
-	if (c)
-		c->creator = true;
-	return r;
+	if (r < 0)
+		return r;
+	c = server_add(m, client);
+	if (!c)
+		return err_set(err, -ENOMEM, "out of memory");
+	c->creator = true;
+	return 0;
 }
 
 /* A daemon keeps nothing of the terminal and the pipes of whoever started it. */
@@ -516,6 +517,22 @@ static void detach(struct monitor *m, int client)
 	(void)prctl(PR_SET_NAME, "roux-monitor");
 }
 
+/* Without its loop a monitor can still answer the request that is on its way. */
+static void tell_failure(int client, const struct err *err)
+{
+	cJSON *json = cJSON_CreateObject();
+	char message[sizeof(err->msg) + 64], *body;
+
+	(void)snprintf(message, sizeof(message), "%s%s", err->msg,
+		       err->code == -EMFILE ? "; allow more open files (ulimit -n)" : "");
+	(void)cJSON_AddStringToObject(json, "message", message);
+	(void)cJSON_AddNumberToObject(json, "code", STATUS_FAILED);
+	body = cJSON_PrintUnformatted(json);
+	if (body)
+		(void)dprintf(client, "HTTP/1.1 500 %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", http_reason(500),
+			      strlen(body), body);
+}
+
 __attribute__((noreturn)) static void monitor_main(struct monitor *m, int client)
 {
 	struct err err = { 0 };
@@ -535,6 +552,10 @@ __attribute__((noreturn)) static void monitor_main(struct monitor *m, int client
 		(void)loop_run(m->loop, &err);
 	}
 	/* The process ends here: its memory needs no freeing. */
+	if (r < 0 && m->options.fresh)
+		(void)vm_remove(&m->vms, &m->owned, m->record.name, NULL);
+	if (r < 0)
+		tell_failure(client, &err);
 	_exit(r < 0);
 }
 

@@ -69,12 +69,18 @@ static int state_folder(const struct vms *vms, char *ret, size_t size, struct er
 	return geteuid() == 0 ? absolute(ret, size, "/run/roux", "", err) : absolute(ret, size, vms->data, "/run", err);
 }
 
-static int make_below(const char *folder, const char *sub, struct err *err)
+/* @variable names the way out when the folder cannot be made. */
+static int make_below(const char *folder, const char *sub, const char *variable, struct err *err)
 {
 	char path[PATH_MAX];
 	int r = file_path(path, err, folder, sub, NULL);
 
-	return r < 0 ? r : access(path, W_OK) == 0 ? 0 : file_mkdirs(path, 0700, err);
+	if (r < 0 || access(path, W_OK) == 0)
+		return r;
+	r = file_mkdirs(path, 0700, NULL);
+	if (r == 0 && access(path, W_OK) < 0)
+		r = -errno;
+	return r < 0 ? err_set(err, r, "cannot make %.120s: %s: set %s to a folder you may write", path, strerror(-r), variable) : 0;
 }
 
 int vms_open(struct vms *vms, struct err *err)
@@ -84,11 +90,11 @@ int vms_open(struct vms *vms, struct err *err)
 	if (r == 0)
 		r = state_folder(vms, vms->state, sizeof(vms->state), err);
 	if (r == 0)
-		r = make_below(vms->data, "/vms", err);
+		r = make_below(vms->data, "/vms", "ROUX_STORE", err);
 	if (r == 0)
-		r = make_below(vms->data, "/names", err);
+		r = make_below(vms->data, "/names", "ROUX_STORE", err);
 	if (r == 0)
-		r = make_below(vms->state, "/vms", err);
+		r = make_below(vms->state, "/vms", "ROUX_STATE", err);
 	return r;
 }
 
