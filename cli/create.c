@@ -3,6 +3,7 @@
 #include "cli/create.h"
 
 #include "cli/cli.h"
+#include "life/events.h"
 #include "os/err.h"
 #include "os/file.h"
 
@@ -145,6 +146,7 @@ int create_vm(const struct vms *vms, const struct run_options *r, struct vm_reco
 		return complain(EXIT_ROUX, "out of memory");
 	if (vms_create(vms, record, ret_owned, &err) < 0)
 		return complain(EXIT_ROUX, "%s", err.msg);
+	events_add(vms, record, "create", NULL);
 	if (r->cidfile)
 		status = write_cidfile(r->cidfile, record->id);
 	if (status) {

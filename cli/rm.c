@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 #include "cli/pick.h"
 #include "life/client.h"
+#include "life/events.h"
 #include "os/err.h"
 
 #include <cjson/cJSON.h>
@@ -13,16 +14,18 @@
 
 #define OWN_WAIT_MS 10000u /* for a monitor whose VM has just ended */
 
-static int remove_owned(const struct vms *vms, const char *what, const char *id, const char *name)
+static int remove_owned(const struct vms *vms, const char *what, const char *id, const struct vm_record *record)
 {
 	struct vm_owned owned;
 	struct err err = { 0 };
 	int r = vms_own(vms, id, OWN_WAIT_MS, &owned, &err);
 
 	if (r == 0) {
-		r = vm_remove(vms, &owned, name, &err);
+		r = vm_remove(vms, &owned, record->name, &err);
 		vm_release(&owned);
 	}
+	if (r == 0 && record->id[0])
+		events_add(vms, record, "destroy", NULL);
 	if (r < 0 && r != -ENOENT)	/* --rm may have been faster */
 		return complain(EXIT_VERB, "%s", err.msg);
 	(void)puts(what);
@@ -49,7 +52,7 @@ static int remove_one(const struct vms *vms, const char *what, const void *ctx)
 	else if (alive)
 		(void)client_ask(vms, id, "POST", "/v1/stop", "{\"TimeoutMs\":0}", -1, NULL, &err);	/* or it is gone already */
 	if (status == 0 && (r == 0 || r == -EBADMSG))
-		status = remove_owned(vms, what, id, record.name);
+		status = remove_owned(vms, what, id, &record);
 	record_finish(&record);
 	return status;
 }

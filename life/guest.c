@@ -8,6 +8,9 @@
 
 #include "abi/agent.h"
 #include "api/handle.h"
+#include "life/call.h"
+#include "life/health.h"
+#include "life/weight.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -136,14 +139,71 @@ void guest_exec(struct conn *c, uint8_t *frame, size_t len)
 	conn_upgrade(c);
 }
 
+/* --------------------------------------------------------------- questions */
+
+#define ASK_TIMEOUT_MS 5000
+
+struct question {
+	struct conn *conn;
+	struct call *call;
+	guest_answer_fn answer;
+};
+
+static void on_answer(void *ctx, const uint8_t *frames, size_t len)
+{
+	struct question *q = ctx;
+	struct conn *c = q->conn;
+
+	c->question = NULL;
+	q->answer(c, frames, len);
+	free(q);
+}
+
+void guest_ask(struct conn *c, const uint8_t *request, size_t len, guest_answer_fn answer)
+{
+	struct question *q = calloc(1, sizeof(*q));
+
+	if (q) {
+		*q = (struct question){ .conn = c, .answer = answer };
+		q->call = call_begin(c->m, request, len, ASK_TIMEOUT_MS, on_answer, q);
+	}
+	if (!q || !q->call) {
+		free(q);
+		answer(c, NULL, 0);
+		return;
+	}
+	c->question = q;
+	c->mode = CONN_WAITING;
+	c->answer = NULL;
+}
+
+void guest_forget(struct conn *c)
+{
+	if (!c->question)
+		return;
+	call_cancel(c->question->call);
+	free(c->question);
+	c->question = NULL;
+}
+
 void guest_begin(struct monitor *m)
 {
-	(void)m;
+	if (m->record.config.cpu_shares)
+		(void)weight_set(roux_machine_pid(m->machine), m->record.config.cpu_shares, NULL);
+	health_begin(m);
 }
 
 void guest_end(struct monitor *m)
 {
-	for (struct conn *c = m->conns; c; c = c->next)
+	health_end(m);
+	for (struct conn *c = m->conns; c; c = c->next) {
 		if (c->mode == CONN_RELAY)
 			conn_finish(c);
+		if (c->question) {
+			guest_answer_fn answer = c->question->answer;
+
+			guest_forget(c);
+			answer(c, NULL, 0);
+		}
+	}
 }

@@ -102,6 +102,7 @@ struct conn {
 	bool input_eof;
 	/* CONN_RELAY: the guest's end of it. */
 	struct relay *relay;
+	struct question *question;	/* that the guest is asked on its behalf, or NULL */
 };
 
 int server_listen(struct monitor *m, struct err *err);
@@ -139,6 +140,18 @@ void guest_exec(struct conn *c, uint8_t *frame, size_t len);
 /* There is more to pass on, or room for it. */
 void guest_relay(struct conn *c);
 void relay_end(struct conn *c);
+
+/*
+ * Called once with every frame of the agent's answer but HELLO, one behind the other;
+ * @frames NULL when the guest does not answer.
+ */
+typedef void (*guest_answer_fn)(struct conn *c, const uint8_t *frames, size_t len);
+
+/* Asks the agent on behalf of a client, which waits. */
+void guest_ask(struct conn *c, const uint8_t *request, size_t len, guest_answer_fn answer);
+
+/* The client has gone: the answer is nobody's. */
+void guest_forget(struct conn *c);
 
 /* The monitor's own sessions; health checks live there too. */
 void guest_begin(struct monitor *m);	/* the machine runs */

@@ -14,6 +14,7 @@
 #include "life/inside.h"
 
 #include "api/handle.h"
+#include "life/events.h"
 #include "life/restart.h"
 #include "life/when.h"
 #include "os/loop.h"
@@ -167,10 +168,12 @@ static void finish(struct monitor *m)
 	if (snprintf(sock, sizeof(sock), "%s/sock", m->owned.state) > 0)
 		(void)unlink(sock);
 	m->record.state.monitor_pid = 0;
-	if (m->record.config.auto_remove || m->forget)
+	if (m->record.config.auto_remove || m->forget) {
 		(void)vm_remove(&m->vms, &m->owned, m->record.name, NULL);
-	else
+		events_add(&m->vms, &m->record, "destroy", NULL);
+	} else {
 		monitor_save(m);
+	}
 	answer_waiting(m, false);
 	answer_waiting(m, true);
 	vm_release(&m->owned);
@@ -201,6 +204,7 @@ static void end_life(struct monitor *m, int status, const char *error)
 {
 	struct vm_state *s = &m->record.state;
 	bool ran = m->machine != NULL, again;
+	char code[12];
 	uint64_t delay_ns = 0, ran_ns = ran ? when_monotonic() - m->command_ns : 0;
 
 	for (struct conn *c = m->conns; c; c = c->next) {
@@ -212,6 +216,9 @@ static void end_life(struct monitor *m, int status, const char *error)
 			conn_exited(c, status);
 	}
 	take_down(m);
+	(void)snprintf(code, sizeof(code), "%d", status);
+	if (ran)
+		events_add(&m->vms, &m->record, "die", code);
 	s->vm_pid = 0;
 	s->exit_code = status;
 	s->has_run |= ran;
@@ -320,6 +327,7 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 		return;	/* it has ended already */
 	answer_waiting(m, true);
 	guest_begin(m);
+	events_add(&m->vms, &m->record, "start", NULL);
 	monitor_save(m);
 	if (m->first_life)
 		vm_sync(&m->vms, &m->owned);

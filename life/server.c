@@ -58,6 +58,7 @@ void conn_close(struct conn *c)
 		command_client_gone(c);
 	if (mode == CONN_RELAY)
 		relay_end(c);
+	guest_forget(c);
 	(void)loop_post(c->m->loop, reap, c->m);	/* without memory: with the next one that closes */
 }
 

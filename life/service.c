@@ -2,11 +2,14 @@
 /* What the control socket serves: docs/api.yaml, one function a route. */
 #include "life/inside.h"
 
+#include "abi/agent.h"
 #include "api/handle.h"
 #include "api/process.h"
 #include "base/checked.h"
-#include "life/names.h"
+#include "life/events.h"
 #include "life/signame.h"
+#include "life/stats.h"
+#include "life/weight.h"
 #include "life/when.h"
 
 #include <cjson/cJSON.h>
@@ -111,6 +114,7 @@ static void post_stop(struct conn *c, const struct http_request *rq, const cJSON
 
 	m->record.state.stopped_by_user = true;
 	m->restart_asked = false;
+	events_add(&m->vms, &m->record, "stop", NULL);
 	wait_for(c, answer_status, false);
 	monitor_stop(m, stop_timeout(m, body));
 }
@@ -145,6 +149,7 @@ static void post_kill(struct conn *c, const struct http_request *rq, const cJSON
 	struct monitor *m = c->m;
 	const char *name = get_text(body, "Signal");
 	int signo = name ? signal_by_name(name) : SIGKILL;
+	char number[12];
 
 	if (signo < 0) {
 		conn_error(c, 400, 1, "there is no signal '%.32s'", name);
@@ -154,6 +159,8 @@ static void post_kill(struct conn *c, const struct http_request *rq, const cJSON
 		(void)needs_running(c);
 		return;
 	}
+	(void)snprintf(number, sizeof(number), "%d", signo);
+	events_add(&m->vms, &m->record, "kill", number);
 	if (signo == SIGKILL) {
 		m->record.state.stopped_by_user = true;
 		wait_for(c, answer_gone, false);
@@ -179,6 +186,7 @@ static void set_paused(struct conn *c, bool pause)
 		return;
 	}
 	m->record.state.status = pause ? VM_PAUSED : VM_RUNNING;
+	events_add(&m->vms, &m->record, pause ? "pause" : "unpause", NULL);
 	conn_json(c, 200, NULL);
 	monitor_save(m);
 }
@@ -204,6 +212,8 @@ static void post_rename(struct conn *c, const struct http_request *rq, const cJS
 		conn_error(c, r == -EEXIST ? 409 : 400, 1, "%s", err.msg);
 	else
 		conn_json(c, 200, NULL);
+	if (r == 0)
+		events_add(&c->m->vms, &c->m->record, "rename", name);
 }
 
 /* Attaching is possible before the command runs: STARTED or ERROR tells how that went. */
@@ -267,6 +277,92 @@ static void post_exec(struct conn *c, const struct http_request *rq, const cJSON
 		guest_exec(c, frame, len);
 }
 
+/* The client speaks GET or PUT itself behind this: see copy/tree.h. */
+static void post_copy(struct conn *c, const struct http_request *rq, const cJSON *body)
+{
+	const char *path = get_text(body, "Path"), *name = get_text(body, "Name");
+	size_t size = FRAME_HEADER + 64 + (path ? strlen(path) : 0) + (name ? strlen(name) : 0);
+	struct frame_writer w;
+	uint8_t *frame;
+
+	if (!*rq->upgrade) {
+		conn_error(c, 426, 1, "copying needs 'Upgrade: roux-frames'");
+		return;
+	}
+	if (!path || path[0] != '/') {
+		conn_error(c, 400, 1, "a path in a VM begins with '/'");
+		return;
+	}
+	if (!needs_running(c))
+		return;
+	frame = malloc(size);
+	if (!frame) {
+		conn_error(c, 503, 1, "out of memory");
+		return;
+	}
+	frame_begin(&w, frame, size, get_flag(body, "Put") ? AGENT_PUT : AGENT_GET);
+	field_put_str(&w, AGENT_TAG_PATH, path);
+	if (name && get_flag(body, "Put"))
+		field_put_str(&w, AGENT_TAG_NAME, name);
+	guest_exec(c, frame, frame_end(&w));
+}
+
+static void get_stats(struct conn *c, const struct http_request *rq, const cJSON *body)
+{
+	static const uint8_t request[FRAME_HEADER] = { [4] = AGENT_STATS };
+
+	if (needs_running(c))
+		guest_ask(c, request, sizeof(request), stats_answer);
+}
+
+static void get_top(struct conn *c, const struct http_request *rq, const cJSON *body)
+{
+	static const uint8_t request[FRAME_HEADER] = { [4] = AGENT_PROCESSES };
+
+	if (needs_running(c))
+		guest_ask(c, request, sizeof(request), stats_answer_processes);
+}
+
+/* What the host knows is told even when the guest does not answer. */
+static void get_metrics(struct conn *c, const struct http_request *rq, const cJSON *body)
+{
+	static const uint8_t request[FRAME_HEADER] = { [4] = AGENT_STATS };
+
+	if (monitor_running(c->m) && c->m->record.state.status != VM_PAUSED)
+		guest_ask(c, request, sizeof(request), stats_answer_metrics);
+	else
+		stats_answer_metrics(c, NULL, 0);
+}
+
+static void post_update(struct conn *c, const struct http_request *rq, const cJSON *body)
+{
+	struct monitor *m = c->m;
+	double shares = get_number(body, "CpuShares", 0), memory = get_number(body, "Memory", 0);
+	const char *policy = get_text(body, "RestartPolicy");
+	struct err err = { 0 };
+
+	if (memory) {
+		conn_error(c, 501, 1, "memory cannot be changed while the VM exists");
+		return;
+	}
+	if (shares && (shares < 2 || shares > 262144)) {
+		conn_error(c, 400, 1, "CPU shares are a number from 2 to 262144");
+		return;
+	}
+	if (policy && !vm_restart_parse(policy, &m->record.config.restart, &m->record.config.restart_max)) {
+		conn_error(c, 400, 1, "there is no restart policy '%.32s'", policy);
+		return;
+	}
+	if (shares)
+		m->record.config.cpu_shares = (uint32_t)shares;
+	if (shares && m->machine && weight_set(roux_machine_pid(m->machine), (uint32_t)shares, &err) < 0) {
+		conn_error(c, 500, 1, "%s", err.msg);
+		return;
+	}
+	monitor_save(m);
+	conn_json(c, 200, NULL);
+}
+
 static const struct {
 	const char *method, *path;
 	route_fn serve;
@@ -281,6 +377,11 @@ static const struct {
 	{ "POST", "/v1/rename", post_rename },
 	{ "POST", "/v1/attach", post_attach },
 	{ "POST", "/v1/exec", post_exec },
+	{ "POST", "/v1/copy", post_copy },
+	{ "GET", "/v1/stats", get_stats },
+	{ "GET", "/v1/top", get_top },
+	{ "POST", "/v1/update", post_update },
+	{ "GET", "/metrics", get_metrics },
 };
 
 void service_request(struct conn *c, const struct http_request *rq, const char *body)
