@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define RELAY_IN_MAX (128u << 10)	/* bytes of the guest's output held */
-#define RELAY_QUEUE_MAX (2u * AGENT_FRAME_MAX)	/* bytes for the guest: EXEC and a window of input */
+#define RELAY_QUEUE_MAX (256u << 10)	/* bytes for the guest, beyond which it has to take some first */
 
 struct relay {
 	struct conn *conn;	/* NULL when the client has left before the connection came */
@@ -55,11 +55,8 @@ void guest_relay(struct conn *c)
 
 	if (!r || r->stream.fd < 0)
 		return;
-	if (stream_queued(&r->stream) + c->stream.in_len > RELAY_QUEUE_MAX) {
-		conn_close(c);	/* more than any window allows */
-		return;
-	}
-	if (c->stream.in_len) {
+	/* What is not taken here stays in a buffer that, once full, is not read into any more. */
+	if (c->stream.in_len && stream_queued(&r->stream) < RELAY_QUEUE_MAX) {
 		(void)stream_write(&r->stream, c->stream.in, c->stream.in_len);
 		stream_take(&c->stream, c->stream.in_len);
 	}
@@ -70,6 +67,13 @@ void guest_relay(struct conn *c)
 }
 
 static void relay_data(void *ctx)
+{
+	struct relay *r = ctx;
+
+	guest_relay(r->conn);
+}
+
+static void relay_drained(void *ctx)
 {
 	struct relay *r = ctx;
 
@@ -90,7 +94,8 @@ static void relay_closed(void *ctx)
 
 static void relay_connected(void *ctx, int result, int fd)
 {
-	static const struct stream_ops ops = { .on_data = relay_data, .on_closed = relay_closed };
+	static const struct stream_ops ops = { .on_data = relay_data, .on_closed = relay_closed,
+						.on_drained = relay_drained };
 	struct relay *r = ctx;
 	struct conn *c = r->conn;
 	struct session session;
