@@ -17,7 +17,8 @@ static void watch(struct stream *s)
 
 	if (!s->paused && !s->finishing && !s->ended && s->in_len < s->in_max)
 		events |= EPOLLIN;
-	if (s->out_at < s->out_len)
+	/* Writable at once when nothing is queued: the end comes from the loop in every case. */
+	if (s->out_at < s->out_len || s->finishing)
 		events |= EPOLLOUT;
 	if (s->source)
 		(void)loop_set_events(s->source, events);
@@ -197,6 +198,5 @@ void stream_finish(struct stream *s)
 	if (s->fd < 0 || s->finishing)
 		return;
 	s->finishing = true;
-	/* Writable at once when nothing is queued: the end comes from the loop in every case. */
-	(void)loop_set_events(s->source, EPOLLOUT);
+	watch(s);
 }

@@ -423,10 +423,10 @@ def test_events_tell_what_happened():
     p.terminate()
     p.wait()
     p.stdout.close()
-    lines = [json.loads(e) for e in ok("events", "--since", str(int(begin)), "--until", "0s", "--json").splitlines()]
+    lines = [json.loads(e) for e in ok("events", "--since", f"{begin:.6f}", "--until", "0s", "--json").splitlines()]
     assert [e["Action"] for e in lines] == ["create", "start", "rename", "stop", "die", "destroy"], lines
     assert lines[4]["Detail"] == "143" and lines[2]["Detail"] == "ev2"
-    assert "die" in ok("events", "--since", str(int(begin)), "--until", "0s", "-f", "event=die")
+    assert "die" in ok("events", "--since", f"{begin:.6f}", "--until", "0s", "-f", "event=die")
 
 
 # ---------------------------------------------------------------------- policies and health
