@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "life/http.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -64,7 +62,7 @@ static bool value_is(const struct line *l, const char *text)
 	return l->len == strlen(text) && strncasecmp(l->at, text, l->len) == 0;
 }
 
-static bool parse_length(const struct line *l, uint64_t *ret)
+static bool parse_number(const struct line *l, uint64_t *ret)
 {
 	uint64_t v = 0;
 
@@ -136,7 +134,7 @@ static int parse_request_line(const struct line *l, struct http_request *r)
 	memcpy(r->method, l->at, n);
 	r->method[n] = '\0';
 	n = (size_t)(l->at + l->len - last - 1);
-	if (n != 8 || strncmp(last + 1, "HTTP/1.", 7) != 0)
+	if (n != 8 || strncmp(last + 1, "HTTP/1.", 7) != 0 || last[8] < '0' || last[8] > '9')
 		return -505;
 	r->keep_alive = last[8] >= '1';
 	target = (struct line){ space + 1, (size_t)(last - space - 1) };
@@ -153,7 +151,7 @@ static int take_header(const struct line *l, struct http_request *r, bool *has_l
 	if (header_is(l, "Transfer-Encoding", &v))
 		return -501;
 	if (header_is(l, "Content-Length", &v)) {
-		if (*has_length || !parse_length(&v, &n))
+		if (*has_length || !parse_number(&v, &n))
 			return -400;
 		if (n > HTTP_BODY_MAX)
 			return -413;
@@ -195,17 +193,19 @@ int http_parse_response(const char *buf, size_t len, struct http_response *r)
 	long head = head_length(buf, len);
 	const char *at = buf;
 	struct line l, v;
+	uint64_t status;
 
 	if (head <= 0)
 		return (int)head;
 	*r = (struct http_response){ .head_len = (size_t)head, .body_len = UINT64_MAX };
 	if (!next_line(&at, buf + head, &l) || l.len < 12 || strncmp(l.at, "HTTP/1.1 ", 9) != 0)
 		return -1;
-	r->status = atoi(l.at + 9);
-	if (r->status < 100 || r->status > 599)
+	v = (struct line){ l.at + 9, 3 };
+	if (!parse_number(&v, &status) || status < 100 || status > 599 || (l.len > 12 && l.at[12] != ' '))
 		return -1;
+	r->status = (int)status;
 	while (next_line(&at, buf + head, &l))
-		if (header_is(&l, "Content-Length", &v) && !parse_length(&v, &r->body_len))
+		if (header_is(&l, "Content-Length", &v) && !parse_number(&v, &r->body_len))
 			return -1;
 	return 1;
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "life/when.h"
 
+#include "base/checked.h"
+
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,13 +30,14 @@ uint64_t when_monotonic(void)
 
 void when_format(int64_t ns, char ret_text[WHEN_SIZE])
 {
-	time_t seconds = (time_t)(ns / NS_PER_S);
+	int64_t fraction = (ns % NS_PER_S + NS_PER_S) % NS_PER_S;	/* not negative before 1970 either */
+	time_t seconds = (time_t)((ns - fraction) / NS_PER_S);
 	struct tm tm;
 	size_t n;
 
 	(void)gmtime_r(&seconds, &tm);
 	n = strftime(ret_text, WHEN_SIZE, "%Y-%m-%dT%H:%M:%S", &tm);
-	(void)snprintf(ret_text + n, WHEN_SIZE - n, ".%09lldZ", (long long)(ns % NS_PER_S));
+	(void)snprintf(ret_text + n, WHEN_SIZE - n, ".%09lldZ", (long long)fraction);
 }
 
 /* Nanoseconds of a fraction ".123" at *at, which moves behind it. */
@@ -52,16 +55,20 @@ static int64_t take_fraction(const char **at)
 /* "Z", "+02:00" or nothing; seconds to subtract. */
 static bool take_zone(const char *at, int64_t *ret_offset)
 {
-	int hours, minutes, used = 0;
-	char sign;
+	static const char shape[] = "+00:00";
+	int64_t minutes;
 
 	*ret_offset = 0;
 	if (!*at || strcmp(at, "Z") == 0)
 		return true;
-	if (sscanf(at, "%c%2d:%2d%n", &sign, &hours, &minutes, &used) != 3 || at[used] || (sign != '+' && sign != '-'))
+	if ((*at != '+' && *at != '-') || strlen(at) != sizeof(shape) - 1)
 		return false;
-	*ret_offset = (sign == '+' ? 1 : -1) * (hours * 3600 + minutes * 60);
-	return true;
+	for (size_t i = 1; i < sizeof(shape) - 1; i++)
+		if (shape[i] == '0' ? !isdigit((unsigned char)at[i]) : at[i] != shape[i])
+			return false;
+	minutes = strtol(at + 1, NULL, 10) * 60 + strtol(at + 4, NULL, 10);
+	*ret_offset = (*at == '+' ? 1 : -1) * minutes * 60;
+	return minutes < 24 * 60;
 }
 
 static bool parse_date(const char *text, int64_t *ret_ns)
@@ -93,27 +100,24 @@ bool span_parse(const char *text, int64_t *ret_ns)
 		int64_t ns;
 	} units[] = { { "ns", 1 }, { "us", 1000 }, { "ms", 1000000 }, { "s", NS_PER_S }, { "m", 60 * NS_PER_S },
 		      { "h", 3600 * NS_PER_S }, { "d", 86400 * NS_PER_S } };
+	const char *begin = text;
 	double total = 0;
-	char *end;
 
-	if (!isdigit((unsigned char)*text))
-		return false;
-	while (*text) {
+	do {
+		size_t digits = strspn(text, "0123456789."), n = strspn(text + digits, "nsumhd"), i;
+		char *end;
 		double v = strtod(text, &end);
-		size_t n = strspn(end, "nsumhd"), i;
 
-		if (end == text || !isdigit((unsigned char)*text))
-			return false;
-		for (i = 0; i < sizeof(units) / sizeof(units[0]); i++)
-			if (strlen(units[i].name) == n && strncmp(units[i].name, end, n) == 0)
+		if (!isdigit((unsigned char)*text) || (size_t)(end - text) != digits)
+			return false;	/* strtod() would take hex and exponents too */
+		for (i = 0; i < ARRAY_SIZE(units); i++)
+			if (strlen(units[i].name) == n && strncmp(units[i].name, text + digits, n) == 0)
 				break;
-		if (n && i == sizeof(units) / sizeof(units[0]))
-			return false;
+		if (i == ARRAY_SIZE(units) && (n || text != begin || text[digits]))
+			return false;	/* only a number all alone has no unit */
 		total += v * (double)(n ? units[i].ns : NS_PER_S);
-		text = end + n;
-		if (!n && *text)
-			return false;
-	}
+		text += digits + n;
+	} while (*text);
 	if (!(total >= 0 && total < (double)SECONDS_MAX * (double)NS_PER_S))
 		return false;
 	*ret_ns = (int64_t)total;
