@@ -2,14 +2,14 @@
 /* From what a caller wants to a machine spec: image, kernel, initramfs, guest configuration. */
 #include "api/handle.h"
 
-#include "abi/guest_conf.h"
+#include "api/conf.h"
+#include "api/network.h"
 #include "build/initramfs.h"
 #include "build/kernel.h"
 #include "oci/image.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,24 +22,6 @@
  */
 #define CMDLINE "console=ttyS0 quiet panic=-1 reboot=k nokaslr tsc=reliable no_timer_check " \
 	"random.trust_cpu=on mitigations=off cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
-
-struct text {
-	char buf[GUEST_CONF_SIZE_MAX];
-	size_t len;
-};
-
-__attribute__((format(printf, 2, 3))) static void add(struct text *t, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(t->buf + t->len, sizeof(t->buf) - t->len, fmt, ap);
-	va_end(ap);
-	t->len += (size_t)n;
-	if (t->len >= sizeof(t->buf))
-		t->len = sizeof(t->buf) - 1;
-}
 
 static int add_share(struct machine_spec *spec, const char *tag, const char *path, bool read_only,
 		     enum spec_cache cache, struct err *err)
@@ -58,7 +40,7 @@ static int add_share(struct machine_spec *spec, const char *tag, const char *pat
 	return s->tag ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int add_root(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+static int add_root(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	struct oci_limits limits = oci_limits_default;
 	const char *rootfs;
@@ -77,13 +59,13 @@ static int add_root(struct roux_machine *m, const struct roux_options *o, struct
 	/* Unpacked images never change; a plain folder may be edited while the VM runs. */
 	unpacked = oci_image_digest(m->image)[0] != '\0';
 	r = add_share(&m->spec, "root", rootfs, true, unpacked ? SPEC_CACHE_ALWAYS : SPEC_CACHE_AUTO, err);
-	add(conf, "root=virtiofs:root\n");
+	conf_add(conf, "root=virtiofs:root\n");
 	/* A read-only root has the overlay too: it takes the mount points that the image lacks. */
-	add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
+	conf_add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
 	return r;
 }
 
-static int add_shares(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+static int add_shares(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	int r = 0;
 
@@ -101,7 +83,7 @@ static int add_shares(struct roux_machine *m, const struct roux_options *o, stru
 			return err_set(err, -ENOTDIR, "cannot share %s: only folders can be shared", s->host);
 		(void)snprintf(tag, sizeof(tag), "share%u", i);
 		r = add_share(&m->spec, tag, s->host, s->read_only, SPEC_CACHE_AUTO, err);
-		add(conf, "mount=virtiofs:%s:%s:%s\n", s->read_only ? "ro" : "rw", tag, s->guest);
+		conf_add(conf, "mount=virtiofs:%s:%s:%s\n", s->read_only ? "ro" : "rw", tag, s->guest);
 	}
 	return r;
 }
@@ -124,7 +106,8 @@ static int add_disks(struct roux_machine *m, const struct roux_options *o, struc
 
 static int add_kernel(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
-	const char *const *modules = m->spec.ndisks ? initramfs_modules_all : initramfs_modules_minimal;
+	const char *const *modules = m->spec.ndisks ? initramfs_modules_all :
+				     m->spec.nnets ? initramfs_modules_net : initramfs_modules_minimal;
 	struct kernel_package package;
 	char initrd[PATH_MAX];
 	int r;
@@ -148,7 +131,7 @@ static int add_kernel(struct roux_machine *m, const struct roux_options *o, stru
 	return m->spec.kernel && m->spec.initrd[0] ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int finish_spec(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+static int finish_spec(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	char cmdline[2048];
 	int n;
@@ -173,7 +156,7 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 	return m->spec.cmdline && m->spec.guest_conf ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int add_hostname(const struct roux_options *o, struct text *conf, struct err *err)
+static int add_hostname(const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
 	const char *name = o->hostname ? o->hostname : "roux";
@@ -181,13 +164,13 @@ static int add_hostname(const struct roux_options *o, struct text *conf, struct 
 
 	if (len == 0 || len > HOST_NAME_MAX || strspn(name, allowed) != len)
 		return err_set(err, -EINVAL, "a host name has 1 to %d letters, digits, '-', '.' and '_'", HOST_NAME_MAX);
-	add(conf, "hostname=%s\n", name);
+	conf_add(conf, "hostname=%s\n", name);
 	return 0;
 }
 
 int prepare(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
-	struct text *conf = calloc(1, sizeof(*conf));
+	struct conf_text *conf = calloc(1, sizeof(*conf));
 	struct timespec now;
 	int r;
 
@@ -199,11 +182,13 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 		r = add_root(m, o, conf, err);
 	m->phase[ROUX_PHASE_IMAGE] = monotonic_ns();
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
+	conf_add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
 	if (r == 0)
 		r = add_shares(m, o, conf, err);
 	if (r == 0)
 		r = add_disks(m, o, err);
+	if (r == 0)
+		r = add_networks(&m->spec, o, conf, err);
 	if (r == 0)
 		r = add_kernel(m, o, err);
 	m->phase[ROUX_PHASE_KERNEL] = monotonic_ns();

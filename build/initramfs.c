@@ -21,6 +21,10 @@ const char *const initramfs_modules_minimal[] = {
 	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", NULL,
 };
 
+const char *const initramfs_modules_net[] = {
+	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", "virtio_net", "?af_packet", NULL,
+};
+
 const char *const initramfs_modules_all[] = {
 	"?virtio_mmio", "?virtio_pci", "virtiofs", "overlay", "vmw_vsock_virtio_transport",
 	"virtio_blk", "virtio_console", "?virtio_rng", "?virtio_net", "?af_packet",

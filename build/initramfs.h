@@ -21,10 +21,11 @@ struct kernel_package;
 
 /*
  * NULL-ended lists of module names.  The first is enough for a virtio-fs root
- * and vsock; the second for block devices, serial ports and local file systems
- * on them.
+ * and vsock; the second has a network device besides; the third all that, block
+ * devices, serial ports and local file systems on them.
  */
 extern const char *const initramfs_modules_minimal[];
+extern const char *const initramfs_modules_net[];
 extern const char *const initramfs_modules_all[];
 
 /*

@@ -81,6 +81,17 @@ static bool take_mounts(struct vm_config *c, const struct run_options *r)
 	return ok;
 }
 
+static bool take_network(struct vm_network *n, const struct run_options *r)
+{
+	const struct roux_network *from = &r->network;
+
+	if (r->machine.nnetworks == 0)
+		return true;
+	return take_text(&n->kind, "tap") && take_text(&n->name, from->name) && take_text(&n->address4, from->address4) &&
+	       take_text(&n->gateway4, from->gateway4) && take_text(&n->address6, from->address6) &&
+	       take_text(&n->gateway6, from->gateway6) && take_path(&n->pcap, from->pcap);
+}
+
 _Static_assert(RUN_SHARES_MAX <= RECORD_SHARES_MAX && RUN_DISKS_MAX <= RECORD_DISKS_MAX, "all fit into a record");
 
 static bool fill_record(struct vm_record *record, const struct run_options *r)
@@ -116,7 +127,8 @@ static bool fill_record(struct vm_record *record, const struct run_options *r)
 	       strings_add_all(&c->argv, r->exec.argv) == 0 && strings_add_all(&c->env, r->exec.env) == 0 &&
 	       strings_add_all(&c->labels, (const char *const *)life->labels.v) == 0 &&
 	       strings_add_all(&c->publish, (const char *const *)life->publish.v) == 0 &&
-	       strings_add_all(&c->health_cmd, (const char *const *)life->health_cmd.v) == 0 && take_mounts(c, r);
+	       strings_add_all(&c->health_cmd, (const char *const *)life->health_cmd.v) == 0 && take_mounts(c, r) &&
+	       take_network(&c->network, r);
 }
 
 /* The file must be new, so that no script takes the id of another VM for its own. */

@@ -45,6 +45,9 @@ static const char help[] =
 	"  -i, --interactive         Pass standard input to the command\n"
 	"  -t, --tty                 Give the command a terminal\n"
 	"      --entrypoint COMMAND  Replace the image's entrypoint\n"
+	"      --network NET         none (default) or tap=NAME[,ADDRESS/BITS][,GATEWAY]...\n"
+	"                            with addresses for the guest's end of a TAP device\n"
+	"      --pcap FILE           Write what passes the network to FILE\n"
 	"  -h, --hostname NAME       Host name of the guest\n"
 	"      --read-only           Make the root file system read-only\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
@@ -137,7 +140,7 @@ static int add_env(struct run_options *r, const char *arg)
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
-       OPT_GDB_WAIT, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE, OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
+       OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE, OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
        OPT_HEALTH_INTERVAL, OPT_HEALTH_TIMEOUT, OPT_HEALTH_START, OPT_HEALTH_RETRIES, OPT_NO_HEALTH, OPT_DETACH_KEYS,
        OPT_LOG_MAX, OPT_CPU_SHARES };
 
@@ -181,6 +184,8 @@ static const struct option options[] = {
 	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "gdb", required_argument, NULL, OPT_GDB },
 	{ "gdb-wait", no_argument, NULL, OPT_GDB_WAIT },
+	{ "network", required_argument, NULL, OPT_NETWORK },
+	{ "pcap", required_argument, NULL, OPT_PCAP },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -279,6 +284,28 @@ static int take_life_option(struct vm_config *c, int option)
 	}
 }
 
+/* none, or tap=NAME[,ADDRESS/BITS][,GATEWAY] with addresses of either family. */
+static int take_network(struct run_options *r, const char *arg)
+{
+	char *text = own(r, strdup(arg)), *part, *save = NULL;
+
+	r->machine.nnetworks = 0;
+	if (strcmp(arg, "none") == 0)
+		return 0;
+	if (strncmp(arg, "tap=", 4) != 0 || !text)
+		return complain(EXIT_ROUX, "--network is none or tap=NAME, not '%s'", arg);
+	r->machine.nnetworks = 1;
+	r->network.kind = ROUX_NETWORK_TAP;
+	r->network.name = strtok_r(text + 4, ",", &save);
+	while ((part = strtok_r(NULL, ",", &save))) {
+		if (strchr(part, '/'))
+			*(strchr(part, ':') ? &r->network.address6 : &r->network.address4) = part;
+		else
+			*(strchr(part, ':') ? &r->network.gateway6 : &r->network.gateway4) = part;
+	}
+	return r->network.name ? 0 : complain(EXIT_ROUX, "--network tap= needs the name of a TAP device");
+}
+
 static int take_option(struct run_options *r, int c, const char **entrypoint)
 {
 	switch (c) {
@@ -304,6 +331,8 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;
 	case OPT_STATS: r->stats = true; return 0;
+	case OPT_NETWORK: return take_network(r, optarg);
+	case OPT_PCAP: r->network.pcap = optarg; return 0;
 	case OPT_GDB: return take_gdb_port(r, optarg);
 	case OPT_GDB_WAIT: r->machine.gdb_wait = true; return 0;
 	case 'd': r->detach = true; return 0;
@@ -349,6 +378,7 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 			return complain(EXIT_ROUX, "the command has too many arguments");
 		r->argv[n++] = argv[optind];
 	}
+	r->machine.networks = &r->network;
 	r->machine.shares = r->shares;
 	r->machine.disks = r->disks;
 	r->exec.argv = r->argv;

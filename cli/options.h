@@ -18,6 +18,7 @@ struct run_options {
 	struct roux_exec_options exec;
 	struct roux_share shares[RUN_SHARES_MAX];
 	struct roux_disk disks[RUN_DISKS_MAX];
+	struct roux_network network;	/* the only one; machine.nnetworks is 0 or 1 */
 	const char *env[RUN_ENV_MAX];
 	unsigned nenv;
 	const char *argv[RUN_ARGS_MAX];
@@ -27,7 +28,7 @@ struct run_options {
 	const char *name, *cidfile, *detach_keys;	/* NULL: not given */
 	/* The life of the VM, as in the record; what it owns is there too. */
 	struct vm_config life;
-	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX];	/* strings made while parsing */
+	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX + 1];	/* strings made while parsing */
 	unsigned nowned;
 };
 

@@ -511,8 +511,11 @@ static void detach(struct monitor *m, int client)
 	sigset_t none;
 
 	(void)setsid();
-	for (int s = 1; s < NSIG; s++)
+	/* Ignoring drops what is pending: a Ctrl-C before setsid() was for the client, which calls the start off. */
+	for (int s = 1; s < NSIG; s++) {
+		(void)signal(s, SIG_IGN);
 		(void)sigaction(s, &sa, NULL);
+	}
 	(void)signal(SIGPIPE, SIG_IGN);
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);

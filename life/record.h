@@ -32,6 +32,14 @@ struct vm_disk {
 	bool read_only, overlay;
 };
 
+/* A network device as --network names it; strings are owned, NULL when not given. */
+struct vm_network {
+	char *kind;	/* NULL: no network; "tap" */
+	char *name;	/* of the TAP device */
+	char *address4, *gateway4, *address6, *gateway6;	/* what the guest is told */
+	char *pcap;	/* absolute path */
+};
+
 enum vm_restart { VM_RESTART_NO, VM_RESTART_ON_FAILURE, VM_RESTART_ALWAYS, VM_RESTART_UNLESS_STOPPED };
 
 /* How a VM was asked for.  Strings are owned, NULL when not given. */
@@ -50,6 +58,7 @@ struct vm_config {
 	uint32_t nshares;
 	struct vm_disk disk[RECORD_DISKS_MAX];
 	uint32_t ndisks;
+	struct vm_network network;
 	bool read_only;
 	uint32_t cpus;	/* 0: 1 */
 	uint64_t memory;	/* bytes; 0: the default */

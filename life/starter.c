@@ -65,6 +65,7 @@ struct wanted {
 	struct roux_exec_options exec;
 	struct roux_share shares[RECORD_SHARES_MAX];
 	struct roux_disk disks[RECORD_DISKS_MAX];
+	struct roux_network network;
 };
 
 static void fill_wanted(const struct monitor *m, const struct starter *s, struct wanted *w)
@@ -74,7 +75,8 @@ static void fill_wanted(const struct monitor *m, const struct starter *s, struct
 	*w = (struct wanted){ .machine = { .size = sizeof(w->machine), .image = c->image, .engine = c->engine,
 					   .cpus = c->cpus, .memory = c->memory, .kernel = c->kernel, .append = c->append,
 					   .hostname = c->hostname, .shares = w->shares, .nshares = c->nshares,
-					   .disks = w->disks, .ndisks = c->ndisks, .read_only = c->read_only,
+					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
+					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
 					   .cancel = &s->cancel, .vmm = m->options.vmm,
 					   /* The limit of the VM's life has a timer of its own, which comes first. */
 					   .start_timeout_ms = c->timeout_s > 50 ? c->timeout_s * 1000 + 10000 : 0,
@@ -84,6 +86,9 @@ static void fill_wanted(const struct monitor *m, const struct starter *s, struct
 					.use_entrypoint = !c->no_entrypoint, .env = (const char *const *)c->env.v,
 					.cwd = c->cwd, .user = c->user, .tty = c->tty, .rows = m->options.rows, .cols = m->options.cols,
 					.stdin_fd = c->open_stdin ? 0 : -1 } };
+	w->network = (struct roux_network){ .kind = ROUX_NETWORK_TAP, .name = c->network.name, .address4 = c->network.address4,
+					    .gateway4 = c->network.gateway4, .address6 = c->network.address6,
+					    .gateway6 = c->network.gateway6, .pcap = c->network.pcap };
 	for (uint32_t i = 0; i < c->nshares; i++)
 		w->shares[i] = (struct roux_share){ c->share[i].host, c->share[i].guest, c->share[i].read_only };
 	for (uint32_t i = 0; i < c->ndisks; i++)

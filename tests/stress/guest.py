@@ -24,8 +24,9 @@ class Wrong(Exception):
     pass
 
 
-def vm_process(owner):
-    """Pid of the VM process whose owner is @owner."""
+def vm_process(ancestor):
+    """Pid of the VM process that @ancestor, a command, has started through its monitor."""
+    parents, candidates = {}, []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/stat") as f:
@@ -34,9 +35,16 @@ def vm_process(owner):
                 args = f.read().split(b"\0")
         except OSError:
             continue
-        if parent == owner and b"vmm" in args:
-            return int(pid)
-    raise Wrong(f"no VM process of {owner}")
+        parents[int(pid)] = parent
+        if b"vmm" in args:
+            candidates.append(int(pid))
+    for pid in candidates:
+        above = pid
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above == ancestor:
+            return pid
+    raise Wrong(f"no VM process of {ancestor}")
 
 
 def rss_mib(pid):
