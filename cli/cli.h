@@ -20,9 +20,14 @@ struct verb {
 	enum verb_group group;
 };
 
+/* All of them, in the order they are shown; the last has no name. */
+extern const struct verb verbs[];
+
 int verb_run(int argc, char **argv);
 int verb_create(int argc, char **argv);
 int verb_attach(int argc, char **argv);
+int verb_complete(int argc, char **argv);
+int verb_completion(int argc, char **argv);
 int verb_cp(int argc, char **argv);
 int verb_events(int argc, char **argv);
 int verb_exec(int argc, char **argv);

@@ -80,14 +80,27 @@ int verb_inspect(int argc, char **argv)
 	return status ? status : last;
 }
 
+static void print_ports(const struct vm_record *record)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(json, "Id", record->id);
+	(void)cJSON_AddStringToObject(json, "Name", record->name);
+	(void)cJSON_AddItemToObject(json, "Publish",
+				    cJSON_CreateStringArray((const char *const *)record->config.publish.v, (int)record->config.publish.n));
+	pick_print(json);
+}
+
 static int port_one(const struct vms *vms, const char *what, const void *ctx)
 {
+	const bool *as_json = ctx;
 	struct vm_record record;
 	bool alive = false;
 	int status = pick_vm(vms, what, &record, &alive);
 
-	(void)ctx;
-	for (size_t i = 0; status == 0 && i < record.config.publish.n; i++)
+	if (status == 0 && *as_json)
+		print_ports(&record);
+	for (size_t i = 0; status == 0 && !*as_json && i < record.config.publish.n; i++)
 		(void)puts(record.config.publish.v[i]);
 	record_finish(&record);
 	return status;
@@ -95,12 +108,10 @@ static int port_one(const struct vms *vms, const char *what, const void *ctx)
 
 int verb_port(int argc, char **argv)
 {
-	static const struct option options[] = { { "help", no_argument, NULL, PICK_HELP }, { NULL, 0, NULL, 0 } };
-	int c;
+	static const char help[] =
+		"Usage: roux port [--json] VM...\n\n"
+		"Prints the ports that VMs publish.\n\n"
+		"      --json                One line of JSON for each VM\n";
 
-	optind = 0;
-	c = getopt_long(argc, argv, "", options, NULL);
-	if (c != -1)
-		return pick_usage("port", "Usage: roux port VM\n\nPrints the ports that the VM publishes.\n", c);
-	return pick_each(argc, argv, "port", port_one, NULL);
+	return pick_facts(argc, argv, "port", help, port_one);
 }

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct verb verbs[] = {
+const struct verb verbs[] = {
 	{ "run", "Run a command in a new micro-VM", verb_run, VERB_COMMON },
 	{ "exec", "Run another command in a running VM", verb_exec, VERB_COMMON },
 	{ "ps", "List VMs", verb_ps, VERB_COMMON },
@@ -31,11 +31,12 @@ static const struct verb verbs[] = {
 	{ "update", "Change VMs that exist", verb_update, VERB_LIFE },
 	{ "wait", "Wait until VMs have ended and print their exit statuses", verb_wait, VERB_LIFE },
 	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor, VERB_OTHER },
+	{ "completion", "Print a script that completes commands in a shell", verb_completion, VERB_OTHER },
 	{ "version", "Print the version", verb_version, VERB_OTHER },
+	{ "complete", NULL, verb_complete, VERB_OTHER },
 	{ "vmm", NULL, verb_vmm, VERB_OTHER },
+	{ NULL, NULL, NULL, VERB_OTHER },
 };
-
-#define NVERBS (sizeof(verbs) / sizeof(verbs[0]))
 
 static void usage(FILE *out)
 {
@@ -45,7 +46,7 @@ static void usage(FILE *out)
 	(void)fputs("Usage: roux COMMAND [OPTIONS] [ARGUMENTS]\n\nRuns programs in micro-VMs.\n", out);
 	for (unsigned group = 0; group < sizeof(titles) / sizeof(titles[0]); group++) {
 		(void)fprintf(out, "\n%s:\n", titles[group]);
-		for (size_t i = 0; i < NVERBS; i++)
+		for (size_t i = 0; verbs[i].name; i++)
 			if (verbs[i].summary && verbs[i].group == group)
 				(void)fprintf(out, "  %-11s %s\n", verbs[i].name, verbs[i].summary);
 	}
@@ -54,10 +55,16 @@ static void usage(FILE *out)
 
 int verb_version(int argc, char **argv)
 {
-	(void)argv;
-	if (argc > 1)
-		return complain(EXIT_ROUX, "version takes no arguments");
-	(void)printf("roux %s\n", roux_version());
+	static const char help[] = "Usage: roux version [--json]\n\nPrints the version.\n\n      --json                Print it as JSON\n";
+
+	if (argc == 2 && strcmp(argv[1], "--help") == 0)
+		(void)fputs(help, stdout);
+	else if (argc == 2 && strcmp(argv[1], "--json") == 0)
+		(void)printf("{\"Version\": \"%s\"}\n", roux_version());
+	else if (argc == 1)
+		(void)printf("roux %s\n", roux_version());
+	else
+		return complain(EXIT_ROUX, "version takes no arguments but --json");
 	return 0;
 }
 
@@ -73,7 +80,7 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[1], "--version") == 0)
 		return verb_version(1, argv);
-	for (size_t i = 0; i < NVERBS; i++)
+	for (size_t i = 0; verbs[i].name; i++)
 		if (strcmp(argv[1], verbs[i].name) == 0)
 			return verbs[i].run(argc - 1, argv + 1);
 	return complain(EXIT_ROUX, "there is no verb '%s'; 'roux --help' lists them", argv[1]);

@@ -11,12 +11,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char help[] =
+static const char run_usage[] =
 	"Usage: roux run [OPTIONS] IMAGE [--] [COMMAND [ARG...]]\n"
 	"\n"
 	"Boots IMAGE in a micro-VM, runs COMMAND (or the image's own) and exits with its\n"
-	"status.  IMAGE is a folder with a root file system, an OCI image layout (folder or\n"
-	"tar) or a docker-archive tar.  Writes to the root are thrown away.\n"
+	"status.\n";
+
+static const char create_usage[] =
+	"Usage: roux create [OPTIONS] IMAGE [--] [COMMAND [ARG...]]\n"
+	"\n"
+	"Makes a micro-VM of IMAGE for COMMAND (or the image's own) and prints its id; 'roux\n"
+	"start' starts it.  Options are those of 'roux run'.\n";
+
+static const char help[] =
+	"\n"
+	"IMAGE is a folder with a root file system, an OCI image layout (folder or tar) or a\n"
+	"docker-archive tar.  Writes to the root are thrown away.\n"
 	"\n"
 	"Options:\n"
 	"  -d, --detach              Run in the background and print the VM's id\n"
@@ -31,7 +41,12 @@ static const char help[] =
 	"      --stop-timeout SECONDS\n"
 	"                            Until a stop becomes a kill (default 10)\n"
 	"      --health-cmd COMMAND  Check health with a shell command in the guest\n"
-	"      --health-interval, --health-timeout, --health-start-period DURATION\n"
+	"      --health-interval DURATION\n"
+	"                            Time between checks (default: the image's, else 30s)\n"
+	"      --health-timeout DURATION\n"
+	"                            After which a check has failed (default as above)\n"
+	"      --health-start-period DURATION\n"
+	"                            In which failures do not count (default 0s)\n"
 	"      --health-retries N    Failures in a row that mean unhealthy\n"
 	"      --no-healthcheck      Do not check, whatever the image says\n"
 	"      --detach-keys KEYS    Leave the VM running with these (default ctrl-p,ctrl-q)\n"
@@ -354,6 +369,7 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 	optind = 0;	/* GNU: begin anew, also inside a word such as -it */
 	while ((c = getopt_long(argc, argv, "+e:w:u:v:itdh:l:p:", options, NULL)) != -1) {
 		if (c == OPT_HELP) {
+			(void)fputs(strcmp(argv[0], "create") == 0 ? create_usage : run_usage, stdout);
 			(void)fputs(help, stdout);
 			return -1;
 		}

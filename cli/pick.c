@@ -69,6 +69,33 @@ int pick_each(int argc, char **argv, const char *verb, pick_fn fn, const void *c
 	return last;
 }
 
+int pick_facts(int argc, char **argv, const char *verb, const char *help, pick_fn fn)
+{
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+						 { "help", no_argument, NULL, PICK_HELP },
+						 { NULL, 0, NULL, 0 } };
+	bool as_json = false;
+	int c;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (c != 'j')
+			return pick_usage(verb, help, c);
+		as_json = true;
+	}
+	return pick_each(argc, argv, verb, fn, &as_json);
+}
+
+void pick_print(cJSON *json)
+{
+	char *text = cJSON_PrintUnformatted(json);
+
+	if (text)
+		(void)puts(text);
+	free(text);
+	cJSON_Delete(json);
+}
+
 int pick_usage(const char *verb, const char *help, int option)
 {
 	if (option != PICK_HELP)

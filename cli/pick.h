@@ -29,6 +29,12 @@ int pick_ask(const struct vms *vms, const struct vm_record *record, const char *
 typedef int (*pick_fn)(const struct vms *vms, const char *what, const void *ctx);
 int pick_each(int argc, char **argv, const char *verb, pick_fn fn, const void *ctx);
 
+/* A verb whose only option is --json: calls @fn as pick_each(); its @ctx is a const bool, true for JSON. */
+int pick_facts(int argc, char **argv, const char *verb, const char *help, pick_fn fn);
+
+/* Prints @json, which is consumed, as a line. */
+void pick_print(struct cJSON *json);
+
 /* For an option that is not the verb's own: prints @help (0), or complains (an exit status). */
 int pick_usage(const char *verb, const char *help, int option);
 

@@ -284,7 +284,8 @@ int verb_top(int argc, char **argv)
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "+", options, NULL)) != -1) {
 		if (c != 'j')
-			return pick_usage("top", "Usage: roux top [--json] VM\n\nShows the processes in a VM.\n", c);
+			return pick_usage("top", "Usage: roux top [--json] VM\n\nShows the processes in a VM.\n\n"
+					  "      --json                One line of JSON\n", c);
 		json = true;
 	}
 	if (argc - optind != 1)

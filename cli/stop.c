@@ -110,7 +110,8 @@ int verb_stop(int argc, char **argv)
 	static const char help[] =
 		"Usage: roux stop [-t SECONDS] VM...\n\n"
 		"Sends the VM's command its stop signal, and SIGKILL when it has not ended after\n"
-		"SECONDS (default: the VM's own, else 10; -1: never).\n";
+		"SECONDS.\n\n"
+		"  -t, --time SECONDS        Default: the VM's own, else 10; -1: never kill\n";
 	struct request rq = { .target = "/v1/stop" };
 
 	return timeout_verb(argc, argv, "stop", help, &rq, stop_one);
@@ -120,7 +121,8 @@ int verb_restart(int argc, char **argv)
 {
 	static const char help[] =
 		"Usage: roux restart [-t SECONDS] VM...\n\n"
-		"Stops VMs as 'roux stop' does, and starts them again.\n";
+		"Stops VMs as 'roux stop' does, and starts them again.\n\n"
+		"  -t, --time SECONDS        Default: the VM's own, else 10; -1: never kill\n";
 	struct request rq = { .target = "/v1/restart" };
 
 	return timeout_verb(argc, argv, "restart", help, &rq, restart_one);
@@ -130,7 +132,8 @@ int verb_kill(int argc, char **argv)
 {
 	static const char help[] =
 		"Usage: roux kill [-s SIGNAL] VM...\n\n"
-		"Sends a signal (default KILL) to the VM's command.\n";
+		"Sends a signal to the VM's command.\n\n"
+		"  -s, --signal SIGNAL       Name or number (default KILL)\n";
 	static const struct option options[] = { { "signal", required_argument, NULL, 's' },
 						 { "help", no_argument, NULL, PICK_HELP },
 						 { NULL, 0, NULL, 0 } };
@@ -173,19 +176,31 @@ int verb_unpause(int argc, char **argv)
 	return plain_verb(argc, argv, "unpause", "Usage: roux unpause VM...\n\nLets paused VMs go on.\n", ask_running, &rq);
 }
 
+static void print_status(const struct vm_record *record, int code)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(json, "Id", record->id);
+	(void)cJSON_AddStringToObject(json, "Name", record->name);
+	(void)cJSON_AddNumberToObject(json, "StatusCode", code);
+	pick_print(json);
+}
+
 static int wait_one(const struct vms *vms, const char *what, const void *ctx)
 {
+	const bool *as_json = ctx;
 	struct vm_record record;
 	bool alive = false;
 	cJSON *json = NULL;
 	int status = pick_vm(vms, what, &record, &alive), code = record.state.exit_code;
 
-	(void)ctx;
 	if (status == 0 && alive) {
 		status = pick_ask(vms, &record, "GET", "/v1/wait", NULL, &json);
 		code = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "StatusCode"));
 	}
-	if (status == 0)
+	if (status == 0 && *as_json)
+		print_status(&record, code);
+	else if (status == 0)
 		(void)printf("%d\n", code);
 	cJSON_Delete(json);
 	record_finish(&record);
@@ -194,8 +209,12 @@ static int wait_one(const struct vms *vms, const char *what, const void *ctx)
 
 int verb_wait(int argc, char **argv)
 {
-	return plain_verb(argc, argv, "wait", "Usage: roux wait VM...\n\nWaits until VMs have ended and prints their exit statuses.\n",
-			  wait_one, NULL);
+	static const char help[] =
+		"Usage: roux wait [--json] VM...\n\n"
+		"Waits until VMs have ended and prints their exit statuses.\n\n"
+		"      --json                One line of JSON for each VM\n";
+
+	return pick_facts(argc, argv, "wait", help, wait_one);
 }
 
 static int rename_vm(const struct vms *vms, const struct vm_record *record, const char *name)

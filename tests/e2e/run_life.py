@@ -583,6 +583,39 @@ def test_help_lists_every_command():
             assert "Usage: roux" in ok(v, "--help"), v
 
 
+def completed(*words):
+    """What the shell offers for the last of @words."""
+    return [line.split("\t")[0] for line in ok("complete", "--", *words).splitlines()]
+
+
+def test_words_are_completed():
+    ok("create", "--name", "finishme", ROOT, "true")
+    assert sorted(completed("re")) == ["rename", "restart"]
+    assert completed("run", "--na") == ["--name"] and completed("logs", "--s") == ["--since"]
+    assert completed("run", "--restart", "un") == ["unless-stopped"]
+    assert completed("stop", "fin") == ["finishme"] and completed("run", "fin") == []
+    assert completed("nonsense", "") == [] and completed("") != []
+    script = f"PATH={os.path.dirname(ROUX)}:$PATH; source <(roux completion bash); " \
+             "COMP_WORDS=(roux start fin); COMP_CWORD=2; _roux; echo ${COMPREPLY[@]}"
+    p = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environ())
+    assert p.stdout == "finishme\n" and not p.stderr, p
+    for shell in ("zsh", "fish"):
+        if shutil.which(shell):
+            subprocess.run([shell, "-n", "/dev/stdin"], input=ok("completion", shell).encode(), check=True)
+    complains(verb("completion", "csh"), 125, "bash, zsh or fish")
+    gone("finishme")
+
+
+def test_facts_can_be_had_as_json():
+    run_d("facts", "sleep", "1000", options=("-p", "8080:80"))
+    assert json.loads(ok("port", "--json", "facts"))["Publish"] == ["8080:80"]
+    assert any(p["Command"].startswith("sleep") for p in json.loads(ok("top", "--json", "facts")))
+    ok("kill", "facts")
+    assert json.loads(ok("wait", "--json", "facts"))["StatusCode"] == 137
+    assert "Version" in json.loads(ok("version", "--json"))
+    gone("facts")
+
+
 def alone(test):
     """A test that fails leaves its VMs to none of those that follow."""
     @functools.wraps(test)
