@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the control socket serves: docs/api.yaml, one function a route. */
+/* What the control socket serves: docs/control-api.yaml, one function a route. */
 #include "life/inside.h"
 
 #include "abi/agent.h"

@@ -583,6 +583,85 @@ def test_help_lists_every_command():
             assert "Usage: roux" in ok(v, "--help"), v
 
 
+def ask(sock, method, path, *headers, body=""):
+    """Status and body of a request to a control socket; a client that is not the roux command."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(sock)
+        head = [f"{method} {path} HTTP/1.1", "Host: roux", "Connection: close", f"Content-Length: {len(body)}", *headers]
+        s.sendall(("\r\n".join(head) + "\r\n\r\n" + body).encode())
+        s.settimeout(20)
+        data = b""
+        while more := s.recv(65536):
+            data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]), rest
+
+
+def test_the_control_socket_serves_what_is_documented():
+    with open(os.path.join(os.path.dirname(__file__), "../../docs/control-api.yaml")) as f:
+        text = f.read()
+    documented, path = set(), None
+    for line in text[text.index("\npaths:\n"):text.index("\ncomponents:\n")].splitlines():
+        if m := re.fullmatch(r"  (/\S+):", line):
+            path = m[1]
+        elif m := re.fullmatch(r"    (get|post):", line):
+            documented.add((m[1].upper(), path))
+    with open(os.path.join(os.path.dirname(__file__), "../../life/service.c")) as f:
+        served = set(re.findall(r'{ "([A-Z]+)", "(/[^"]+)", \w+ }', f.read()))
+    assert documented == served and len(served) > 10, documented ^ served
+
+    run_d("api", "sleep", "1000")
+    (sock,) = glob.glob(STATE + "/vms/*/sock")
+    for method, path in sorted(documented):
+        other = "POST" if method == "GET" else "GET"
+        assert ask(sock, other, path)[0] == 405, path
+        if path in ("/v1/attach", "/v1/exec", "/v1/copy"):
+            assert ask(sock, method, path)[0] == 426, path
+        elif path not in ("/v1/wait", "/v1/stop", "/v1/restart", "/v1/kill"):	# which end it
+            status, body = ask(sock, method, path)
+            assert status == (400 if path == "/v1/rename" else 409 if path == "/v1/unpause" else 200), (path, status, body)
+            ask(sock, "POST", "/v1/unpause")
+    status, body = ask(sock, "GET", "/v1/vm")
+    vm = json.loads(body)
+    assert status == 200 and vm["Name"] == "api" and vm["State"]["Status"] == "running"
+    for name in re.findall(r"^            (\w+): {", text[text.index("        State:"):text.index("        Config:")], re.M):
+        assert name in vm["State"], name
+    assert ask(sock, "GET", "/nothing")[0] == 404
+    assert ask(sock, "POST", "/v1/kill", body="[1]")[0] == 400
+    assert ask(sock, "POST", "/v1/kill", body='{"Signal":"NOPE"}')[0] == 400
+    assert ask(sock, "POST", "/v1/rename", body='{"Name":"../x"}')[0] == 400
+    assert ask(sock, "POST", "/v1/exec", "Upgrade: roux-frames", body='{"Cmd":[1]}')[0] == 400
+    assert ask(sock, "POST", "/v1/exec", "Upgrade: roux-frames", body="{}")[0] == 400
+    assert ask(sock, "GET", "/v1/vm", "Transfer-Encoding: chunked")[0] == 501
+    status, body = ask(sock, "POST", "/v1/restart", body='{"TimeoutMs":100}')
+    assert (status, json.loads(body)) == (200, {}), body
+    status, body = ask(sock, "POST", "/v1/stop", body='{"TimeoutMs":0}')
+    assert status == 200 and json.loads(body)["StatusCode"] in (137, 143), body	# KILL comes right behind TERM
+    gone("api")
+
+
+def test_metrics_are_what_prometheus_reads():
+    run_d("metered", "sleep", "1000")
+    (sock,) = glob.glob(STATE + "/vms/*/sock")
+    status, body = ask(sock, "GET", "/metrics")
+    assert status == 200
+    told, values = {}, {}
+    for line in body.decode().splitlines():
+        if m := re.fullmatch(r"# (HELP|TYPE) (\w+) (.+)", line):
+            told.setdefault(m[2], {})[m[1]] = m[3]
+        else:
+            m = re.fullmatch(r'(\w+){id="([0-9a-f]{12})",name="metered"} ([0-9.e+-]+)', line)
+            assert m and m[1] not in values, line
+            values[m[1]] = float(m[3])
+    assert told.keys() == values.keys() and len(values) >= 11
+    assert all(t["TYPE"] == ("counter" if n.endswith("_total") else "gauge") for n, t in told.items()), told
+    assert values["roux_vm_running"] == 1 and abs(values["roux_vm_start_time_seconds"] - time.time()) < 60
+    ok("pause", "metered")
+    status, body = ask(sock, "GET", "/metrics")	# the guest is silent, the host is not
+    assert status == 200 and b"roux_vm_memory_bytes" in body and b"roux_guest" not in body
+    gone("metered")
+
+
 def completed(*words):
     """What the shell offers for the last of @words."""
     return [line.split("\t")[0] for line in ok("complete", "--", *words).splitlines()]
