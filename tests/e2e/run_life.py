@@ -543,6 +543,52 @@ def test_kill_9_at_any_point_leaves_order():
     gone("chaos")
 
 
+def killed_at(call, n, *args):
+    """Runs a command that gets SIGKILL instead of its nth system call of a kind.  True when there is none."""
+    p = subprocess.run(["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={n}",
+                        ROUX, *args], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       env=environ(), timeout=60)
+    assert p.returncode in (0, -signal.SIGKILL, 128 + signal.SIGKILL), p
+    return p.returncode == 0
+
+
+def test_kill_9_at_every_step_of_the_command():
+    if not shutil.which("strace"):
+        raise harness.Skip("no strace")
+    if subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True).returncode:
+        raise harness.Skip("no ptrace")
+
+    def every_step(calls, prepare, *args):
+        steps = 0
+        for call in calls.split():
+            for n in range(1, 100):
+                prepare()
+                whole = killed_at(call, n, *args)
+                left = json.loads(ok("ps", "-a", "--json"))
+                assert len(left) <= 1 and all(vm["Name"] in ("a", "b") for vm in left), (call, n, left)
+                yield (call, n), whole, left
+                verb("rm", "-f", "a", "b")
+                nothing_stray()
+                if whole:
+                    break
+                steps += 1
+        assert steps > 5, steps
+
+    files = "mkdir symlink rename unlink unlinkat write fsync fcntl"
+    for n, whole, left in every_step(files, lambda: None, "create", "--name", "a", ROOT, "true"):
+        assert all(vm["State"]["Status"] == "created" for vm in left) and (left or not whole), (n, left)
+    for n, whole, left in every_step(files, lambda: ok("create", "--name", "a", ROOT, "true"), "rename", "a", "b"):
+        assert len(left) == 1 and (left[0]["Name"] == "b" or not whole), (n, left)
+        other = "b" if left[0]["Name"] == "a" else "a"
+        ok("create", "--name", other, ROOT, "true")	# the name it has not is free
+    for n, whole, left in every_step(files, lambda: ok("create", "--name", "a", ROOT, "true"), "rm", "a"):
+        assert not whole or not left, (n, left)
+    for n, whole, left in every_step("symlink rename socketpair clone sendto recvfrom", lambda: None, "run", "-d", "--name", "a", ROOT, "--", "sleep", "1000"):
+        for vm in left:
+            assert vm["State"]["Status"] in ("created", "starting", "running", "exited"), (n, vm)
+        assert not whole or left[0]["State"]["Status"] == "running", (n, left)
+
+
 def test_damaged_records_are_told_and_removed():
     out = run_d("torn", "true")
     ok("wait", "torn")
