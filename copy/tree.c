@@ -388,12 +388,16 @@ static struct timespec time_of(uint64_t ns)
 	return (struct timespec){ .tv_sec = (time_t)(ns / NS_PER_S), .tv_nsec = (long)(ns % NS_PER_S) };
 }
 
-/* Owner before mode: changing the owner clears the set-id bits. */
+/*
+ * Owner before mode: changing the owner clears the set-id bits.  They are about the
+ * owner: a file that becomes the receiver's must not lend out the receiver's rights.
+ */
 static int set_attributes(struct receiver *rc, int fd, const struct entry *e)
 {
 	struct timespec times[2] = { { .tv_nsec = UTIME_OMIT }, time_of(e->mtime_ns) };
+	mode_t mode = e->mode & (rc->keep_owner ? 07777 : 01777);
 
-	if ((rc->keep_owner && fchown(fd, e->uid, e->gid) < 0) || fchmod(fd, e->mode & 07777) < 0 ||
+	if ((rc->keep_owner && fchown(fd, e->uid, e->gid) < 0) || fchmod(fd, mode) < 0 ||
 	    futimens(fd, times) < 0)
 		return fail(rc->error, errno, "cannot set owner, mode or time of", rc->name);
 	return 0;
@@ -494,7 +498,7 @@ static int open_target(struct receiver *rc, const char *path, const char *name)
 	size_t len = strlen(path);
 	struct stat st;
 
-	if (len == 0 || len >= sizeof(parent) || strchr(name, '/') || strcmp(name, "..") == 0 || strcmp(name, ".") == 0)
+	if (len == 0 || len >= sizeof(parent) || strchr(name, '/') || !path_is_safe(name))
 		return fail(rc->error, EINVAL, "that is no path:", path);
 	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
 		rc->root = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

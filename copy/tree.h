@@ -5,8 +5,8 @@
  * stays below the folder it was meant for, whatever its paths and links say.
  *
  * A folder is sent before and once more after what it holds, because its times change
- * while it is filled.  Modes, times, symbolic links and FIFOs are kept, and owners where
- * the receiver may set them; devices and sockets are left out, and hard links become
+ * while it is filled.  Modes, times, symbolic links and FIFOs are kept, and owners and
+ * set-id bits where that is asked for; devices and sockets are left out, and hard links become
  * files of their own.
  *
  * All functions block on the stream.

@@ -176,6 +176,7 @@ struct monitor {
 	uint64_t command_ns;	/* CLOCK_MONOTONIC of its start */
 	char *counters;	/* of the engine when it started, or NULL */
 	struct loop_source *restart_timer, *stop_timer, *limit_timer, *slow_timer;
+	bool begun;	/* the client that starts the VM is there to see it */
 	bool first_life;
 	bool stopping;	/* the end was asked for */
 	bool killing;	/* and cannot wait any longer */
@@ -188,6 +189,11 @@ struct monitor {
 	bool forget;	/* it never became anything: its record goes */
 	struct health *health;	/* owned, NULL without checks */
 };
+
+/* The client that starts the VM has attached: its first life begins. */
+void monitor_begin(struct monitor *m);
+/* That client is gone: without a life begun there is nothing to do. */
+void monitor_unwanted(struct monitor *m);
 
 /* From starter.c, on the loop's thread. */
 void monitor_started(struct monitor *m);

@@ -380,6 +380,26 @@ static void begin_life(struct monitor *m)
 		end_life(m, STATUS_FAILED, "cannot make a thread to start the VM");
 }
 
+/* Not before somebody watches: what a quick command writes, or why it cannot start, would be lost on them. */
+void monitor_begin(struct monitor *m)
+{
+	if (m->begun)
+		return;
+	m->begun = true;
+	if (m->stopping)
+		end_life(m, STATUS_KILLED, "");	/* somebody else was faster */
+	else
+		begin_life(m);
+}
+
+void monitor_unwanted(struct monitor *m)
+{
+	if (m->begun || m->finished)
+		return;
+	m->forget = m->options.fresh;
+	finish(m);
+}
+
 /* --------------------------------------------------------------------- stop */
 
 void monitor_kill(struct monitor *m)
@@ -558,10 +578,8 @@ __attribute__((noreturn)) static void monitor_main(struct monitor *m, int client
 	m->record.state.stopped_by_user = false;
 	output_open(&m->output, m->owned.data, m->record.config.log_max);
 	r = set_up(m, client, &err);
-	if (r == 0) {
-		begin_life(m);
+	if (r == 0)
 		(void)loop_run(m->loop, &err);
-	}
 	/* The process ends here: its memory needs no freeing. */
 	if (r < 0 && m->options.fresh)
 		(void)vm_remove(&m->vms, &m->owned, m->record.name, NULL);

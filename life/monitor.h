@@ -25,8 +25,8 @@ struct monitor_options {
 /*
  * Forks a monitor for the VM in @record, which starts it.  The lock in @owned goes to
  * the monitor, in success only.  *ret_fd is a connection to its control socket, over
- * which the VM is waited for: whoever closes it before STARTED or ERROR has come
- * calls the start off.  The caller has no threads, and its signals are as it wants
+ * which the VM is attached to, and with that its first life begins: whoever closes it
+ * before STARTED or ERROR has come calls the start off.  The caller has no threads, and its signals are as it wants
  * them: the monitor resets its own.
  *
  * 0, or a negative errno with a sentence.

@@ -59,6 +59,8 @@ void conn_close(struct conn *c)
 	if (mode == CONN_RELAY)
 		relay_end(c);
 	guest_forget(c);
+	if (c->creator)
+		monitor_unwanted(c->m);
 	(void)loop_post(c->m->loop, reap, c->m);	/* without memory: with the next one that closes */
 }
 
@@ -304,10 +306,8 @@ void server_finish(struct monitor *m)
 {
 	loop_remove(m->listen);
 	m->listen = NULL;
-	for (struct conn *c = m->conns; c; c = c->next) {
-		if (c->mode == CONN_RELAY || c->mode == CONN_HTTP || c->mode == CONN_WAITING || c->mode == CONN_ATTACHED)
-			conn_finish(c);
-	}
+	for (struct conn *c = m->conns; c; c = c->next)
+		conn_finish(c);
 	if (!m->conns)
 		loop_quit(m->loop);
 }

@@ -226,7 +226,11 @@ static void post_attach(struct conn *c, const struct http_request *rq, const cJS
 		conn_error(c, 426, 1, "attaching needs 'Upgrade: roux-frames'");
 		return;
 	}
-	if (!m->starter && !needs_running(c))
+	if (c->creator)
+		monitor_begin(m);
+	if (m->finished)
+		conn_error(c, 500, m->record.state.exit_code, "%s", m->record.state.error ? m->record.state.error : "the VM has ended");
+	if (m->finished || (!m->starter && !needs_running(c)))
 		return;
 	c->output = !http_query(rq->query, "output", value, sizeof(value)) || strcmp(value, "0") != 0;
 	c->mode = CONN_ATTACHED;
@@ -353,12 +357,12 @@ static void post_update(struct conn *c, const struct http_request *rq, const cJS
 		conn_error(c, 400, 1, "there is no restart policy '%.32s'", policy);
 		return;
 	}
-	if (shares)
-		m->record.config.cpu_shares = (uint32_t)shares;
 	if (shares && m->machine && weight_set(roux_machine_pid(m->machine), (uint32_t)shares, &err) < 0) {
 		conn_error(c, 500, 1, "%s", err.msg);
 		return;
 	}
+	if (shares)
+		m->record.config.cpu_shares = (uint32_t)shares;
 	monitor_save(m);
 	conn_json(c, 200, NULL);
 }
