@@ -3,7 +3,9 @@
  * What the files of the monitor share.  All of it lives on the thread of the loop, but
  * for struct starter while its thread runs.
  *
+ *   fork.c      the process
  *   monitor.c   lives: start, end, restart, stop
+ *   notes.c     what the first client is told besides: phases, counters
  *   starter.c   the thread that prepares and boots a machine
  *   command.c   the command that is the VM's purpose: its streams, log and clients
  *   server.c    connections and HTTP
@@ -157,6 +159,13 @@ void guest_forget(struct conn *c);
 void guest_begin(struct monitor *m);	/* the machine runs */
 void guest_end(struct monitor *m);	/* it is about to be destroyed */
 
+/* -------------------------------------------------------------------- notes */
+
+/* How long each phase of the start took, as one line of JSON. */
+void notes_tell_phases(struct monitor *m);
+/* What the engine counted before and while the command ran. */
+void notes_tell_counters(struct monitor *m);
+
 /* ------------------------------------------------------------------ monitor */
 
 struct monitor {
@@ -209,6 +218,9 @@ void monitor_stop(struct monitor *m, int64_t timeout_ms);
 void monitor_kill(struct monitor *m);
 /* The client that wanted the VM left before it ran. */
 void monitor_call_off(struct monitor *m, int status);
+
+/* Makes its timers.  0 or a negative errno. */
+int monitor_set_up(struct monitor *m, struct err *err);
 
 void monitor_save(struct monitor *m);
 bool monitor_running(const struct monitor *m);

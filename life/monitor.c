@@ -19,17 +19,11 @@
 #include "life/when.h"
 #include "os/loop.h"
 
-#include <cjson/cJSON.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #define NS_PER_MS 1000000ull
@@ -63,91 +57,6 @@ static void set_error(struct monitor *m, const char *text)
 {
 	free(m->record.state.error);
 	m->record.state.error = text && *text ? strdup(text) : NULL;
-}
-
-/* -------------------------------------------------------------------- notes */
-
-static void note_creator(struct monitor *m, const char *text)
-{
-	for (struct conn *c = m->conns; c; c = c->next)
-		if (c->creator && c->mode == CONN_ATTACHED)
-			conn_note(c, text, strlen(text));
-}
-
-static void add_text(char **text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static void add_text(char **text, const char *fmt, ...)
-{
-	char *more, *joined;
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vasprintf(&more, fmt, ap);
-	va_end(ap);
-	if (n < 0)
-		return;
-	if (asprintf(&joined, "%s%s", *text ? *text : "", more) >= 0) {
-		free(*text);
-		*text = joined;
-	}
-	free(more);
-}
-
-/* How long each phase of the start took, as one line of JSON. */
-static void tell_phases(struct monitor *m)
-{
-	static const char *const names[ROUX_PHASES] = {
-		[ROUX_PHASE_IMAGE] = "image", [ROUX_PHASE_KERNEL] = "kernel", [ROUX_PHASE_SPAWNED] = "spawn",
-		[ROUX_PHASE_LOADED] = "load", [ROUX_PHASE_READY] = "boot" };
-	uint64_t begin = roux_machine_phase_ns(m->machine, ROUX_PHASE_BEGIN), before = begin, now = when_monotonic();
-	char *text = NULL;
-
-	add_text(&text, "{\"engine\": \"%s\", \"phases_ms\": {", roux_machine_engine(m->machine));
-	for (unsigned i = ROUX_PHASE_IMAGE; i < ROUX_PHASES; i++) {
-		uint64_t at = roux_machine_phase_ns(m->machine, (enum roux_phase)i);
-
-		add_text(&text, "\"%s\": %.3f, ", names[i], at ? (double)(at - before) / 1e6 : 0.0);
-		before = at ? at : before;
-	}
-	add_text(&text, "\"exec\": %.3f, \"command\": %.3f}, \"total_ms\": %.3f}\n",
-		 (double)(m->command_ns - before) / 1e6, (double)(now - m->command_ns) / 1e6, (double)(now - begin) / 1e6);
-	if (text)
-		note_creator(m, text);
-	free(text);
-}
-
-struct table {
-	const struct monitor *m;
-	char *text;
-	double seconds;	/* the command ran */
-};
-
-static void add_counter(void *ctx, const char *name, uint64_t value)
-{
-	struct table *t = ctx;
-	size_t len = strlen(name);
-	uint64_t before = 0;
-	int64_t more;
-
-	for (const char *at = t->m->counters; at && *at; at = strchr(at, '\n') + 1)
-		if (strncmp(at, name, len) == 0 && at[len] == ' ')
-			before = strtoull(at + len, NULL, 10);
-	more = (int64_t)(value - before);	/* some may have become less */
-	add_text(&t->text, "%-12s %14llu %14lld %14.0f\n", name, (unsigned long long)before, (long long)more,
-		 (double)more / t->seconds);
-}
-
-static void tell_counters(struct monitor *m)
-{
-	struct table t = { .m = m, .seconds = (double)(when_monotonic() - m->command_ns) / 1e9 };
-	struct roux_error error = { 0 };
-
-	add_text(&t.text, "%-12s %14s %14s %14s\n", roux_machine_engine(m->machine), "start-up", "command", "a second");
-	if (roux_machine_counters(m->machine, add_counter, &t, &error) < 0)
-		add_text(&t.text, "roux: %s\n", error.message);
-	if (t.text)
-		note_creator(m, t.text);
-	free(t.text);
 }
 
 /* ---------------------------------------------------------------------- end */
@@ -248,9 +157,9 @@ static void end_life(struct monitor *m, int status, const char *error)
 void monitor_exited(struct monitor *m, int status)
 {
 	if (m->first_life && m->options.phases)
-		tell_phases(m);
+		notes_tell_phases(m);
 	if (m->first_life && m->options.counters)
-		tell_counters(m);
+		notes_tell_counters(m);
 	if (m->end_status)
 		end_life(m, m->end_status, m->end_reason);
 	else
@@ -475,143 +384,15 @@ static void on_slow(void *ctx)
 	command_unblock(m);
 }
 
-/* SIGTERM: the host goes down.  The VM is stopped as its user would. */
-static void on_signal(void *ctx, uint32_t events)
+int monitor_set_up(struct monitor *m, struct err *err)
 {
-	struct monitor *m = ctx;
-	struct signalfd_siginfo info;
+	int r = loop_add_timer(m->loop, on_restart, m, &m->restart_timer, err);
 
-	(void)events;
-	if (read(m->signal_fd, &info, sizeof(info)) == sizeof(info) && !m->finished)
-		monitor_stop(m, m->record.config.stop_timeout_ms);
-}
-
-/* ------------------------------------------------------------------ process */
-
-static int set_up(struct monitor *m, int client, struct err *err)
-{
-	struct conn *c;
-	sigset_t set;
-	int r = loop_create(&m->loop, err);
-
-	if (r < 0)
-		return r;
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGTERM);
-	(void)sigprocmask(SIG_BLOCK, &set, NULL);
-	m->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	r = m->signal_fd < 0 ? err_set(err, -errno, "cannot make a signalfd: %s", strerror(errno)) :
-		loop_add_fd(m->loop, m->signal_fd, EPOLLIN, on_signal, m, &m->signals, err);
-	if (r == 0)
-		r = loop_add_timer(m->loop, on_restart, m, &m->restart_timer, err);
 	if (r == 0)
 		r = loop_add_timer(m->loop, on_stop_timer, m, &m->stop_timer, err);
 	if (r == 0)
 		r = loop_add_timer(m->loop, on_limit, m, &m->limit_timer, err);
 	if (r == 0)
 		r = loop_add_timer(m->loop, on_slow, m, &m->slow_timer, err);
-	if (r == 0)
-		r = server_listen(m, err);
-	if (r < 0)
-		return r;
-	c = server_add(m, client);
-	if (!c)
-		return err_set(err, -ENOMEM, "out of memory");
-	c->creator = true;
-	return 0;
-}
-
-/* A daemon keeps nothing of the terminal and the pipes of whoever started it. */
-static void detach(struct monitor *m, int client)
-{
-	struct sigaction sa = { .sa_handler = SIG_DFL };
-	int keep[2] = { client < m->owned.lock_fd ? client : m->owned.lock_fd,
-			client < m->owned.lock_fd ? m->owned.lock_fd : client };
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-	sigset_t none;
-
-	(void)setsid();
-	/* Ignoring drops what is pending: a Ctrl-C before setsid() was for the client, which calls the start off. */
-	for (int s = 1; s < NSIG; s++) {
-		(void)signal(s, SIG_IGN);
-		(void)sigaction(s, &sa, NULL);
-	}
-	(void)signal(SIGPIPE, SIG_IGN);
-	(void)sigemptyset(&none);
-	(void)sigprocmask(SIG_SETMASK, &none, NULL);
-	for (int fd = 0; null >= 0 && fd < (getenv("ROUX_DEBUG") ? 2 : 3); fd++)
-		(void)dup2(null, fd);
-	(void)close_range(3, (unsigned)keep[0] - 1, 0);
-	if (keep[1] > keep[0] + 1)
-		(void)close_range((unsigned)keep[0] + 1, (unsigned)keep[1] - 1, 0);
-	(void)close_range((unsigned)keep[1] + 1, ~0u, 0);
-	(void)prctl(PR_SET_NAME, "roux-monitor");
-}
-
-/* Without its loop a monitor can still answer the request that is on its way. */
-static void tell_failure(int client, const struct err *err)
-{
-	cJSON *json = cJSON_CreateObject();
-	char message[sizeof(err->msg) + 64], *body;
-
-	(void)snprintf(message, sizeof(message), "%s%s", err->msg,
-		       err->code == -EMFILE ? "; allow more open files (ulimit -n)" : "");
-	(void)cJSON_AddStringToObject(json, "message", message);
-	(void)cJSON_AddNumberToObject(json, "code", STATUS_FAILED);
-	body = cJSON_PrintUnformatted(json);
-	if (body)
-		(void)dprintf(client, "HTTP/1.1 500 %s\r\nContent-Length: %zu\r\nConnection: close\r\n\r\n%s", http_reason(500),
-			      strlen(body), body);
-}
-
-__attribute__((noreturn)) static void monitor_main(struct monitor *m, int client)
-{
-	struct err err = { 0 };
-	int r;
-
-	detach(m, client);
-	m->listen_fd = m->signal_fd = -1;
-	m->command.stream.fd = -1;
-	m->first_life = true;
-	m->record.state.monitor_pid = (uint32_t)getpid();
-	m->record.state.restarts = 0;
-	m->record.state.stopped_by_user = false;
-	output_open(&m->output, m->owned.data, m->record.config.log_max);
-	r = set_up(m, client, &err);
-	if (r == 0)
-		(void)loop_run(m->loop, &err);
-	/* The process ends here: its memory needs no freeing. */
-	if (r < 0 && m->options.fresh)
-		(void)vm_remove(&m->vms, &m->owned, m->record.name, NULL);
-	if (r < 0)
-		tell_failure(client, &err);
-	_exit(r < 0);
-}
-
-int monitor_fork(const struct vms *vms, struct vm_owned *owned, const struct vm_record *record,
-		 const struct monitor_options *options, int *ret_fd, struct err *err)
-{
-	static struct monitor m;
-	int pair[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	pid = fork();
-	if (pid == 0) {
-		m.vms = *vms;
-		m.owned = *owned;
-		m.record = *record;
-		m.options = *options;
-		(void)close(pair[0]);
-		monitor_main(&m, pair[1]);
-	}
-	(void)close(pair[1]);
-	if (pid < 0) {
-		(void)close(pair[0]);
-		return err_set(err, -errno, "cannot make a process for the VM's monitor: %s", strerror(errno));
-	}
-	vm_release(owned);
-	*ret_fd = pair[0];
-	return 0;
+	return r;
 }

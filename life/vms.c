@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "life/vms.h"
+#include "life/vms_inside.h"
 
 #include "life/names.h"
 #include "life/when.h"
@@ -15,7 +15,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define NAME_TRIES 20u
 #define LOCK_STEP_MS 5u
 #define KILLED 137 /* exit status of what SIGKILL ended */
 
@@ -98,12 +97,12 @@ int vms_open(struct vms *vms, struct err *err)
 	return r;
 }
 
-static void path_of(const struct vms *vms, const char *id, const char *file, char ret[PATH_MAX])
+void vms_path(const struct vms *vms, const char *id, const char *file, char ret[PATH_MAX])
 {
 	(void)snprintf(ret, PATH_MAX, "%s/vms/%.64s%s", vms->data, id, file);
 }
 
-static void name_path(const struct vms *vms, const char *name, char ret[PATH_MAX])
+void vms_name_path(const struct vms *vms, const char *name, char ret[PATH_MAX])
 {
 	(void)snprintf(ret, PATH_MAX, "%s/names/%s", vms->data, name);
 }
@@ -115,15 +114,14 @@ static struct flock whole_file(short type)
 	return (struct flock){ .l_type = type, .l_whence = SEEK_SET };
 }
 
-/* True when somebody holds the lock of the VM. */
-static bool is_owned(const struct vms *vms, const char *id)
+bool vms_is_owned(const struct vms *vms, const char *id)
 {
 	struct flock lock = whole_file(F_WRLCK);
 	char path[PATH_MAX];
 	bool owned;
 	int fd;
 
-	path_of(vms, id, "/lock", path);
+	vms_path(vms, id, "/lock", path);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0)
 		return false;
@@ -140,7 +138,7 @@ static int try_own(const struct vms *vms, const char *id, bool create, struct vm
 	char path[PATH_MAX];
 	int fd, r = 0;
 
-	path_of(vms, id, "/lock", path);
+	vms_path(vms, id, "/lock", path);
 	fd = open(path, O_RDWR | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
 	if (fd < 0)
 		return -errno;
@@ -154,7 +152,7 @@ static int try_own(const struct vms *vms, const char *id, bool create, struct vm
 	}
 	*ret = (struct vm_owned){ .lock_fd = fd };
 	memcpy(ret->id, id, VM_ID_SIZE);
-	path_of(vms, id, "", ret->data);
+	vms_path(vms, id, "", ret->data);
 	(void)snprintf(ret->state, sizeof(ret->state), "%s/vms/%s", vms->state, id);
 	return 0;
 }
@@ -182,13 +180,13 @@ void vm_release(struct vm_owned *owned)
 
 /* ------------------------------------------------------------------ records */
 
-static int read_record(const struct vms *vms, const char *id, struct vm_record *record, struct err *err)
+int vms_read_record(const struct vms *vms, const char *id, struct vm_record *record, struct err *err)
 {
 	char path[PATH_MAX], *text;
 	size_t len;
 	int r;
 
-	path_of(vms, id, "/record.json", path);
+	vms_path(vms, id, "/record.json", path);
 	r = file_read_all(path, RECORD_MAX, &text, &len, err);
 	if (r < 0)
 		return r;
@@ -252,124 +250,10 @@ void vm_sync(const struct vms *vms, const struct vm_owned *owned)
 	if (file_path(path, NULL, owned->data, "/record.json", NULL) == 0)
 		sync_file(path);
 	(void)file_sync_dir(owned->data);
-	path_of(vms, "", "", path);
+	vms_path(vms, "", "", path);
 	(void)file_sync_dir(path);
-	name_path(vms, "", path);
+	vms_name_path(vms, "", path);
 	(void)file_sync_dir(path);
-}
-
-/* -------------------------------------------------------------------- names */
-
-/* What the link of @name says; false when there is none. */
-static bool name_owner(const struct vms *vms, const char *name, char ret_id[VM_ID_SIZE])
-{
-	char path[PATH_MAX], target[VM_ID_SIZE + 1];
-	ssize_t n;
-
-	name_path(vms, name, path);
-	n = readlink(path, target, sizeof(target));
-	if (n != VM_ID_SIZE - 1)
-		return false;
-	target[n] = '\0';
-	memcpy(ret_id, target, VM_ID_SIZE);
-	return vm_id_valid(ret_id);
-}
-
-/* True when the VM that a name belongs to is gone, was never finished, or has another name. */
-static bool name_is_stale(const struct vms *vms, const char *name)
-{
-	struct vm_record record;
-	char id[VM_ID_SIZE];
-	bool stale;
-
-	if (!name_owner(vms, name, id))
-		return true;
-	if (is_owned(vms, id))
-		return false;	/* it may be in the middle of being made or renamed */
-	record_init(&record);
-	stale = read_record(vms, id, &record, NULL) == -ENOENT || (record.name[0] && strcmp(record.name, name) != 0);
-	record_finish(&record);
-	return stale;
-}
-
-/*
- * Links @name to @id.  A stale link is replaced by whoever holds the lock of the
- * folder, so that no one replaces a link that has just been made.
- */
-static int take_name(const struct vms *vms, const char *name, const char *id)
-{
-	char path[PATH_MAX], lock[PATH_MAX];
-	int fd, r;
-
-	name_path(vms, name, path);
-	if (symlink(id, path) == 0)
-		return 0;
-	if (errno != EEXIST)
-		return -errno;
-	if (!name_is_stale(vms, name))
-		return -EEXIST;
-	(void)snprintf(lock, sizeof(lock), "%s/vms/.names.lock", vms->data);
-	fd = file_lock(lock, false, NULL);
-	if (fd < 0)
-		return fd;
-	if (!name_is_stale(vms, name))
-		r = -EEXIST;
-	else
-		r = (unlink(path) < 0 && errno != ENOENT) || symlink(id, path) < 0 ? -errno : 0;
-	(void)close(fd);
-	return r;
-}
-
-static int choose_name(const struct vms *vms, struct vm_record *record, struct err *err)
-{
-	bool given = record->name[0];
-	int r = -EEXIST;
-
-	if (given && !vm_name_valid(record->name))
-		return err_set(err, -EINVAL, "'%s' cannot be a name: it needs letters, digits, '_', '.' and '-', and a letter or "
-			       "digit first", record->name);
-	for (unsigned i = 0; r == -EEXIST && i < (given ? 1 : NAME_TRIES); i++) {
-		if (!given)
-			vm_name_make(i, record->name);
-		r = take_name(vms, record->name, record->id);
-	}
-	if (r == -EEXIST)
-		return err_set(err, r, "the name '%s' is taken; remove that VM ('roux rm %s') or choose another", record->name,
-			       record->name);
-	return r < 0 ? err_set(err, r, "cannot take the name '%s': %s", record->name, strerror(-r)) : 0;
-}
-
-static void drop_name(const struct vms *vms, const char *name, const char *id)
-{
-	char path[PATH_MAX], owner[VM_ID_SIZE];
-
-	if (!vm_name_valid(name) || !name_owner(vms, name, owner) || strcmp(owner, id) != 0)
-		return;
-	name_path(vms, name, path);
-	(void)unlink(path);
-}
-
-int vm_rename(const struct vms *vms, const struct vm_owned *owned, struct vm_record *record, const char *name,
-	      struct err *err)
-{
-	char before[VM_NAME_MAX];
-	int r;
-
-	if (!vm_name_valid(name))
-		return err_set(err, -EINVAL, "'%.64s' cannot be a name: it needs letters, digits, '_', '.' and '-', and a letter "
-			       "or digit first", name);
-	if (strcmp(name, record->name) == 0)
-		return err_set(err, -EEXIST, "that is its name already");
-	r = take_name(vms, name, record->id);
-	if (r < 0)
-		return err_set(err, r, r == -EEXIST ? "the name '%s' is taken" : "cannot take the name '%s'", name);
-	memcpy(before, record->name, sizeof(before));
-	(void)snprintf(record->name, sizeof(record->name), "%s", name);
-	r = vm_save(owned, record, err);
-	if (r < 0)
-		memcpy(record->name, before, sizeof(before));
-	drop_name(vms, r < 0 ? name : before, record->id);
-	return r;
 }
 
 /* --------------------------------------------------------- making, removing */
@@ -385,7 +269,7 @@ static int make_folders(const struct vms *vms, struct vm_record *record, struct 
 		r = vm_id_make(record->id);
 		if (r < 0)
 			break;
-		path_of(vms, record->id, "", path);
+		vms_path(vms, record->id, "", path);
 		if (mkdir(path, 0700) < 0)
 			return -errno;
 		r = try_own(vms, record->id, true, ret);
@@ -407,7 +291,7 @@ int vms_create(const struct vms *vms, struct vm_record *record, struct vm_owned 
 	if (r < 0)
 		(void)err_set(err, r, "cannot make a folder for the VM below %.150s: %s", vms->data, strerror(-r));
 	if (r == 0)
-		r = choose_name(vms, record, err);
+		r = vms_choose_name(vms, record, err);
 	if (r == 0)
 		r = save_soon(ret, record, err);
 	if (r < 0 && ret->lock_fd >= 0) {
@@ -423,10 +307,10 @@ int vm_remove(const struct vms *vms, const struct vm_owned *owned, const char *n
 	int r;
 
 	/* Without its record it is half made, and whoever comes next goes on from any point. */
-	path_of(vms, owned->id, "/record.json", path);
+	vms_path(vms, owned->id, "/record.json", path);
 	if (unlink(path) < 0 && errno != ENOENT)
 		return err_set(err, -errno, "cannot remove %.150s: %s", path, strerror(errno));
-	drop_name(vms, name, owned->id);
+	vms_drop_name(vms, name, owned->id);
 	(void)file_remove_tree(AT_FDCWD, owned->state);
 	r = file_remove_tree(AT_FDCWD, owned->data);
 	return r < 0 ? err_set(err, r, "cannot remove %.150s: %s", owned->data, strerror(-r)) : 0;
@@ -445,7 +329,7 @@ static void put_right(const struct vms *vms, struct vm_record *record)
 		return;
 	/* Its owner may have ended properly since the record was read. */
 	record_finish(record);
-	if (read_record(vms, owned.id, record, NULL) == 0 && s->status != VM_CREATED && s->status != VM_EXITED) {
+	if (vms_read_record(vms, owned.id, record, NULL) == 0 && s->status != VM_CREATED && s->status != VM_EXITED) {
 		s->status = VM_EXITED;
 		s->exit_code = KILLED;
 		s->has_run = true;
@@ -466,8 +350,8 @@ static void put_right(const struct vms *vms, struct vm_record *record)
 
 int vms_load(const struct vms *vms, const char *id, struct vm_record *record, bool *ret_alive, struct err *err)
 {
-	bool alive = is_owned(vms, id);
-	int r = read_record(vms, id, record, err);
+	bool alive = vms_is_owned(vms, id);
+	int r = vms_read_record(vms, id, record, err);
 
 	if (r < 0)
 		return r == -ENOENT ? err_set(err, r, "there is no VM %.12s", id) : r;
@@ -475,7 +359,7 @@ int vms_load(const struct vms *vms, const char *id, struct vm_record *record, bo
 		put_right(vms, record);
 		if (!record->id[0])
 			return err_set(err, -ENOENT, "there is no VM %.12s", id);
-		alive = is_owned(vms, id);
+		alive = vms_is_owned(vms, id);
 	}
 	*ret_alive = alive;
 	return 0;
@@ -487,7 +371,7 @@ static bool removed_half_made(const struct vms *vms, const char *id)
 	struct vm_owned owned;
 	char path[PATH_MAX];
 
-	path_of(vms, id, "/record.json", path);
+	vms_path(vms, id, "/record.json", path);
 	if (access(path, F_OK) == 0)
 		return false;
 	if (try_own(vms, id, true, &owned) < 0)
@@ -507,7 +391,7 @@ int vms_each(const struct vms *vms, vms_fn fn, void *ctx)
 	DIR *dir;
 	int r = 0;
 
-	path_of(vms, "", "", path);
+	vms_path(vms, "", "", path);
 	dir = opendir(path);
 	if (!dir)
 		return -errno;
@@ -541,8 +425,8 @@ int vms_find(const struct vms *vms, const char *what, char ret_id[VM_ID_SIZE], s
 	struct search s = { .prefix = what, .len = strlen(what) };
 	char path[PATH_MAX];
 
-	if (vm_name_valid(what) && name_owner(vms, what, ret_id)) {
-		path_of(vms, ret_id, "/record.json", path);
+	if (vm_name_valid(what) && vms_name_owner(vms, what, ret_id)) {
+		vms_path(vms, ret_id, "/record.json", path);
 		if (access(path, F_OK) == 0)
 			return 0;
 	}
