@@ -10,7 +10,7 @@
 enum { EXIT_ROUX = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_TIMEOUT = 124 };
 
 /* How the list of verbs is divided. */
-enum verb_group { VERB_COMMON, VERB_LIFE, VERB_OTHER };
+enum verb_group { VERB_COMMON, VERB_LIFE, VERB_IMAGES, VERB_OTHER };
 
 struct verb {
 	const char *name;
@@ -47,6 +47,17 @@ int verb_top(int argc, char **argv);
 int verb_unpause(int argc, char **argv);
 int verb_update(int argc, char **argv);
 int verb_wait(int argc, char **argv);
+int verb_pull(int argc, char **argv);
+int verb_push(int argc, char **argv);
+int verb_images(int argc, char **argv);
+int verb_rmi(int argc, char **argv);
+int verb_tag(int argc, char **argv);
+int verb_save(int argc, char **argv);
+int verb_load(int argc, char **argv);
+int verb_import(int argc, char **argv);
+int verb_login(int argc, char **argv);
+int verb_logout(int argc, char **argv);
+int verb_store(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);

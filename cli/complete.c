@@ -193,8 +193,9 @@ static bool offer_values(const char *option, const char *prefix)
 
 static bool takes_vms(const struct verb *verb)
 {
-	return strcmp(verb->name, "run") != 0 && strcmp(verb->name, "ps") != 0 && strcmp(verb->name, "create") != 0 &&
-	       strcmp(verb->name, "events") != 0 && verb->group != VERB_OTHER;
+	if (verb->group != VERB_LIFE)
+		return strcmp(verb->name, "exec") == 0 || strcmp(verb->name, "logs") == 0;
+	return strcmp(verb->name, "create") != 0 && strcmp(verb->name, "events") != 0;
 }
 
 int verb_complete(int argc, char **argv)

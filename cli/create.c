@@ -4,6 +4,7 @@
 
 #include "cli/cli.h"
 #include "life/events.h"
+#include "oci/image.h"
 #include "os/err.h"
 #include "os/file.h"
 
@@ -33,20 +34,6 @@ static char *absolute(const char *path)
 	if (path[0] == '/' || !getcwd(cwd, sizeof(cwd)))
 		return strdup(path);
 	return asprintf(&joined, "%s/%s", cwd, path) < 0 ? NULL : joined;
-}
-
-/* True when @image names a file or folder, perhaps with a tag behind it. */
-static bool is_path(const char *image)
-{
-	const char *colon = strrchr(image, ':');
-	char path[PATH_MAX];
-
-	if (image[0] == '.' || access(image, F_OK) == 0)
-		return true;
-	if (!colon || (size_t)(colon - image) >= sizeof(path))
-		return false;
-	(void)snprintf(path, sizeof(path), "%.*s", (int)(colon - image), image);
-	return access(path, F_OK) == 0;
 }
 
 static bool take_text(char **ret, const char *text)
@@ -106,6 +93,8 @@ static bool fill_record(struct vm_record *record, const struct run_options *r)
 	c->open_stdin = r->interactive;
 	c->stdin_once = r->interactive && !r->detach;
 	c->read_only = r->machine.read_only;
+	c->no_pull = r->machine.pull == ROUX_PULL_NEVER;
+	c->insecure = r->machine.insecure_registry;
 	c->cpus = r->machine.cpus;
 	c->memory = r->machine.memory;
 	c->timeout_s = r->timeout_s;
@@ -120,7 +109,7 @@ static bool fill_record(struct vm_record *record, const struct run_options *r)
 	c->health_start_ms = life->health_start_ms;
 	c->health_retries = life->health_retries;
 	c->cpu_shares = life->cpu_shares;
-	return (is_path(r->machine.image) ? take_path : take_text)(&c->image, r->machine.image) &&
+	return (oci_image_is_path(r->machine.image) ? take_path : take_text)(&c->image, r->machine.image) &&
 	       take_text(&c->cwd, r->exec.cwd) && take_text(&c->user, r->exec.user) &&
 	       take_text(&c->hostname, r->machine.hostname) && take_text(&c->engine, r->machine.engine) &&
 	       take_path(&c->kernel, r->machine.kernel) && take_text(&c->append, r->machine.append) &&
@@ -180,6 +169,8 @@ int verb_create(int argc, char **argv)
 	record_init(&record);
 	if (status == 0 && vms_open(&vms, &err) < 0)
 		status = complain(EXIT_ROUX, "%s", err.msg);
+	if (status == 0)
+		status = fetch_image(&r);
 	if (status == 0)
 		status = create_vm(&vms, &r, &record, &owned);
 	if (status == 0) {

@@ -26,4 +26,7 @@ int run_vm(const struct vms *vms, struct vm_owned *owned, const struct vm_record
 /* Path of this program, which also serves as a VM's process; NULL when it cannot be told. */
 const char *own_path(void);
 
+/* Sees to it that the image is here, unless that is not wanted.  0, or an exit status after a complaint. */
+int fetch_image(struct run_options *r);
+
 #endif /* CLI_CREATE_H */

@@ -1,22 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* roux inspect and port: all that is known of VMs. */
+/* roux inspect and port: all that is known of VMs and images. */
 #include "cli/cli.h"
 #include "cli/format.h"
+#include "cli/image.h"
 #include "cli/pick.h"
 #include "life/client.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Adds the VM called @what to the array @ctx. */
+/* There is no such VM: it may be an image. */
+static int inspect_image(const char *what, cJSON *array)
+{
+	struct store *store = NULL;
+	struct err err = { 0 };
+	int r;
+
+	if (!image_open_store(&store))
+		return EXIT_VERB;
+	r = image_inspect(store, what, array, &err);
+	store_close(store);
+	if (r == -ENOENT)
+		return complain(EXIT_VERB, "there is no VM '%s' and no image '%s'; 'roux ps -a' and 'roux images' list them", what, what);
+	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+}
+
+/* Adds the VM or image called @what to the array. */
 static int inspect_one(const struct vms *vms, const char *what, cJSON *array)
 {
 	struct vm_record record;
+	char id[VM_ID_SIZE];
 	bool alive = false;
-	int status = pick_vm(vms, what, &record, &alive);
-	cJSON *json = status == 0 ? record_to_json(&record) : NULL;
+	cJSON *json;
+	int status;
+
+	if (vms_find(vms, what, id, NULL) == -ENOENT)
+		return inspect_image(what, array);
+	status = pick_vm(vms, what, &record, &alive);
+	json = status == 0 ? record_to_json(&record) : NULL;
 
 	if (json && !cJSON_AddItemToArray(array, json))
 		status = complain(EXIT_ROUX, "out of memory");
@@ -45,8 +69,8 @@ static int print_array(const cJSON *array, const char *format)
 int verb_inspect(int argc, char **argv)
 {
 	static const char help[] =
-		"Usage: roux inspect [OPTIONS] VM...\n\n"
-		"Prints all that is known of VMs as a JSON array.\n\n"
+		"Usage: roux inspect [OPTIONS] VM|IMAGE...\n\n"
+		"Prints all that is known of VMs and images as a JSON array.\n\n"
 		"  -f, --format TEXT         Print TEXT for each, with fields such as {{.State.Status}}\n"
 		"                            or {{json .Config}} replaced\n"
 		"      --json                As without (JSON is the default)\n";
@@ -68,7 +92,7 @@ int verb_inspect(int argc, char **argv)
 			return pick_usage("inspect", help, c);
 		}
 	}
-	status = optind == argc ? complain(EXIT_ROUX, "inspect needs the name or id of a VM") : pick_open(&vms);
+	status = optind == argc ? complain(EXIT_ROUX, "inspect needs the name or id of a VM, or the name of an image") : pick_open(&vms);
 	for (int i = optind; status == 0 && i < argc; i++) {
 		int r = inspect_one(&vms, argv[i], array);
 

@@ -12,11 +12,13 @@ const struct verb verbs[] = {
 	{ "exec", "Run another command in a running VM", verb_exec, VERB_COMMON },
 	{ "ps", "List VMs", verb_ps, VERB_COMMON },
 	{ "logs", "Show what a VM's command has written", verb_logs, VERB_COMMON },
+	{ "pull", "Fetch an image from a registry", verb_pull, VERB_COMMON },
+	{ "images", "List images", verb_images, VERB_COMMON },
 	{ "attach", "Attach to a VM's command", verb_attach, VERB_LIFE },
 	{ "cp", "Copy files between a VM and the host", verb_cp, VERB_LIFE },
 	{ "create", "Create a VM without starting it", verb_create, VERB_LIFE },
 	{ "events", "Show what happens to VMs", verb_events, VERB_LIFE },
-	{ "inspect", "Show all that is known of VMs", verb_inspect, VERB_LIFE },
+	{ "inspect", "Show all that is known of VMs and images", verb_inspect, VERB_LIFE },
 	{ "kill", "Send a signal to the commands of VMs", verb_kill, VERB_LIFE },
 	{ "pause", "Stop the processors of VMs", verb_pause, VERB_LIFE },
 	{ "port", "Show the ports that a VM publishes", verb_port, VERB_LIFE },
@@ -30,6 +32,15 @@ const struct verb verbs[] = {
 	{ "unpause", "Let paused VMs go on", verb_unpause, VERB_LIFE },
 	{ "update", "Change VMs that exist", verb_update, VERB_LIFE },
 	{ "wait", "Wait until VMs have ended and print their exit statuses", verb_wait, VERB_LIFE },
+	{ "import", "Make an image from a tar, a folder or Debian's packages", verb_import, VERB_IMAGES },
+	{ "load", "Read images from a tar", verb_load, VERB_IMAGES },
+	{ "login", "Keep a user and password for a registry", verb_login, VERB_IMAGES },
+	{ "logout", "Forget them", verb_logout, VERB_IMAGES },
+	{ "push", "Send an image to a registry", verb_push, VERB_IMAGES },
+	{ "rmi", "Remove images", verb_rmi, VERB_IMAGES },
+	{ "save", "Write images to a tar", verb_save, VERB_IMAGES },
+	{ "store", "Look after the store of images", verb_store, VERB_IMAGES },
+	{ "tag", "Give an image another name", verb_tag, VERB_IMAGES },
 	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor, VERB_OTHER },
 	{ "completion", "Print a script that completes commands in a shell", verb_completion, VERB_OTHER },
 	{ "version", "Print the version", verb_version, VERB_OTHER },
@@ -41,6 +52,7 @@ const struct verb verbs[] = {
 static void usage(FILE *out)
 {
 	static const char *const titles[] = { [VERB_COMMON] = "Common commands", [VERB_LIFE] = "Commands for VMs",
+					      [VERB_IMAGES] = "Commands for images",
 					      [VERB_OTHER] = "Other commands" };
 
 	(void)fputs("Usage: roux COMMAND [OPTIONS] [ARGUMENTS]\n\nRuns programs in micro-VMs.\n", out);

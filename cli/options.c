@@ -25,7 +25,8 @@ static const char create_usage[] =
 
 static const char help[] =
 	"\n"
-	"IMAGE is a folder with a root file system, an OCI image layout (folder or tar) or a\n"
+	"IMAGE is a name such as alpine:3, pulled when it is not in the store; or the path of a\n"
+	"folder with a root file system, an OCI image layout (folder or tar) or a\n"
 	"docker-archive tar.  Writes to the root are thrown away.\n"
 	"\n"
 	"Options:\n"
@@ -64,6 +65,8 @@ static const char help[] =
 	"                            with addresses for the guest's end of a TAP device\n"
 	"      --pcap FILE           Write what passes the network to FILE\n"
 	"  -h, --hostname NAME       Host name of the guest\n"
+	"      --pull WHEN           Fetch the image: missing, always or never (default missing)\n"
+	"      --insecure            Fetch it without encryption or with unknown certificates too\n"
 	"      --read-only           Make the root file system read-only\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
 	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
@@ -155,7 +158,8 @@ static int add_env(struct run_options *r, const char *arg)
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
-       OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE, OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
+       OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP, OPT_PULL, OPT_INSECURE, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE,
+       OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
        OPT_HEALTH_INTERVAL, OPT_HEALTH_TIMEOUT, OPT_HEALTH_START, OPT_HEALTH_RETRIES, OPT_NO_HEALTH, OPT_DETACH_KEYS,
        OPT_LOG_MAX, OPT_CPU_SHARES };
 
@@ -192,6 +196,8 @@ static const struct option options[] = {
 	{ "detach-keys", required_argument, NULL, OPT_DETACH_KEYS },
 	{ "log-max-size", required_argument, NULL, OPT_LOG_MAX },
 	{ "cpu-shares", required_argument, NULL, OPT_CPU_SHARES },
+	{ "pull", required_argument, NULL, OPT_PULL },
+	{ "insecure", no_argument, NULL, OPT_INSECURE },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
@@ -321,6 +327,19 @@ static int take_network(struct run_options *r, const char *arg)
 	return r->network.name ? 0 : complain(EXIT_ROUX, "--network tap= needs the name of a TAP device");
 }
 
+static int take_pull(struct run_options *r, const char *arg)
+{
+	if (strcmp(arg, "missing") == 0)
+		r->machine.pull = ROUX_PULL_MISSING;
+	else if (strcmp(arg, "always") == 0)
+		r->machine.pull = ROUX_PULL_ALWAYS;
+	else if (strcmp(arg, "never") == 0)
+		r->machine.pull = ROUX_PULL_NEVER;
+	else
+		return complain(EXIT_ROUX, "--pull is missing, always or never, not '%s'", arg);
+	return 0;
+}
+
 static int take_option(struct run_options *r, int c, const char **entrypoint)
 {
 	switch (c) {
@@ -341,6 +360,8 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_APPEND: r->machine.append = optarg; return 0;
 	case OPT_DISK: return add_disk(r, optarg);
 	case 'h': r->machine.hostname = optarg; return 0;
+	case OPT_PULL: return take_pull(r, optarg);
+	case OPT_INSECURE: r->machine.insecure_registry = true; return 0;
 	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;

@@ -55,6 +55,9 @@ static int run(struct run_options *r, uint64_t begin_ns)
 		return complain(EXIT_ROUX, "--detach-keys needs keys such as ctrl-p,ctrl-q, not '%s'", r->detach_keys);
 	if (vms_open(&vms, &err) < 0)
 		return complain(EXIT_ROUX, "%s", err.msg);
+	status = fetch_image(r);
+	if (status)
+		return status;
 	attached_signals();
 	status = create_vm(&vms, r, &record, &owned);
 	how.name = record.name;

@@ -56,6 +56,8 @@ static const struct member members[] = {
 	M("Config", "StdinOnce", BOOL, config.stdin_once),
 	M("Config", "Hostname", TEXT, config.hostname),
 	M("Config", "Publish", LIST, config.publish),
+	M("Config", "NoPull", BOOL, config.no_pull),
+	M("Config", "InsecureRegistry", BOOL, config.insecure),
 	M("Config", "NetworkMode", TEXT, config.network.kind),
 	M("Config", "NetworkName", TEXT, config.network.name),
 	M("Config", "Address4", TEXT, config.network.address4),

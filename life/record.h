@@ -58,6 +58,8 @@ struct vm_config {
 	uint32_t nshares;
 	struct vm_disk disk[RECORD_DISKS_MAX];
 	uint32_t ndisks;
+	bool no_pull;	/* a life does not fetch the image when it is missing */
+	bool insecure;	/* fetches it without encryption too */
 	struct vm_network network;
 	bool read_only;
 	uint32_t cpus;	/* 0: 1 */

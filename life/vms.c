@@ -46,10 +46,10 @@ static int data_folder(char *ret, size_t size, struct err *err)
 
 	if (set("ROUX_STORE"))
 		return absolute(ret, size, set("ROUX_STORE"), "", err);
-	if (set("XDG_DATA_HOME"))
-		return absolute(ret, size, set("XDG_DATA_HOME"), "/roux", err);
 	if (geteuid() == 0)
 		return absolute(ret, size, "/var/lib/roux", "", err);
+	if (set("XDG_DATA_HOME"))
+		return absolute(ret, size, set("XDG_DATA_HOME"), "/roux", err);
 	home = set("HOME");
 	if (!home) {
 		pw = getpwuid(geteuid());

@@ -10,8 +10,8 @@
  *   DATA/names/NAME           symbolic link to ID: what makes a name unique
  *   STATE/vms/ID/sock         control socket of the monitor, gone after a reboot
  *
- * DATA is $ROUX_STORE, else $XDG_DATA_HOME/roux, else /var/lib/roux for root and
- * ~/.local/share/roux for others; STATE is $ROUX_STATE, else $XDG_RUNTIME_DIR/roux,
+ * DATA is where the store of images is (store/store.h): $ROUX_STORE, else as root
+ * /var/lib/roux, else $XDG_DATA_HOME/roux, else ~/.local/share/roux; STATE is $ROUX_STATE, else $XDG_RUNTIME_DIR/roux,
  * else /run/roux for root and DATA/run for others.  All are made with mode 0700.
  *
  * The lock is an open file description lock (fcntl(2)): it ends with its process, also

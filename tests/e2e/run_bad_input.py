@@ -215,7 +215,7 @@ def test_cache_that_nobody_may_write():
     one_line(roux(root, "true", env=env, prefix=nobody), 125, "Permission denied", "ROUX_STATE")
     env = {"ROUX_STORE": theirs + "/store", "ROUX_STATE": theirs + "/state", "ROUX_CACHE": d}
     one_line(roux(root, "true", env=env, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
-    with tmpfs("read-only", "size=200m") as at:
+    with tmpfs("read-only", "size=600m") as at:
         one = ("mount", "-o", "remount,ro", at)
         subprocess.run(one, check=True)
         one_line(roux(root, "true", env={"ROUX_CACHE": at}), 125, "Read-only file system", "ROUX_CACHE")

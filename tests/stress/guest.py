@@ -30,13 +30,11 @@ def vm_process(ancestor):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/stat") as f:
-                parent = int(f.read().rsplit(")", 1)[1].split()[1])
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                args = f.read().split(b"\0")
+                name, rest = f.read().split("(", 1)[1].rsplit(")", 1)
         except OSError:
             continue
-        parents[int(pid)] = parent
-        if b"vmm" in args:
+        parents[int(pid)] = int(rest.split()[1])
+        if name == "roux-vm":
             candidates.append(int(pid))
     for pid in candidates:
         above = pid
