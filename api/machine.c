@@ -251,6 +251,24 @@ static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 	}
 }
 
+/* True when the connection is one that machine_connect_agent() was asked for. */
+static bool hand_over(struct roux_machine *m, int32_t id, int result, int fd)
+{
+	for (struct machine_connect **at = &m->connects; *at; at = &(*at)->next) {
+		struct machine_connect *c = *at;
+
+		if (c->id != id)
+			continue;
+		*at = c->next;
+		if (result == 0 && fd < 0)
+			result = -EPROTO;
+		c->connected(c->ctx, result, fd);
+		free(c);
+		return true;
+	}
+	return false;
+}
+
 static void on_message(struct roux_machine *m, int fd)
 {
 	const struct control_msg *msg = m->msg;
@@ -279,6 +297,8 @@ static void on_message(struct roux_machine *m, int fd)
 		}
 		break;
 	case CONTROL_CONNECTED:
+		if (hand_over(m, msg->value, msg->value2, fd))
+			return;
 		if (msg->value == m->connect.id && !m->connect.done) {
 			m->connect.result = msg->value2;
 			m->connect.fd = fd;
@@ -425,7 +445,7 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 	int fd, r;
 
 	drop_stream(m);
-	m->connect.id++;
+	m->connect.id = ++m->last_connect;
 	m->connect.done = false;
 	r = m->sock < 0 ? -ENOTCONN :
 		control_send(m->sock, CONTROL_CONNECT, m->connect.id, (int32_t)AGENT_PORT, NULL, 0, -1);
@@ -442,6 +462,35 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 	fd = m->connect.fd;
 	m->connect.fd = -1;
 	return fd;
+}
+
+int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
+{
+	struct machine_connect *c = calloc(1, sizeof(*c));
+	int r = m->sock < 0 || ended(m) ? -ENOTCONN : 0;
+
+	if (!c)
+		return -ENOMEM;
+	*c = (struct machine_connect){ .next = m->connects, .id = ++m->last_connect, .connected = fn, .ctx = ctx };
+	if (r == 0)
+		r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	m->connects = c;
+	return 0;
+}
+
+static void forget_connects(struct roux_machine *m)
+{
+	struct machine_connect *c;
+
+	while ((c = m->connects)) {
+		m->connects = c->next;
+		c->connected(c->ctx, -ENOTCONN, -1);
+		free(c);
+	}
 }
 
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
@@ -519,6 +568,7 @@ void roux_machine_destroy(struct roux_machine *m)
 {
 	if (!m)
 		return;
+	forget_connects(m);
 	if (m->sock >= 0)
 		(void)close(m->sock);
 	if (m->ready_fd >= 0)

@@ -36,6 +36,9 @@ struct oci_config {
 	char *user;	/* "name|uid[:group|gid]"; strings are "" when not given */
 	char *working_dir;
 	char *stop_signal;	/* "SIGTERM" or a number */
+	char **health_test;	/* "NONE" | "CMD", words... | "CMD-SHELL", text; empty: nothing said */
+	int64_t health_interval_ns, health_timeout_ns, health_start_ns;	/* 0: not said */
+	uint32_t health_retries;	/* 0: not said */
 };
 
 /* What an image may cost at most.  See oci_limits_default. */

@@ -196,6 +196,7 @@ struct roux_exec_options {
 	/* Descriptors, borrowed until the process is freed; -1: /dev/null. */
 	int stdin_fd, stdout_fd, stderr_fd;
 	bool primary;	/* the machine powers off when it ends */
+	bool detached;	/* outlives this session, without streams; only its start is waited for */
 };
 
 /* How a process ended. */

@@ -32,8 +32,8 @@ class ExpectedFailure(Exception):
 
 
 def environ(**extra):
-    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=os.path.join(WORK, "store"),
-               DOCKER_CONFIG=os.path.join(WORK, "docker"))
+    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=WORK + "/store", ROUX_STATE=WORK + "/state",
+               DOCKER_CONFIG=WORK + "/docker")
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)

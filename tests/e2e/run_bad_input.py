@@ -208,7 +208,13 @@ def test_cache_that_nobody_may_write():
     os.chmod(WORK, 0o711)
     root = os.path.join(WORK, "root-of-nobody")	# the usual one may lie in a folder that only its owner may enter
     shutil.copytree(ROOT, root, symlinks=True)
-    one_line(roux(root, "true", env={"ROUX_CACHE": d}, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
+    one_line(roux(root, "true", env={"ROUX_STORE": d}, prefix=nobody), 125, "Permission denied", "ROUX_STORE")
+    theirs = folder("of-nobody")
+    os.chown(theirs, 65534, 65534)
+    env = {"ROUX_STORE": theirs + "/store", "ROUX_STATE": d}
+    one_line(roux(root, "true", env=env, prefix=nobody), 125, "Permission denied", "ROUX_STATE")
+    env = {"ROUX_STORE": theirs + "/store", "ROUX_STATE": theirs + "/state", "ROUX_CACHE": d}
+    one_line(roux(root, "true", env=env, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
     with tmpfs("read-only", "size=600m") as at:
         one = ("mount", "-o", "remount,ro", at)
         subprocess.run(one, check=True)

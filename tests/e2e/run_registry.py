@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -268,8 +269,8 @@ def test_an_ordinary_user_has_a_store_of_their_own():
     shutil.copytree(os.path.join(environ()["ROUX_CACHE"], "kernels"), cache + "/kernels", symlinks=True)
     subprocess.run(["chown", "-R", "65534:65534", place], check=True)
     env = environ(HOME=place, XDG_DATA_HOME=place + "/data", ROUX_CACHE=cache)
-    for name in ("ROUX_STORE", "DOCKER_CONFIG"):
-        env.pop(name)
+    for name in ("ROUX_STORE", "ROUX_STATE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
+        env.pop(name, None)
 
     def as_nobody(*args):
         p = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, *args], env=env,
@@ -330,8 +331,9 @@ def test_what_a_machine_uses_is_not_collected():
         r = expect(verb("rmi", f"{reg.host}/x:1", env=env))
         assert b"Deleted" not in r.out, r
         assert json.loads(verb("store", "df", "--json", env=env).out)["reclaimable_bytes"] == 0
-        p.kill()	# a lease ends with its process, however that ends
-        p.wait()
+        monitor = json.loads(expect(verb("ps", "--json", env=env)).out)[0]["State"]["MonitorPid"]
+        os.kill(monitor, signal.SIGKILL)	# a lease ends with its process, however that ends
+        p.communicate()
         r = expect(verb("store", "gc", env=env))
         assert json.loads(verb("store", "df", "--json", env=env).out)["objects"] == 0, r
 
