@@ -17,7 +17,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import WORK, Skip, busybox_root, complains, expect, folder, main, read_until, roux, start
+from harness import ROUX, WORK, Skip, busybox_root, complains, environ, expect, folder, main, read_until, roux, start
 
 WORLD4, WORLD6 = "192.0.2.1", "2001:db8::1"
 GUEST4, GATEWAY4, DNS4 = "10.0.2.15", "10.0.2.2", "10.0.2.3"
@@ -318,9 +318,10 @@ def test_a_guest_that_is_gone_leaves_no_connection():
         gone.set()
 
     with tcp_server(hold) as port:
-        p = start(busybox_root(), "--", "sh", "-c", f"(sleep 1; echo up) & sleep 1000 | nc {WORLD4} {port}")
+        p = start("--rm", "--name", "gone", busybox_root(), "--", "sh", "-c",
+                  f"(sleep 1; echo up) & sleep 1000 | nc {WORLD4} {port}")
         read_until(p.stdout, b"up\n")
-        p.kill()
+        subprocess.run([ROUX, "kill", "gone"], env=environ(), check=True, stdout=subprocess.DEVNULL)
         p.wait(30)
         assert gone.wait(20)
 
