@@ -2,6 +2,7 @@
 #include "oci/image.h"
 
 #include "base/sha256.h"
+#include "oci/disk.h"
 #include "oci/layer.h"
 #include "oci/manifest.h"
 #include "oci/source.h"
@@ -42,6 +43,7 @@ struct oci_image {
 	struct image_layer layer[MANIFEST_LAYERS_MAX];
 	size_t nlayers;
 	char rootfs[PATH_MAX];	/* "" until known */
+	char **disk;	/* paths of nlayers + 1 parts, owned; NULL until known */
 };
 
 /* ---- blobs ---- */
@@ -371,6 +373,9 @@ void oci_image_close(struct oci_image *image)
 	if (!image)
 		return;
 	manifest_free_config(&image->config);
+	for (size_t i = 0; image->disk && i <= image->nlayers; i++)
+		free(image->disk[i]);
+	free(image->disk);
 	free(image);
 }
 
@@ -530,5 +535,56 @@ int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
 	if (r < 0)
 		return err_prefix(err, r, "%.60s", image->source.path);
 	*ret_path = image->rootfs;
+	return 0;
+}
+
+/* ---- disk ---- */
+
+static int open_source(void *ctx, size_t i, struct layer *layer, uint64_t max, struct err *err)
+{
+	return open_layer(ctx, i, layer, max, err);
+}
+
+static int verify_source(void *ctx, size_t i, struct layer *layer, struct err *err)
+{
+	const struct oci_image *image = ctx;
+
+	return layer_finish(layer, image->layer[i].digest, image->layer[i].diff_id, err);
+}
+
+static int make_disk(struct oci_image *image, char **paths, const struct oci_limits *limits, struct err *err)
+{
+	const char *key[MANIFEST_LAYERS_MAX];
+	const struct disk_source source = { .open = open_source, .verify = verify_source, .ctx = image,
+					    .nlayers = image->nlayers, .layer_key = key,
+					    .image_key = image->digest + strlen("sha256:") };
+	char dir[PATH_MAX];
+	int r = file_cache_dir("disks-v1", dir, err);
+
+	for (size_t i = 0; i < image->nlayers; i++)
+		key[i] = image->layer[i].diff_id + strlen("sha256:");
+	return r < 0 ? r : disk_make(dir, &source, limits, paths, err);
+}
+
+int oci_image_disk(struct oci_image *image, const struct oci_limits *limits, char *const **ret_paths,
+		   size_t *ret_count, struct err *err)
+{
+	int r = 0;
+
+	if (!image->digest[0])
+		return err_set(err, -EINVAL, "%.60s is a folder, not an image of layers", image->source.path);
+	if (!image->disk) {
+		char **paths = calloc(image->nlayers + 1, sizeof(*paths));
+
+		r = paths ? make_disk(image, paths, limits ? limits : &oci_limits_default, err)
+			  : err_set(err, -ENOMEM, "out of memory for the image");
+		if (r < 0) {
+			free(paths);
+			return err_prefix(err, r, "%.60s", image->source.path);
+		}
+		image->disk = paths;
+	}
+	*ret_paths = image->disk;
+	*ret_count = image->nlayers + 1;
 	return 0;
 }

@@ -17,6 +17,7 @@
 #ifndef OCI_IMAGE_H
 #define OCI_IMAGE_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 struct err;
@@ -83,6 +84,19 @@ const char *oci_image_digest(const struct oci_image *image);
  */
 int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
 		     const char **ret_path, struct err *err);
+
+/*
+ * The image's files as a disk with an EROFS file system: paths of files that,
+ * one after the other, are the disk (oci/disk.h), made in the cache when they
+ * are not there yet.  Owners, modes, devices and attributes are in the file
+ * system, whoever makes it.
+ *
+ * @limits NULL: oci_limits_default.  Returns 0 and @ret_count paths (borrowed,
+ * until close), -EINVAL for a plain folder, which is no disk, and otherwise as
+ * oci_image_rootfs().
+ */
+int oci_image_disk(struct oci_image *image, const struct oci_limits *limits, char *const **ret_paths,
+		   size_t *ret_count, struct err *err);
 
 /* Text "uid:gid:mode:major:minor"; mode is octal and has the type bits of st_mode. */
 #define OCI_STAT_XATTR "user.roux.stat"

@@ -26,8 +26,6 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-#define WHITEOUT ".wh."
-#define OPAQUE ".wh..wh..opq"
 #define XATTR_NAME_MAX 255
 #define XATTR_VALUE_MAX 65536
 
@@ -125,7 +123,7 @@ static int find_place(struct unpack *u, const char *name, bool make, struct plac
 
 static bool is_whiteout(const char *name)
 {
-	return strncmp(name, WHITEOUT, strlen(WHITEOUT)) == 0;
+	return strncmp(name, LAYER_WHITEOUT, strlen(LAYER_WHITEOUT)) == 0;
 }
 
 static int remove_at(struct unpack *u, const struct place *at, const char *name, struct err *err)
@@ -174,13 +172,13 @@ static int apply_whiteout(struct unpack *u, const char *name, struct err *err)
 		return 0;	/* hides what is not there */
 	if (r < 0)
 		return r;
-	if (strcmp(at.name, OPAQUE) == 0) {
+	if (strcmp(at.name, LAYER_OPAQUE_NAME) == 0) {
 		r = clear_dir(&at, err);
 		forget_parent(u);
 		return r;
 	}
-	hidden = at.name + strlen(WHITEOUT);
-	if (strncmp(hidden, WHITEOUT, strlen(WHITEOUT)) == 0)
+	hidden = at.name + strlen(LAYER_WHITEOUT);
+	if (strncmp(hidden, LAYER_WHITEOUT, strlen(LAYER_WHITEOUT)) == 0)
 		return 0;	/* notes of an old storage driver */
 	if (!hidden[0] || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
 		return err_set(err, -EBADMSG, "the image has a malformed whiteout: %.100s", at.path);
@@ -208,15 +206,6 @@ static int record_stat(int fd, const struct place *at, struct archive_entry *e, 
 	return fail(err, at, "record the owner of");
 }
 
-/* Attributes an image may bring.  Ours, and those that steer overlayfs, it may not. */
-static bool xattr_allowed(const char *name)
-{
-	if (strncmp(name, "user.", 5) == 0)
-		return strncmp(name, "user.roux.", 10) != 0 && strncmp(name, "user.overlay.", 13) != 0;
-	return strcmp(name, "security.capability") == 0 ||
-	       strncmp(name, "system.posix_acl_", 17) == 0;
-}
-
 static int set_xattrs(int fd, const struct place *at, struct archive_entry *e, struct err *err)
 {
 	const char *name;
@@ -225,7 +214,7 @@ static int set_xattrs(int fd, const struct place *at, struct archive_entry *e, s
 
 	(void)archive_entry_xattr_reset(e);
 	while (archive_entry_xattr_next(e, &name, &value, &len) == ARCHIVE_OK) {
-		if (!name || !xattr_allowed(name))
+		if (!name || !layer_xattr_allowed(name))
 			continue;
 		if (strlen(name) > XATTR_NAME_MAX || len > XATTR_VALUE_MAX)
 			return err_set(err, -EBADMSG, "the image has an attribute that is too large: %.100s",

@@ -75,6 +75,7 @@ struct roux_options {
 	 */
 	bool gdb, gdb_wait;
 	uint16_t gdb_port;
+	bool unpack;	/* share the image's files as a folder: for kernels without EROFS */
 };
 
 struct roux_machine;
