@@ -1,69 +1,173 @@
 #!/usr/bin/env python3
-"""Ways of an image to the guest, compared: its layers as a disk, or unpacked to a folder.
+"""Ways of an image to the guest, compared: its layers as one disk, or unpacked to a shared folder.
 
-Usage: layers.py ROUX IMAGE [RUNS [NAME...]].  IMAGE needs sh, tar, python3 and gcc, and
-should have several layers.  Prints one sample a line, "name unit value"; ways take turns.
-The cache ($ROUX_CACHE) must have a kernel; its images are made anew.
+Usage: layers.py ROUX FOLDER [RUNS [PART...]].  Makes images of a Debian user space with 1, 5
+and 20 layers in FOLDER, and a cache beside them, so that nobody else's is touched; kernels and
+the user space come from $ROUX_CACHE.  The ways take turns.  Writes samples.txt and summary.md.
 """
+import gzip
+import hashlib
+import json
 import os
+import pathlib
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
+import results
+import rootfs
+
 WAYS = {"disk": [], "folder": ["--unpack"]}
-# Each in a fresh machine, whose caches are empty; the host's are full.
-GUEST = {
+LAYERS = (1, 5, 20)
+# Each group in a fresh machine, whose caches are empty; the host's are full.
+GROUPS = [["read_all"], ["find_all"], ["python", "python_again"], ["gcc"]]
+COMMANDS = {
     "read_all": "cd / && tar cf - usr | cat >/dev/null",
     "find_all": "find / -xdev -newer /etc/passwd >/dev/null",
     "python": "python3 -c 'import json, asyncio'",
     "python_again": "python3 -c 'import json, asyncio'",
-    "gcc": "printf '#include <stdio.h>\\nint main(void) { return puts(\"x\") < 0; }\\n' >/tmp/x.c && gcc -O2 -o /tmp/x /tmp/x.c",
+    "gcc": "printf '#include <stdio.h>\\nint main(void) { return puts(\"x\") < 0; }\\n' >/tmp/x.c && "
+           "gcc -O2 -o /tmp/x /tmp/x.c",
 }
 SCRIPT = "t() { a=$(date +%s%N); eval \"$2\"; b=$(date +%s%N); echo $1 $(( (b - a) / 1000 )); }; "
 
 
-def say(name, way, unit, value):
-    print(f"{name}_{way} {unit} {value}", flush=True)
+# ---------------------------------------------------------------- images
+
+def split(root, count):
+    """Names below @root for each of @count layers: folders and links in the first, files dealt out."""
+    parts = [[] for _ in range(count)]
+    for base, dirs, files in os.walk(root):
+        for name in dirs + files:
+            path = os.path.join(base, name)
+            plain = name in files and not os.path.islink(path) and os.stat(path).st_nlink == 1
+            name = os.path.relpath(path, root)
+            parts[int(hashlib.sha256(name.encode()).hexdigest(), 16) % count if plain else 0].append(name)
+    return parts
 
 
-def run(roux, way, image, *args, memory="2G"):
-    begin = time.monotonic()
-    done = subprocess.run([roux, "run", "--memory", memory, *WAYS[way], image, "--", *args], check=True,
-                          capture_output=True, text=True)
-    return time.monotonic() - begin, done.stdout
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
 
 
-def forget(way):
-    for name in ("disks-v1",) if way == "disk" else ("images",):
-        shutil.rmtree(os.path.join(os.environ["ROUX_CACHE"], name), ignore_errors=True)
+def make_image(root, path, count):
+    blobs = path / "blobs/sha256"
+    blobs.mkdir(parents=True)
+
+    def blob(data, kind):
+        (blobs / sha256(data)).write_bytes(data)
+        return {"mediaType": "application/vnd.oci.image." + kind, "digest": "sha256:" + sha256(data), "size": len(data)}
+
+    diff_ids, layers = [], []
+    for names in split(root, count):
+        tar = subprocess.run(["tar", "-C", root, "--no-recursion", "--null", "-T", "-", "-cf", "-"], check=True,
+                             input="\0".join(sorted(names)).encode(), stdout=subprocess.PIPE).stdout
+        diff_ids.append("sha256:" + sha256(tar))
+        layers.append(blob(gzip.compress(tar, 6), "layer.v1.tar+gzip"))
+    config = blob(json.dumps({"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/bin:/usr/sbin"]},
+                              "rootfs": {"type": "layers", "diff_ids": diff_ids}}).encode(), "config.v1+json")
+    manifest = blob(json.dumps({"schemaVersion": 2, "config": config, "layers": layers}).encode(), "manifest.v1+json")
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [manifest]}))
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 
-def first_start(roux, image, runs):
-    for _ in range(runs):
-        for way in WAYS:
-            forget(way)
-            say("first_start", way, "ms", round(run(roux, way, image, "true")[0] * 1000))
+# ---------------------------------------------------------------- measuring
+
+class Bench:
+    def __init__(self, roux, folder):
+        self.roux, self.folder = os.path.abspath(roux), folder
+        self.cache = folder / "cache"
+        self.results = results.Results(folder)
+        root = rootfs.debian_root()
+        for name in ("kernels", "initramfs"):
+            if not (self.cache / name).exists():
+                shutil.copytree(os.path.join(rootfs.cache_folder(), name), self.cache / name, symlinks=True)
+        for count in LAYERS:
+            if not self.image(count).exists():
+                make_image(root, self.image(count), count)
+
+    def image(self, count):
+        return self.folder / f"image-{count}"
+
+    def command(self, way, count, memory, *args):
+        return [self.roux, "run", "--memory", memory, *WAYS[way], str(self.image(count)), "--", *args]
+
+    def run(self, way, count, *args, memory="2G"):
+        """Seconds and output."""
+        begin = time.monotonic()
+        done = subprocess.run(self.command(way, count, memory, *args), check=True, stdout=subprocess.PIPE, text=True,
+                              env=dict(os.environ, ROUX_CACHE=str(self.cache)))
+        return time.monotonic() - begin, done.stdout
+
+    def add(self, name, count, way, unit, value):
+        self.results.add(f"{name}_{count}_{way}", unit, value)
+
+    def size(self, way):
+        """MiB of the way's files in the cache."""
+        folder = self.cache / ("disks-v1" if way == "disk" else "images")
+        done = subprocess.run(["du", "-sk", folder], check=True, stdout=subprocess.PIPE, text=True)
+        return int(done.stdout.split()[0]) / 1024
+
+    def first_start(self, runs):
+        """Also makes what the others use."""
+        for count in LAYERS:
+            for _ in range(runs):
+                for way in WAYS:
+                    for name in ("disks-v1", "images"):
+                        shutil.rmtree(self.cache / name, ignore_errors=True)
+                    self.add("first_start", count, way, "s", self.run(way, count, "true")[0])
+                    self.add("size", count, way, "MiB", self.size(way))
+
+    def start(self, runs):
+        for _ in range(runs):
+            for count in LAYERS:
+                for way in WAYS:
+                    self.add("start", count, way, "ms", self.run(way, count, "true", memory="512M")[0] * 1000)
+
+    def guest(self, runs):
+        for _ in range(runs):
+            for count in LAYERS[1:2]:
+                for group in GROUPS:
+                    script = SCRIPT + "; ".join(f"t {name} {shell_quote(COMMANDS[name])}" for name in group)
+                    for way in WAYS:
+                        for line in self.run(way, count, "sh", "-c", script)[1].splitlines():
+                            name, us = line.split()
+                            self.add(name, count, way, "ms", int(us) / 1000)
+
+    def memory(self, runs):
+        """What the processes of machines have, pages that several have divided among them."""
+        work = "python3 -c 'import json, asyncio'; gcc --version >/dev/null; echo up; exec sleep 1000"
+        for _ in range(runs):
+            for machines in (1, 4):
+                for way in WAYS:
+                    vms = [subprocess.Popen(self.command(way, LAYERS[1], "512M", "sh", "-c", work),
+                                            stdout=subprocess.PIPE, env=dict(os.environ, ROUX_CACHE=str(self.cache)))
+                           for _ in range(machines)]
+                    for vm in vms:
+                        assert vm.stdout.readline() == b"up\n"
+                    time.sleep(1)
+                    total = sum(pss(c) for vm in vms for c in children(vm.pid))
+                    self.add(f"memory_of_{machines}", LAYERS[1], way, "MiB", total / 1024 / machines)
+                    for vm in vms:
+                        vm.kill()
+                        vm.wait()
+
+    def summary(self):
+        rows = []
+        names = dict.fromkeys(name.rsplit("_", 1)[0] for name in self.results.samples)
+        for name in names:
+            disk, folder = (self.results[f"{name}_{way}"] for way in WAYS)
+            what, layers = name.rsplit("_", 1)
+            rows.append([what, layers, results.median(disk), results.spread(disk), results.median(folder),
+                         results.spread(folder), results.median(results.ratios(folder, disk)), str(len(disk))])
+        self.results.table(["", "layers", "disk", "range", "folder", "range", "folder/disk", "runs"], rows)
+        self.results.finish()
 
 
-def start(roux, image, runs):
-    for _ in range(runs):
-        for way in WAYS:
-            say("start", way, "ms", round(run(roux, way, image, "true", memory="512M")[0] * 1000))
-
-
-def guest(roux, image, runs):
-    for _ in range(runs):
-        for way in WAYS:
-            for group in (["read_all"], ["find_all"], ["python", "python_again"], ["gcc"]):
-                script = SCRIPT + "; ".join(f't {name} "${name}"' for name in group)
-                env = [a for name in group for a in ("-e", f"{name}={GUEST[name]}")]
-                done = subprocess.run([roux, "run", "--memory", "2G", *env, *WAYS[way], image, "--", "sh", "-c", script],
-                                      check=True, capture_output=True, text=True)
-                for line in done.stdout.splitlines():
-                    name, us = line.split()
-                    say(name, way, "ms", round(int(us) / 1000, 1))
+def shell_quote(text):
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def children(pid):
@@ -72,40 +176,22 @@ def children(pid):
 
 
 def pss(pid):
-    """KiB of @pid, shared pages divided among those who share them; files' pages apart."""
+    """KiB."""
     with open(f"/proc/{pid}/smaps_rollup") as f:
-        lines = dict(line.split(":", 1) for line in f if ":" in line)
-    return int(lines["Pss"].split()[0])
+        return next(int(line.split()[1]) for line in f if line.startswith("Pss:"))
 
 
-def cached():
-    with open("/proc/meminfo") as f:
-        return int(next(line for line in f if line.startswith("Cached:")).split()[1])
-
-
-def memory(roux, image, runs):
-    work = "python3 -c 'import json, asyncio'; gcc --version >/dev/null; echo up; exec sleep 1000"
-    for _ in range(runs):
-        for way in WAYS:
-            for count in (1, 8):
-                vms = [subprocess.Popen([roux, "run", "--memory", "512M", *WAYS[way], image, "--", "sh", "-c", work],
-                                        stdout=subprocess.PIPE) for _ in range(count)]
-                for vm in vms:
-                    assert vm.stdout.readline() == b"up\n"
-                time.sleep(1)
-                total = sum(pss(c) for vm in vms for c in children(vm.pid))
-                say(f"pss_of_{count}", way, "MiB", round(total / 1024, 1))
-                for vm in vms:
-                    vm.send_signal(signal.SIGKILL)
-                    vm.wait()
-
-
-def main(roux, image, runs="10", *names):
-    parts = {"start": start, "guest": guest, "memory": memory, "first_start": first_start}
-    for way in WAYS:
-        run(roux, way, image, "true")
-    for name in names or parts:
-        parts[name](roux, image, int(runs))
+def main(roux, folder, runs="10", *parts):
+    folder = pathlib.Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(roux, folder)
+    for part in parts or ("first_start", "start", "guest", "memory"):
+        if part != "first_start":
+            for count in LAYERS:
+                for way in WAYS:
+                    bench.run(way, count, "true")
+        getattr(bench, part)(max(2, int(runs) // 3) if part == "first_start" else int(runs))
+    bench.summary()
 
 
 if __name__ == "__main__":
