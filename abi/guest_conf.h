@@ -19,6 +19,13 @@
  *   clock=SECONDS[.NANOSECONDS]  set the wall clock to this at start
  *   console=quiet|ready          ready: print GUEST_READY_LINE when serving (default quiet)
  *   transport=vsock|vport        vport: serve on every /dev/vport* instead (default vsock)
+ *   address=INTERFACE:ADDRESS/PREFIX
+ *                                raises the interface with this address; any number
+ *                                up to GUEST_CONF_ADDRESSES_MAX, IPv4 and IPv6
+ *   gateway=ADDRESS              default route, one each for IPv4 and IPv6
+ *   nameserver=ADDRESS           lines of /etc/resolv.conf
+ *   search=DOMAIN[ DOMAIN...]    likewise
+ *   host=NAME:ADDRESS            a line of /etc/hosts
  *
  * Keys that are not known end the boot with a message: a typing error must not
  * silently give a machine other than the one asked for.
@@ -32,6 +39,10 @@
 #define GUEST_CONF_PATH "/roux.conf"
 #define GUEST_CONF_SIZE_MAX 16384 /* bytes */
 #define GUEST_CONF_MOUNTS_MAX 64
+#define GUEST_CONF_ADDRESSES_MAX 16
+#define GUEST_CONF_GATEWAYS_MAX 2
+#define GUEST_CONF_NAMESERVERS_MAX 3 /* more are not used by anybody */
+#define GUEST_CONF_HOSTS_MAX 32
 #define GUEST_MODULES_DIR "/modules"
 #define GUEST_MODULES_ORDER "/modules/order"
 #define GUEST_READY_LINE "roux: ready\n"

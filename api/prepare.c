@@ -2,14 +2,14 @@
 /* From what a caller wants to a machine spec: image, kernel, initramfs, guest configuration. */
 #include "api/handle.h"
 
-#include "abi/guest_conf.h"
+#include "api/conf.h"
+#include "api/network.h"
 #include "build/initramfs.h"
 #include "build/kernel.h"
 #include "oci/image.h"
 
 #include <errno.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,24 +22,6 @@
  */
 #define CMDLINE "console=ttyS0 quiet panic=-1 reboot=k nokaslr tsc=reliable no_timer_check " \
 	"random.trust_cpu=on mitigations=off cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
-
-struct text {
-	char buf[GUEST_CONF_SIZE_MAX];
-	size_t len;
-};
-
-__attribute__((format(printf, 2, 3))) static void add(struct text *t, const char *fmt, ...)
-{
-	va_list ap;
-	int n;
-
-	va_start(ap, fmt);
-	n = vsnprintf(t->buf + t->len, sizeof(t->buf) - t->len, fmt, ap);
-	va_end(ap);
-	t->len += (size_t)n;
-	if (t->len >= sizeof(t->buf))
-		t->len = sizeof(t->buf) - 1;
-}
 
 static int add_share(struct machine_spec *spec, const char *tag, const char *path, bool read_only,
 		     enum spec_cache cache, struct err *err)
@@ -59,7 +41,7 @@ static int add_share(struct machine_spec *spec, const char *tag, const char *pat
 }
 
 /* A folder, or an image unpacked to one, as shared folder. */
-static int add_root_folder(struct roux_machine *m, const struct oci_limits *limits, struct text *conf,
+static int add_root_folder(struct roux_machine *m, const struct oci_limits *limits, struct conf_text *conf,
 			   struct err *err)
 {
 	/* Unpacked images never change; a plain folder may be edited while the VM runs. */
@@ -69,12 +51,12 @@ static int add_root_folder(struct roux_machine *m, const struct oci_limits *limi
 
 	if (r == 0)
 		r = add_share(&m->spec, "root", rootfs, true, unpacked ? SPEC_CACHE_ALWAYS : SPEC_CACHE_AUTO, err);
-	add(conf, "root=virtiofs:root\n");
+	conf_add(conf, "root=virtiofs:root\n");
 	return r;
 }
 
 /* The layers as a disk, behind the user's own disks, so that these keep their names. */
-static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits, struct text *conf,
+static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits, struct conf_text *conf,
 			 struct err *err)
 {
 	struct spec_disk *d = &m->spec.disk[m->spec.ndisks];
@@ -87,7 +69,7 @@ static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits
 	r = oci_image_disk(m->image, limits, &path, &count, err);
 	if (r < 0)
 		return r;
-	add(conf, "root=blk:/dev/vd%c:erofs\n", 'a' + (int)m->spec.ndisks);
+	conf_add(conf, "root=blk:/dev/vd%c:erofs\n", 'a' + (int)m->spec.ndisks);
 	m->spec.ndisks++;
 	d->read_only = true;
 	d->path = strdup(path[0]);
@@ -97,7 +79,7 @@ static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits
 	return r < 0 ? err_set(err, r, "cannot describe the image's disk: %s", strerror(-r)) : 0;
 }
 
-static int add_root(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+static int add_root(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	struct oci_limits limits = oci_limits_default;
 	int r;
@@ -112,7 +94,7 @@ static int add_root(struct roux_machine *m, const struct roux_options *o, struct
 	r = o->unpack || !oci_image_digest(m->image)[0] ? add_root_folder(m, &limits, conf, err)
 							: add_root_disk(m, &limits, conf, err);
 	/* A read-only root has the overlay too: it takes the mount points that the image lacks. */
-	add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
+	conf_add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
 	return r;
 }
 
@@ -122,10 +104,10 @@ static unsigned parts_of(const struct machine_spec *spec, const struct roux_opti
 	bool image = spec->ndisks > o->ndisks;
 
 	return (spec->nshares ? INITRAMFS_SHARE : 0u) | (image ? INITRAMFS_IMAGE : 0u) |
-	       (o->ndisks ? INITRAMFS_DISK : 0u);
+	       (spec->nnets ? INITRAMFS_NET : 0u) | (o->ndisks ? INITRAMFS_DISK : 0u);
 }
 
-static int add_shares(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+static int add_shares(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	int r = 0;
 
@@ -143,7 +125,7 @@ static int add_shares(struct roux_machine *m, const struct roux_options *o, stru
 			return err_set(err, -ENOTDIR, "cannot share %s: only folders can be shared", s->host);
 		(void)snprintf(tag, sizeof(tag), "share%u", i);
 		r = add_share(&m->spec, tag, s->host, s->read_only, SPEC_CACHE_AUTO, err);
-		add(conf, "mount=virtiofs:%s:%s:%s\n", s->read_only ? "ro" : "rw", tag, s->guest);
+		conf_add(conf, "mount=virtiofs:%s:%s:%s\n", s->read_only ? "ro" : "rw", tag, s->guest);
 	}
 	return r;
 }
@@ -190,7 +172,7 @@ static int add_kernel(struct roux_machine *m, const struct roux_options *o, stru
 	return m->spec.kernel && m->spec.initrd[0] ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int finish_spec(struct roux_machine *m, const struct roux_options *o, struct text *conf, struct err *err)
+static int finish_spec(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	char cmdline[2048];
 	int n;
@@ -215,7 +197,7 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 	return m->spec.cmdline && m->spec.guest_conf ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int add_hostname(const struct roux_options *o, struct text *conf, struct err *err)
+static int add_hostname(const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
 	const char *name = o->hostname ? o->hostname : "roux";
@@ -223,13 +205,13 @@ static int add_hostname(const struct roux_options *o, struct text *conf, struct 
 
 	if (len == 0 || len > HOST_NAME_MAX || strspn(name, allowed) != len)
 		return err_set(err, -EINVAL, "a host name has 1 to %d letters, digits, '-', '.' and '_'", HOST_NAME_MAX);
-	add(conf, "hostname=%s\n", name);
+	conf_add(conf, "hostname=%s\n", name);
 	return 0;
 }
 
 int prepare(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
-	struct text *conf = calloc(1, sizeof(*conf));
+	struct conf_text *conf = calloc(1, sizeof(*conf));
 	struct timespec now;
 	int r;
 
@@ -243,9 +225,11 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 		r = add_root(m, o, conf, err);
 	m->phase[ROUX_PHASE_IMAGE] = monotonic_ns();
 	(void)clock_gettime(CLOCK_REALTIME, &now);
-	add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
+	conf_add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
 	if (r == 0)
 		r = add_shares(m, o, conf, err);
+	if (r == 0)
+		r = add_networks(&m->spec, o, conf, err);
 	if (r == 0)
 		r = add_kernel(m, o, err);
 	m->phase[ROUX_PHASE_KERNEL] = monotonic_ns();

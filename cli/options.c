@@ -25,6 +25,9 @@ static const char help[] =
 	"  -i, --interactive         Pass standard input to the command\n"
 	"  -t, --tty                 Give the command a terminal\n"
 	"      --entrypoint COMMAND  Replace the image's entrypoint\n"
+	"      --network NET         none (default) or tap=NAME[,ADDRESS/BITS][,GATEWAY]...\n"
+	"                            with addresses for the guest's end of a TAP device\n"
+	"      --pcap FILE           Write what passes the network to FILE\n"
 	"      --hostname NAME       Host name of the guest\n"
 	"      --read-only           Make the root file system read-only\n"
 	"      --unpack              Share the image as a folder instead of a disk\n"
@@ -116,7 +119,7 @@ static int add_env(struct run_options *r, const char *arg)
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_UNPACK, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
-       OPT_GDB_WAIT };
+       OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -141,6 +144,8 @@ static const struct option options[] = {
 	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "gdb", required_argument, NULL, OPT_GDB },
 	{ "gdb-wait", no_argument, NULL, OPT_GDB_WAIT },
+	{ "network", required_argument, NULL, OPT_NETWORK },
+	{ "pcap", required_argument, NULL, OPT_PCAP },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ NULL, 0, NULL, 0 },
 };
@@ -164,6 +169,28 @@ static int take_gdb_port(struct run_options *r, const char *arg)
 	r->machine.gdb = true;
 	r->machine.gdb_port = (uint16_t)port;
 	return status;
+}
+
+/* none, or tap=NAME[,ADDRESS/BITS][,GATEWAY] with addresses of either family. */
+static int take_network(struct run_options *r, const char *arg)
+{
+	char *text = own(r, strdup(arg)), *part, *save = NULL;
+
+	r->machine.nnetworks = 0;
+	if (strcmp(arg, "none") == 0)
+		return 0;
+	if (strncmp(arg, "tap=", 4) != 0 || !text)
+		return complain(EXIT_ROUX, "--network is none or tap=NAME, not '%s'", arg);
+	r->machine.nnetworks = 1;
+	r->network.kind = ROUX_NETWORK_TAP;
+	r->network.name = strtok_r(text + 4, ",", &save);
+	while ((part = strtok_r(NULL, ",", &save))) {
+		if (strchr(part, '/'))
+			*(strchr(part, ':') ? &r->network.address6 : &r->network.address4) = part;
+		else
+			*(strchr(part, ':') ? &r->network.gateway6 : &r->network.gateway4) = part;
+	}
+	return r->network.name ? 0 : complain(EXIT_ROUX, "--network tap= needs the name of a TAP device");
 }
 
 static int take_option(struct run_options *r, int c, const char **entrypoint)
@@ -192,6 +219,8 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;
 	case OPT_STATS: r->stats = true; return 0;
+	case OPT_NETWORK: return take_network(r, optarg);
+	case OPT_PCAP: r->network.pcap = optarg; return 0;
 	case OPT_GDB: return take_gdb_port(r, optarg);
 	case OPT_GDB_WAIT: r->machine.gdb_wait = true; return 0;
 	default: return complain(EXIT_ROUX, "see 'roux run --help'");
@@ -230,6 +259,7 @@ int run_options_parse(struct run_options *r, int argc, char **argv)
 			return complain(EXIT_ROUX, "the command has too many arguments");
 		r->argv[n++] = argv[optind];
 	}
+	r->machine.networks = &r->network;
 	r->machine.shares = r->shares;
 	r->machine.disks = r->disks;
 	r->exec.argv = r->argv;

@@ -17,12 +17,13 @@ struct run_options {
 	struct roux_exec_options exec;
 	struct roux_share shares[RUN_SHARES_MAX];
 	struct roux_disk disks[RUN_DISKS_MAX];
+	struct roux_network network;	/* the only one; machine.nnetworks is 0 or 1 */
 	const char *env[RUN_ENV_MAX];
 	unsigned nenv;
 	const char *argv[RUN_ARGS_MAX];
 	bool interactive, json, console, stats;
 	unsigned timeout_s;	/* 0: none */
-	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX];	/* strings made while parsing */
+	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX + 1];	/* strings made while parsing */
 	unsigned nowned;
 };
 

@@ -109,6 +109,51 @@ static bool set_transport(struct conf *conf, char *value)
 	return set_flag(value, "vport", "vsock", &conf->vport);
 }
 
+static bool set_address(struct conf *conf, char *value)
+{
+	char *addr = cut(value, ':'), *prefix = addr ? cut(addr, '/') : NULL;
+	uint64_t bits;
+
+	if (!prefix || conf->naddresses == ARRAY_SIZE(conf->address) ||
+	    text_to_num(prefix, strlen(prefix), strchr(addr, ':') ? 128 : 32, &bits) < 0)
+		return false;
+	conf->address[conf->naddresses++] = (struct conf_address){ .interface = value, .addr = addr,
+								   .prefix = (uint8_t)bits };
+	return *value && *addr;
+}
+
+static bool set_gateway(struct conf *conf, char *value)
+{
+	if (conf->ngateways == ARRAY_SIZE(conf->gateway))
+		return false;
+	conf->gateway[conf->ngateways++] = value;
+	return *value;
+}
+
+static bool set_nameserver(struct conf *conf, char *value)
+{
+	if (conf->nnameservers == ARRAY_SIZE(conf->nameserver))
+		return false;
+	conf->nameserver[conf->nnameservers++] = value;
+	return *value;
+}
+
+static bool set_search(struct conf *conf, char *value)
+{
+	conf->search = value;
+	return *value;
+}
+
+static bool set_host(struct conf *conf, char *value)
+{
+	char *addr = cut(value, ':');
+
+	if (!addr || conf->nhosts == ARRAY_SIZE(conf->host))
+		return false;
+	conf->host[conf->nhosts++] = (struct conf_host){ .name = value, .addr = addr };
+	return *value && *addr;
+}
+
 static const struct {
 	const char *name;
 	bool (*set)(struct conf *conf, char *value);
@@ -122,6 +167,11 @@ static const struct {
 	{ "clock", set_clock },
 	{ "console", set_console },
 	{ "transport", set_transport },
+	{ "address", set_address },
+	{ "gateway", set_gateway },
+	{ "nameserver", set_nameserver },
+	{ "search", set_search },
+	{ "host", set_host },
 };
 
 static bool parse_line(struct conf *conf, char *line)

@@ -16,6 +16,15 @@ struct conf_mount {
 	bool readonly;
 };
 
+struct conf_address {
+	const char *interface, *addr;
+	uint8_t prefix;	/* bits of the network */
+};
+
+struct conf_host {
+	const char *name, *addr;
+};
+
 /* All strings are borrowed from the text that conf_parse() was given. */
 struct conf {
 	enum conf_root root;
@@ -32,6 +41,12 @@ struct conf {
 	bool vport;
 	struct conf_mount mount[GUEST_CONF_MOUNTS_MAX];
 	unsigned nmounts;
+	struct conf_address address[GUEST_CONF_ADDRESSES_MAX];
+	const char *gateway[GUEST_CONF_GATEWAYS_MAX];
+	const char *nameserver[GUEST_CONF_NAMESERVERS_MAX];
+	struct conf_host host[GUEST_CONF_HOSTS_MAX];
+	const char *search;	/* NULL: none */
+	unsigned naddresses, ngateways, nnameservers, nhosts;
 };
 
 /*

@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "guest/conf.h"
 #include "guest/files.h"
+#include "guest/network.h"
 #include "guest/server.h"
 #include "guest/session.h"
 #include "guest/text.h"
@@ -23,10 +24,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
@@ -282,20 +281,6 @@ static void mount_configured(const struct conf *conf)
 	}
 }
 
-static void raise_loopback(void)
-{
-	struct ifreq ifr = { .ifr_name = "lo" };
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-
-	if (fd < 0)
-		return;	/* a kernel without network */
-	if (ioctl(fd, SIOCGIFFLAGS, &ifr) == 0) {
-		ifr.ifr_flags = (short)(ifr.ifr_flags | IFF_UP);
-		(void)ioctl(fd, SIOCSIFFLAGS, &ifr);
-	}
-	close(fd);
-}
-
 static void set_up_machine(const struct conf *conf)
 {
 	const struct rlimit files = { .rlim_cur = 1024 * 1024, .rlim_max = 1024 * 1024 };
@@ -304,7 +289,7 @@ static void set_up_machine(const struct conf *conf)
 	/* The sessions inherit it: memory is taken from commands, never from them. */
 	(void)file_set_oom_score("-1000");
 	(void)sethostname(conf->hostname, strlen(conf->hostname));
-	raise_loopback();
+	network_up(conf);
 	if (conf->has_clock) {
 		struct timespec now = { .tv_sec = (time_t)conf->clock_s,
 					.tv_nsec = (long)conf->clock_ns };
@@ -399,6 +384,7 @@ void init_run(void)
 	}
 	mount_kernel_file_systems();
 	mount_configured(&conf);
+	network_files(&conf);
 	if (conf.readonly && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
 		boot_failed("cannot make the root read-only", NULL, errno);
 	set_up_machine(&conf);

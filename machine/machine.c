@@ -7,8 +7,10 @@
 #include "abi/guest_conf.h"
 #include "base/cpio.h"
 #include "block/block.h"
+#include "link/link.h"
 #include "machine/debugger.h"
 #include "machine/engines.h"
+#include "machine/network.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "os/file.h"
@@ -16,6 +18,7 @@
 #include "virtio/blk.h"
 #include "virtio/fs/fs.h"
 #include "virtio/mmio.h"
+#include "virtio/net.h"
 #include "virtio/rng.h"
 #include "virtio/vsock.h"
 #include "vmm/acpi.h"
@@ -35,7 +38,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + 2)
+#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 2)
 #define FIRST_GSI 5u
 #define IO_POLL_NS 30000u	/* a guest that gets an answer usually asks again within this time */
 #define GUEST_CID 3u
@@ -46,6 +49,13 @@ struct slot {
 	struct virtio_device *dev;
 	struct virtio_mmio *mmio;
 	unsigned gsi;
+};
+
+/* A loop on a thread of its own. */
+struct worker {
+	struct loop *loop;
+	pthread_t thread;
+	bool running;
 };
 
 struct machine {
@@ -60,9 +70,7 @@ struct machine {
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
-	struct loop *io_loop;
-	pthread_t io_thread;
-	bool io_running;
+	struct worker io, net;	/* file systems and disks; networks */
 	struct vm_end end;
 };
 
@@ -180,7 +188,7 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 	struct virtio_fs_options opt = { .tag = share->tag, .path = share->path, .read_only = share->read_only,
 					 .cache = caches[share->cache] };
 	struct virtio_device *dev;
-	int r = virtio_fs_create(m->io_loop, &opt, &dev, err);
+	int r = virtio_fs_create(m->io.loop, &opt, &dev, err);
 
 	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
 }
@@ -230,9 +238,25 @@ static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned in
 	if (r < 0)
 		return err_prefix(err, r, "disk %s", disk->path);
 	(void)snprintf(serial, sizeof(serial), "roux-disk%u", index);
-	r = virtio_blk_create(m->io_loop, blk, serial, &dev, err);
+	r = virtio_blk_create(m->io.loop, blk, serial, &dev, err);
 	if (r < 0) {
 		block_destroy(blk);
+		return r;
+	}
+	return add_device(m, dev, err);
+}
+
+static int add_net(struct machine *m, const struct spec_net *net, unsigned npairs, struct err *err)
+{
+	struct virtio_device *dev;
+	struct link *link;
+	int r = network_create(m->net.loop, net, &link, err);
+
+	if (r < 0)
+		return r;
+	r = virtio_net_create(m->net.loop, link, npairs, &dev, err);
+	if (r < 0) {
+		link_destroy(link);
 		return r;
 	}
 	return add_device(m, dev, err);
@@ -256,6 +280,8 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 		r = add_share(m, &spec->share[i], err);
 	for (unsigned i = 0; i < spec->ndisks && r == 0; i++)
 		r = add_disk(m, &spec->disk[i], i, err);
+	for (unsigned i = 0; i < spec->nnets && r == 0; i++)
+		r = add_net(m, &spec->net[i], spec->cpus, err);
 	return r;
 }
 
@@ -358,23 +384,32 @@ static int load_guest(struct machine *m, const struct machine_spec *spec, const 
 
 /* ---------------------------------------------------------------- life time */
 
-static void *io_main(void *arg)
+static void *worker_main(void *arg)
 {
-	struct machine *m = arg;
+	struct worker *w = arg;
 
-	(void)pthread_setname_np(pthread_self(), "io");
-	(void)loop_run(m->io_loop, NULL);
+	(void)loop_run(w->loop, NULL);
 	return NULL;
 }
 
-static int start_io(struct machine *m, struct err *err)
+static int start_worker(struct worker *w, const char *name, struct err *err)
 {
-	int r = pthread_create(&m->io_thread, NULL, io_main, m);
+	int r = pthread_create(&w->thread, NULL, worker_main, w);
 
 	if (r)
-		return err_set(err, -r, "cannot start the I/O thread: %s", strerror(r));
-	m->io_running = true;
+		return err_set(err, -r, "cannot start thread %s: %s", name, strerror(r));
+	(void)pthread_setname_np(w->thread, name);
+	w->running = true;
 	return 0;
+}
+
+static void stop_worker(struct worker *w)
+{
+	if (!w->running)
+		return;
+	loop_quit(w->loop);
+	(void)pthread_join(w->thread, NULL);
+	w->running = false;
 }
 
 /* Memory comes as the guest touches it: one that could never have it all is a mistake to be told now. */
@@ -411,9 +446,13 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	if (r == 0) {
 		m->vm->ended = vm_ended;
 		m->vm->ended_ctx = m;
-		r = loop_create(&m->io_loop, err);
+		r = loop_create(&m->io.loop, err);
 		if (r == 0)
-			loop_set_poll(m->io_loop, IO_POLL_NS);
+			loop_set_poll(m->io.loop, IO_POLL_NS);
+		if (r == 0 && spec->nnets)
+			r = loop_create(&m->net.loop, err);
+		if (r == 0 && spec->nnets)
+			loop_set_poll(m->net.loop, IO_POLL_NS);
 	}
 	if (r == 0)
 		r = platform_create(m->vm, NULL, &m->platform, err);
@@ -439,16 +478,15 @@ void machine_destroy(struct machine *m)
 		return;
 	if (m->vm)
 		vm_stop(m->vm);
-	if (m->io_running) {
-		loop_quit(m->io_loop);
-		(void)pthread_join(m->io_thread, NULL);
-	}
+	stop_worker(&m->io);
+	stop_worker(&m->net);
 	debugger_destroy(m->debugger);
 	for (unsigned i = m->nslots; i-- > 0;) {
 		virtio_mmio_destroy(m->slot[i].mmio);
 		virtio_device_destroy(m->slot[i].dev);
 	}
-	loop_destroy(m->io_loop);
+	loop_destroy(m->io.loop);
+	loop_destroy(m->net.loop);
 	serial_destroy(m->serial);
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
@@ -458,8 +496,10 @@ void machine_destroy(struct machine *m)
 
 int machine_start(struct machine *m, struct err *err)
 {
-	int r = start_io(m, err);
+	int r = start_worker(&m->io, "io", err);
 
+	if (r == 0 && m->net.loop)
+		r = start_worker(&m->net, "net", err);
 	return r < 0 ? r : vm_start(m->vm, err);
 }
 

@@ -6,11 +6,14 @@
 #include "vmm/vm.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static const char *const cache_names[] = {
 	[SPEC_CACHE_AUTO] = "auto", [SPEC_CACHE_ALWAYS] = "always", [SPEC_CACHE_NONE] = "none" };
+
+static const char *const net_names[] = { [SPEC_NET_TAP] = "tap" };
 
 void machine_spec_init(struct machine_spec *spec)
 {
@@ -35,6 +38,10 @@ void machine_spec_finish(struct machine_spec *spec)
 			free(spec->disk[i].more[k]);
 		free(spec->disk[i].more);
 	}
+	for (unsigned i = 0; i < spec->nnets; i++) {
+		free(spec->net[i].name);
+		free(spec->net[i].pcap);
+	}
 	*spec = (struct machine_spec){ 0 };
 }
 
@@ -57,6 +64,17 @@ int machine_spec_check(const struct machine_spec *spec, struct err *err)
 		if (spec->disk[i].nmore && !spec->disk[i].read_only)
 			return err_set(err, -EINVAL, "disk %u has several files, so it must be read-only", i + 1);
 	}
+	for (unsigned i = 0; i < spec->nnets; i++) {
+		const struct spec_net *n = &spec->net[i];
+
+		if (!n->name)
+			return err_set(err, -EINVAL, "network %u needs a name", i + 1);
+		if (n->mtu < LINK_MTU_MIN || n->mtu > LINK_MTU_MAX)
+			return err_set(err, -EINVAL, "an MTU is %u to %u bytes, not %u", LINK_MTU_MIN, LINK_MTU_MAX,
+				       n->mtu);
+		if (n->mac[0] & 1)
+			return err_set(err, -EINVAL, "network %u: the MAC address is one of a group", i + 1);
+	}
 	return 0;
 }
 
@@ -64,6 +82,24 @@ static void put_given(struct toml_writer *w, const char *key, const char *value)
 {
 	if (value)
 		toml_put_string(w, key, value);
+}
+
+static void put_net(struct toml_writer *w, const struct spec_net *n)
+{
+	char mac[18];
+
+	toml_put_table(w, "net");
+	toml_put_string(w, "kind", net_names[n->kind]);
+	put_given(w, "name", n->name);
+	(void)snprintf(mac, sizeof(mac), "%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2],
+		       n->mac[3], n->mac[4], n->mac[5]);
+	toml_put_string(w, "mac", mac);
+	toml_put_int(w, "mtu", n->mtu);
+	put_given(w, "pcap", n->pcap);
+	toml_put_int(w, "send_bytes", (int64_t)n->send.bytes_per_s);
+	toml_put_int(w, "send_frames", (int64_t)n->send.frames_per_s);
+	toml_put_int(w, "receive_bytes", (int64_t)n->receive.bytes_per_s);
+	toml_put_int(w, "receive_frames", (int64_t)n->receive.frames_per_s);
 }
 
 char *machine_spec_text(const struct machine_spec *spec)
@@ -97,6 +133,8 @@ char *machine_spec_text(const struct machine_spec *spec)
 		if (spec->disk[i].nmore)
 			toml_put_strings(&w, "more", spec->disk[i].more, spec->disk[i].nmore);
 	}
+	for (unsigned i = 0; i < spec->nnets; i++)
+		put_net(&w, &spec->net[i]);
 	if (w.failed) {
 		free(w.text);
 		return NULL;
@@ -251,6 +289,74 @@ static int set_disk_more(struct machine_spec *s, const struct toml_value *v)
 	return spec_disk_add(&s->disk[s->ndisks - 1], v->string);
 }
 
+static struct spec_net *last_net(struct machine_spec *s)
+{
+	return &s->net[s->nnets - 1];
+}
+
+static int set_net_kind(struct machine_spec *s, const struct toml_value *v)
+{
+	for (unsigned i = 0; i < sizeof(net_names) / sizeof(net_names[0]); i++)
+		if (strcmp(net_names[i], v->string) == 0) {
+			last_net(s)->kind = (enum spec_net_kind)i;
+			return 0;
+		}
+	return -EINVAL;
+}
+
+static int set_net_name(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&last_net(s)->name, v->string);
+}
+
+static int set_net_mac(struct machine_spec *s, const struct toml_value *v)
+{
+	uint8_t *m = last_net(s)->mac;
+	int len = 0;
+
+	if (sscanf(v->string, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5],
+		   &len) != 6 || v->string[len])
+		return -EINVAL;
+	return 0;
+}
+
+static int set_net_mtu(struct machine_spec *s, const struct toml_value *v)
+{
+	last_net(s)->mtu = v->integer < 0 || v->integer > UINT16_MAX ? 0 : (uint16_t)v->integer;
+	return 0;
+}
+
+static int set_net_pcap(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&last_net(s)->pcap, v->string);
+}
+
+static int set_rate(uint64_t *rate, const struct toml_value *v)
+{
+	*rate = (uint64_t)v->integer;
+	return v->integer < 0 ? -EINVAL : 0;
+}
+
+static int set_net_send_bytes(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_rate(&last_net(s)->send.bytes_per_s, v);
+}
+
+static int set_net_send_frames(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_rate(&last_net(s)->send.frames_per_s, v);
+}
+
+static int set_net_receive_bytes(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_rate(&last_net(s)->receive.bytes_per_s, v);
+}
+
+static int set_net_receive_frames(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_rate(&last_net(s)->receive.frames_per_s, v);
+}
+
 static const struct key keys[] = {
 	{ "", "engine", TOML_STRING, false, set_engine },
 	{ "", "cpus", TOML_INT, false, set_cpus },
@@ -270,6 +376,15 @@ static const struct key keys[] = {
 	{ "disk", "read_only", TOML_BOOL, false, set_disk_ro },
 	{ "disk", "overlay", TOML_BOOL, false, set_disk_overlay },
 	{ "disk", "more", TOML_STRING, true, set_disk_more },
+	{ "net", "kind", TOML_STRING, false, set_net_kind },
+	{ "net", "name", TOML_STRING, false, set_net_name },
+	{ "net", "mac", TOML_STRING, false, set_net_mac },
+	{ "net", "mtu", TOML_INT, false, set_net_mtu },
+	{ "net", "pcap", TOML_STRING, false, set_net_pcap },
+	{ "net", "send_bytes", TOML_INT, false, set_net_send_bytes },
+	{ "net", "send_frames", TOML_INT, false, set_net_send_frames },
+	{ "net", "receive_bytes", TOML_INT, false, set_net_receive_bytes },
+	{ "net", "receive_frames", TOML_INT, false, set_net_receive_frames },
 };
 
 static int open_table(struct machine_spec *s, const struct toml_value *v, struct err *err)
@@ -280,6 +395,10 @@ static int open_table(struct machine_spec *s, const struct toml_value *v, struct
 	}
 	if (strcmp(v->table, "disk") == 0 && s->ndisks < SPEC_DISKS_MAX) {
 		s->disk[s->ndisks++] = (struct spec_disk){ 0 };
+		return 0;
+	}
+	if (strcmp(v->table, "net") == 0 && s->nnets < SPEC_NETS_MAX) {
+		s->net[s->nnets++] = (struct spec_net){ .mtu = LINK_MTU_DEFAULT };
 		return 0;
 	}
 	return err_set(err, -EINVAL, "line %u: no table [%s] here, or too many of them", v->line, v->table);

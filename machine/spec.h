@@ -25,9 +25,22 @@
  *   read_only = false
  *   overlay = true             # writes go to memory and are thrown away
  *   more = ["/another"]        # files that follow on the first, in one read-only disk
+ *
+ *   [[net]]                    # virtio-net
+ *   kind = "tap"
+ *   name = "tap0"              # of the TAP device
+ *   mac = "52:54:00:12:34:56"
+ *   mtu = 1500
+ *   pcap = "/path"             # what passes is written there, optional
+ *   send_bytes = 0             # limits per second, 0: none; by the guest
+ *   send_frames = 0
+ *   receive_bytes = 0
+ *   receive_frames = 0
  */
 #ifndef MACHINE_SPEC_H
 #define MACHINE_SPEC_H
+
+#include "link/link.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -39,6 +52,7 @@ struct err;
 #define SPEC_DISKS_MAX 8
 #define SPEC_INITRDS_MAX 4
 #define SPEC_PARTS_MAX 512	/* files of one disk */
+#define SPEC_NETS_MAX 4
 #define SPEC_TEXT_MAX 65536	/* bytes of the text form */
 
 enum spec_cache { SPEC_CACHE_AUTO, SPEC_CACHE_ALWAYS, SPEC_CACHE_NONE };
@@ -57,6 +71,16 @@ struct spec_disk {
 	bool read_only, overlay;
 };
 
+enum spec_net_kind { SPEC_NET_TAP };
+
+struct spec_net {
+	enum spec_net_kind kind;
+	char *name, *pcap;
+	uint8_t mac[6];
+	uint16_t mtu;	/* bytes */
+	struct link_limits send, receive;
+};
+
 struct machine_spec {
 	char *engine;	/* NULL: auto */
 	unsigned cpus;
@@ -68,6 +92,8 @@ struct machine_spec {
 	unsigned nshares;
 	struct spec_disk disk[SPEC_DISKS_MAX];
 	unsigned ndisks;
+	struct spec_net net[SPEC_NETS_MAX];
+	unsigned nnets;
 	bool vsock;
 	bool gdb, gdb_wait;	/* @gdb: gdb_port is given */
 	uint16_t gdb_port;

@@ -15,10 +15,11 @@ void virtio_device_init(struct virtio_device *dev, const struct virtio_device_op
 		.loop = loop,
 		.features = features | VIRTIO_FEATURE_VERSION_1 | VIRTIO_FEATURE_INDIRECT |
 			    VIRTIO_FEATURE_EVENT_IDX,
+		.nqueues = ops->nqueues,
 		.turn = VIRTIO_TURN,
 	};
 	(void)pthread_mutex_init(&dev->lock, NULL);
-	for (unsigned i = 0; i < ops->nqueues; i++) {
+	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
 		dev->queue[i].size_max = ops->queue_size[i];
 		queue_reset(&dev->queue[i]);
 	}

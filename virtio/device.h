@@ -40,7 +40,7 @@ struct err;
 struct loop;
 struct virtio_device;
 
-#define VIRTIO_QUEUES_MAX 4u
+#define VIRTIO_QUEUES_MAX 17u	/* a network device for 8 vCPUs */
 #define VIRTIO_TURN QUEUE_SIZE_MAX	/* chains served before the loop's other users have their turn */
 
 /* Feature bits of every device (VIRTIO 1.2, 6). */
@@ -51,7 +51,7 @@ struct virtio_device;
 struct virtio_device_ops {
 	const char *name;	/* for messages: "virtio-blk" */
 	uint32_t id;	/* device type (VIRTIO 1.2, 5) */
-	unsigned nqueues;
+	unsigned nqueues;	/* what devices have that do not set their own after virtio_device_init() */
 	uint16_t queue_size[VIRTIO_QUEUES_MAX];	/* largest sizes, powers of two */
 
 	/* Required, loop thread.  Queue @index may have new buffers. */
@@ -90,6 +90,7 @@ struct virtio_device {
 	const struct virtio_device_ops *ops;
 	struct loop *loop;	/* borrowed */
 	uint64_t features;	/* offered */
+	unsigned nqueues;	/* fixed once a transport is attached */
 	const void *config;	/* borrowed from the device; changes under the lock */
 	uint32_t config_len;
 

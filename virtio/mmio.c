@@ -144,7 +144,7 @@ static void on_doorbell(void *ctx, uint32_t events)
 
 static void ring_all(struct virtio_mmio *m)
 {
-	for (unsigned i = 0; i < m->dev->ops->nqueues; i++)
+	for (unsigned i = 0; i < m->dev->nqueues; i++)
 		ring(&m->notifier[i]);
 }
 
@@ -154,7 +154,7 @@ static void forget_driver(struct virtio_mmio *m)
 
 	dev->running = false;
 	dev->acked = 0;
-	for (unsigned i = 0; i < dev->ops->nqueues; i++)
+	for (unsigned i = 0; i < dev->nqueues; i++)
 		queue_reset(&dev->queue[i]);
 	m->device_features_sel = m->driver_features_sel = m->queue_sel = 0;
 	atomic_store(&m->interrupt_status, 0);
@@ -235,7 +235,7 @@ static void write_queue(struct virtio_mmio *m, uint64_t off, uint32_t value)
 {
 	struct queue *q;
 
-	if (m->queue_sel >= m->dev->ops->nqueues || m->resetting)
+	if (m->queue_sel >= m->dev->nqueues || m->resetting)
 		return;
 	q = &m->dev->queue[m->queue_sel];
 	if (off == REG_QUEUE_READY) {
@@ -317,7 +317,7 @@ static void mmio_write(void *ctx, uint64_t off, unsigned size, uint64_t value)
 		return;	/* 4.2.2.2: registers are accessed by aligned words */
 	switch (off) {
 	case REG_QUEUE_NOTIFY:
-		if (value < m->dev->ops->nqueues)
+		if (value < m->dev->nqueues)
 			ring(&m->notifier[value]);
 		return;
 	case REG_INTERRUPT_ACK:
@@ -347,7 +347,7 @@ static uint64_t read_config(const struct virtio_mmio *m, uint64_t off, unsigned 
 static uint32_t read_locked(const struct virtio_mmio *m, uint64_t off)
 {
 	const struct virtio_device *dev = m->dev;
-	bool has_queue = m->queue_sel < dev->ops->nqueues;
+	bool has_queue = m->queue_sel < dev->nqueues;
 
 	switch (off) {
 	case REG_DEVICE_FEATURES:
@@ -409,11 +409,11 @@ struct bus_range virtio_mmio_range(struct virtio_mmio *m)
 unsigned virtio_mmio_doorbells(struct virtio_mmio *m,
 			       struct bus_doorbell ret_doorbells[VIRTIO_QUEUES_MAX])
 {
-	for (unsigned i = 0; i < m->dev->ops->nqueues; i++)
+	for (unsigned i = 0; i < m->dev->nqueues; i++)
 		ret_doorbells[i] = (struct bus_doorbell){ .addr = m->base + REG_QUEUE_NOTIFY, .size = 4,
 							  .match = true, .value = i,
 							  .fd = m->notifier[i].fd };
-	return m->dev->ops->nqueues;
+	return m->dev->nqueues;
 }
 
 static int add_notifier(struct virtio_mmio *m, unsigned index, struct err *err)
@@ -443,7 +443,7 @@ int virtio_mmio_create(struct virtio_device *dev, const struct mem *mem, uint64_
 	m->irq_ctx = irq_ctx;
 	for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
 		m->notifier[i].fd = -1;
-	for (unsigned i = 0; i < dev->ops->nqueues; i++) {
+	for (unsigned i = 0; i < dev->nqueues; i++) {
 		r = add_notifier(m, i, err);
 		if (r < 0) {
 			virtio_mmio_destroy(m);
@@ -509,8 +509,8 @@ void virtio_mmio_save(struct virtio_mmio *m, struct blob *out)
 	blob_put_u32(out, m->driver_features_sel);
 	blob_put_u32(out, m->queue_sel);
 	blob_put_u32(out, dev->running);
-	blob_put_u32(out, dev->ops->nqueues);
-	for (unsigned i = 0; i < dev->ops->nqueues; i++)
+	blob_put_u32(out, dev->nqueues);
+	for (unsigned i = 0; i < dev->nqueues; i++)
 		save_queue(&dev->queue[i], out);
 	blob_put(out, own.bytes, own.len);
 	out->failed |= own.failed;
@@ -552,9 +552,9 @@ static int restore_locked(struct virtio_mmio *m, struct blob_reader *in)
 	m->driver_features_sel = blob_take_u32(in);
 	m->queue_sel = blob_take_u32(in);
 	running = blob_take_u32(in);
-	if (dev->acked & ~dev->features || blob_take_u32(in) != dev->ops->nqueues)
+	if (dev->acked & ~dev->features || blob_take_u32(in) != dev->nqueues)
 		return -EINVAL;
-	for (unsigned i = 0; i < dev->ops->nqueues; i++) {
+	for (unsigned i = 0; i < dev->nqueues; i++) {
 		r = restore_queue(dev, &dev->queue[i], in);
 		if (r < 0)
 			return r;

@@ -221,18 +221,29 @@ bool queue_owns(const struct queue *q, const struct chain *c)
 	return q->ready && c->starts == q->starts;
 }
 
+static void put_used(struct queue *q, uint16_t at, uint16_t head, uint32_t written)
+{
+	struct used_elem elem = { .id = htole32(head), .len = htole32(written) };
+	uint64_t off = RING_ENTRIES + sizeof(elem) * (uint64_t)(at & (q->size - 1u));
+
+	memcpy(q->used_host + off, &elem, sizeof(elem));
+	mem_wrote(q->mem, q->used + off, sizeof(elem));
+}
+
 void queue_push(struct queue *q, const struct chain *c, uint32_t written)
 {
-	struct used_elem elem = { .id = htole32(c->head), .len = htole32(written) };
-	uint64_t off = RING_ENTRIES + sizeof(elem) * (uint64_t)(q->next_used & (q->size - 1u));
-
 	queue_wrote(q, c, written);
 	if (!queue_owns(q, c))
 		return;
-	memcpy(q->used_host + off, &elem, sizeof(elem));
-	mem_wrote(q->mem, q->used + off, sizeof(elem));
-	q->next_used++;
+	put_used(q, q->next_used++, c->head, written);
 	store16(q, RING_IDX, q->next_used);	/* release: data and entry come first */
+}
+
+void queue_push_all(struct queue *q, const struct queue_done *done, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		put_used(q, q->next_used++, done[i].head, done[i].written);
+	store16(q, RING_IDX, q->next_used);
 }
 
 bool queue_wants_interrupt(struct queue *q)

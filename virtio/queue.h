@@ -72,7 +72,7 @@ void queue_reset(struct queue *queue);
  */
 int queue_pop(struct queue *queue, struct chain *ret_chain);
 
-/* Gives back the chain popped last, as if it had not been popped. */
+/* Gives back the chain popped last, as if it had not been popped; again, the one before. */
 void queue_unpop(struct queue *queue);
 
 /* True when queue_pop() would find something. */
@@ -84,6 +84,18 @@ bool queue_pending(const struct queue *queue);
  * queue was stopped meanwhile, also if it was started again, that is all it does.
  */
 void queue_push(struct queue *queue, const struct chain *chain, uint32_t written);
+
+/* A chain of several that are returned together: what its struct chain is not needed for any more. */
+struct queue_done {
+	uint16_t head;
+	uint32_t written;	/* bytes, reported by queue_wrote() already */
+};
+
+/*
+ * Returns @n chains, all popped since the queue was started, at once: the driver
+ * sees none of them or all.  At most size of the queue.
+ */
+void queue_push_all(struct queue *queue, const struct queue_done *done, unsigned n);
 
 /* False when the queue was stopped since @chain was popped. */
 bool queue_owns(const struct queue *queue, const struct chain *chain);

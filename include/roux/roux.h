@@ -46,6 +46,22 @@ struct roux_disk {
 	bool overlay;	/* writes go to memory and are thrown away */
 };
 
+/* A network device, eth0 and so on in order. */
+enum roux_network_kind {
+	ROUX_NETWORK_TAP,	/* frames go to a TAP device of the host */
+};
+
+struct roux_network {
+	enum roux_network_kind kind;
+	const char *name;	/* of the TAP device */
+	/* TAP: what the guest is told, or NULL: "192.0.2.2/24", "192.0.2.1", "2001:db8::2/64", ... */
+	const char *address4, *gateway4, *address6, *gateway6, *nameserver;
+	unsigned mtu;	/* bytes, 0: 1500 */
+	const char *pcap;	/* file that gets what passes, or NULL */
+	/* Limits of what the guest sends and receives per second, 0: none. */
+	uint64_t send_bytes, send_frames, receive_bytes, receive_frames;
+};
+
 struct roux_options {
 	size_t size;	/* sizeof(struct roux_options), for later versions */
 	/*
@@ -76,6 +92,8 @@ struct roux_options {
 	bool gdb, gdb_wait;
 	uint16_t gdb_port;
 	bool unpack;	/* share the image's files as a folder: for kernels without EROFS */
+	const struct roux_network *networks;
+	unsigned nnetworks;	/* 0: the guest has its loopback only */
 };
 
 struct roux_machine;

@@ -48,7 +48,7 @@ static inline size_t fuzz_bytes(struct fuzz_input *in, uint8_t *dst, size_t len)
 
 static inline void fuzz_chain(struct drv *d, struct fuzz_input *in)
 {
-	unsigned q = fuzz_u8(in) % d->dev->ops->nqueues, n = 1 + fuzz_u8(in) % FUZZ_SEGS_MAX;
+	unsigned q = fuzz_u8(in) % d->dev->nqueues, n = 1 + fuzz_u8(in) % FUZZ_SEGS_MAX;
 	struct drv_seg seg[FUZZ_SEGS_MAX];
 	gpa_t at = DRV_DATA;
 

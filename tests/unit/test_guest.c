@@ -27,7 +27,9 @@ static void test_full_configuration_is_understood(void **state)
 	assert_int_equal(parse("# comment\nroot=virtiofs:rootfs\noverlay=tmpfs\noverlay_size=50%\n"
 			       "readonly=yes\nmount=virtiofs:ro:share0:/data:with:colons\n"
 			       "mount=tmpfs:rw:size=1m:/scratch\nhostname=box\nconsole=ready\n"
-			       "clock=1700000000.000000005\ntransport=vport\n"), 0);
+			       "clock=1700000000.000000005\ntransport=vport\n"
+			       "address=eth0:192.0.2.2/24\naddress=eth0:2001:db8::2/64\ngateway=192.0.2.1\n"
+			       "nameserver=192.0.2.3\nsearch=a b\nhost=other:2001:db8::9\n"), 0);
 	assert_int_equal(conf.root, CONF_ROOT_VIRTIOFS);
 	assert_string_equal(conf.root_source, "rootfs");
 	assert_true(conf.overlay && conf.readonly && conf.say_ready && conf.vport);
@@ -39,6 +41,15 @@ static void test_full_configuration_is_understood(void **state)
 	assert_false(conf.mount[1].readonly);
 	assert_string_equal(conf.hostname, "box");
 	assert_true(conf.has_clock && conf.clock_s == 1700000000 && conf.clock_ns == 5);
+	assert_int_equal(conf.naddresses, 2);
+	assert_string_equal(conf.address[1].interface, "eth0");
+	assert_string_equal(conf.address[1].addr, "2001:db8::2");
+	assert_int_equal(conf.address[1].prefix, 64);
+	assert_string_equal(conf.gateway[0], "192.0.2.1");
+	assert_string_equal(conf.nameserver[0], "192.0.2.3");
+	assert_string_equal(conf.search, "a b");
+	assert_string_equal(conf.host[0].name, "other");
+	assert_string_equal(conf.host[0].addr, "2001:db8::9");
 }
 
 static void test_empty_configuration_stays_in_the_initramfs(void **state)
@@ -56,7 +67,9 @@ static void test_wrong_lines_are_named_by_number(void **state)
 		"root=blk:vda:ext4", "root=nfs:x", "root=initramfs:x", "overlay=maybe", "overlay_size=",
 		"overlay_size=1m,mode=777", "mount=virtiofs:ro:tag", "mount=virtiofs:xx:tag:/a",
 		"mount=virtiofs:ro:tag:relative", "mount=nfs:ro:x:/a", "hostname=", "clock=", "clock=x",
-		"clock=1.5", "clock=99999999999999999999", "clock=-1", "transport=pigeon",
+		"clock=1.5", "address=eth0:192.0.2.2", "address=192.0.2.2/24", "address=eth0:192.0.2.2/33",
+		"address=:192.0.2.2/24", "gateway=", "nameserver=", "search=", "host=name",
+		"clock=99999999999999999999", "clock=-1", "transport=pigeon",
 	};
 	char line[128];
 

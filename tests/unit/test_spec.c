@@ -55,6 +55,12 @@ static const char full[] =
 	"[[disk]]\n"
 	"path = \"/disk.img\"\n"
 	"overlay = true\n"
+	"[[net]]\n"
+	"kind = \"tap\"\n"
+	"name = \"tap0\"\n"
+	"mac = \"02:00:5e:10:00:ff\"\n"
+	"mtu = 9000\n"
+	"send_bytes = 1000\n"
 	"[[share]]\n"
 	"tag = \"data\"\n"
 	"path = \"/data\"\n"
@@ -79,6 +85,11 @@ static void check_full(void)
 	assert_int_equal(spec.share[0].cache, SPEC_CACHE_ALWAYS);
 	assert_string_equal(spec.share[1].path, "/data");
 	assert_int_equal(spec.share[1].cache, SPEC_CACHE_NONE);
+	assert_int_equal(spec.nnets, 1);
+	assert_string_equal(spec.net[0].name, "tap0");
+	assert_memory_equal(spec.net[0].mac, "\x02\0\x5e\x10\0\xff", 6);
+	assert_int_equal(spec.net[0].mtu, 9000);
+	assert_int_equal(spec.net[0].send.bytes_per_s, 1000);
 	assert_int_equal(spec.ndisks, 1);
 	assert_true(spec.disk[0].overlay);
 	assert_false(spec.disk[0].read_only);

@@ -162,7 +162,7 @@ static inline uint32_t drv_start(struct drv *d, uint64_t features)
 	drv_write(d, 0x24, 1);
 	drv_write(d, 0x20, (uint32_t)(f >> 32));
 	drv_write(d, 0x70, 1 | 2 | 8);
-	for (unsigned i = 0; i < d->dev->ops->nqueues; i++)
+	for (unsigned i = 0; i < d->dev->nqueues; i++)
 		drv_setup_queue(d, i);
 	drv_write(d, 0x70, 1 | 2 | 8 | 4);
 	return drv_read(d, 0x70);
