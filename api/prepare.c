@@ -40,21 +40,6 @@ static int add_share(struct machine_spec *spec, const char *tag, const char *pat
 	return s->tag ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-/* A folder, or an image unpacked to one, as shared folder. */
-static int add_root_folder(struct roux_machine *m, const struct oci_limits *limits, struct conf_text *conf,
-			   struct err *err)
-{
-	/* Unpacked images never change; a plain folder may be edited while the VM runs. */
-	bool unpacked = oci_image_digest(m->image)[0] != '\0';
-	const char *rootfs;
-	int r = oci_image_rootfs(m->image, limits, &rootfs, err);
-
-	if (r == 0)
-		r = add_share(&m->spec, "root", rootfs, true, unpacked ? SPEC_CACHE_ALWAYS : SPEC_CACHE_AUTO, err);
-	conf_add(conf, "root=virtiofs:root\n");
-	return r;
-}
-
 /* The layers as a disk, behind the user's own disks, so that these keep their names. */
 static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits, struct conf_text *conf,
 			 struct err *err)
@@ -82,6 +67,7 @@ static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits
 static int add_root(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	struct oci_limits limits = oci_limits_default;
+	const char *folder;
 	int r;
 
 	if (!o->image)
@@ -91,8 +77,13 @@ static int add_root(struct roux_machine *m, const struct roux_options *o, struct
 	if (r < 0)
 		return r;
 	m->config = oci_image_config(m->image);
-	r = o->unpack || !oci_image_digest(m->image)[0] ? add_root_folder(m, &limits, conf, err)
-							: add_root_disk(m, &limits, conf, err);
+	folder = oci_image_folder(m->image);
+	if (folder) {
+		r = add_share(&m->spec, "root", folder, true, SPEC_CACHE_AUTO, err);
+		conf_add(conf, "root=virtiofs:root\n");
+	} else {
+		r = add_root_disk(m, &limits, conf, err);
+	}
 	/* A read-only root has the overlay too: it takes the mount points that the image lacks. */
 	conf_add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
 	return r;

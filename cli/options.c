@@ -30,7 +30,6 @@ static const char help[] =
 	"      --pcap FILE           Write what passes the network to FILE\n"
 	"      --hostname NAME       Host name of the guest\n"
 	"      --read-only           Make the root file system read-only\n"
-	"      --unpack              Share the image as a folder instead of a disk\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
 	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
 	"      --memory SIZE         Memory such as 512M or 2G (default 512M)\n"
@@ -117,7 +116,7 @@ static int add_env(struct run_options *r, const char *arg)
 	return 0;
 }
 
-enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_UNPACK, OPT_TIMEOUT, OPT_JSON,
+enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
        OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP };
 
@@ -137,7 +136,6 @@ static const struct option options[] = {
 	{ "disk", required_argument, NULL, OPT_DISK },
 	{ "hostname", required_argument, NULL, OPT_HOSTNAME },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
-	{ "unpack", no_argument, NULL, OPT_UNPACK },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -214,7 +212,6 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_DISK: return add_disk(r, optarg);
 	case OPT_HOSTNAME: r->machine.hostname = optarg; return 0;
 	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
-	case OPT_UNPACK: r->machine.unpack = true; return 0;
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;

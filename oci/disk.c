@@ -48,7 +48,7 @@ static bool is_there(const char *path, uint64_t *ret_size)
 static int write_new(struct maker *m, size_t i, const char *path, write_fn write)
 {
 	struct file_new file;
-	int r = file_new_begin(&file, path, 0644, m->err);
+	int r = file_new_begin_locked(&file, path, 0644, m->err);
 
 	if (r < 0)
 		return r;

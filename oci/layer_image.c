@@ -146,10 +146,17 @@ static int add_whiteout(struct adder *a, const struct place *at)
 		return 0;	/* notes of an old storage driver */
 	if (!hidden[0] || strcmp(hidden, ".") == 0 || strcmp(hidden, "..") == 0)
 		return hostile(a, "a malformed whiteout", at->path);
-	/* A file of the layer itself stays; as a folder it is not merged with the hidden one. */
+	/*
+	 * A file of the layer itself stays; as a folder it is not merged with the hidden
+	 * one, nor is it whatever a link that is hidden leads to.
+	 */
 	there = erofs_find(at->dir, hidden, strlen(hidden));
-	if (there)
-		return S_ISDIR(there->node->mode) ? set_opaque(a, there->node) : 0;
+	if (there && !S_ISDIR(there->node->mode))
+		return 0;
+	if (there) {
+		erofs_drop_xattr(there->node, TREE_IMPLICIT_XATTR);
+		return set_opaque(a, there->node);
+	}
 	place.name = hidden;
 	r = erofs_node_new(&a->tree, S_IFCHR, &node, a->err);
 	return r < 0 ? r : link_new(a, &place, node);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "oci/tree_path.h"
 
+#include "oci/layer_image.h"
 #include "os/err.h"
 
 #include <errno.h>
@@ -51,6 +52,20 @@ int tree_make_dir(struct erofs_tree *tree, struct erofs_node *dir, const char *n
 	return r;
 }
 
+/* A folder in place of whiteout @entry: it has nothing of what is hidden. */
+static int replace_whiteout(struct erofs_tree *tree, struct erofs_node *dir, struct erofs_entry *entry,
+			    const char *name, size_t len, struct erofs_node **ret_dir, struct err *err)
+{
+	int r;
+
+	erofs_remove(tree, dir, entry);
+	r = tree_make_dir(tree, dir, name, len, ret_dir, err);
+	if (r < 0)
+		return r;
+	erofs_drop_xattr(*ret_dir, TREE_IMPLICIT_XATTR);
+	return erofs_set_xattr(tree, *ret_dir, LAYER_OPAQUE_XATTR, "y", 1, err);
+}
+
 /* One component: moves *dir, or pushes a link. */
 static int step(struct erofs_tree *tree, struct rest *rest, const char *name, size_t len, bool make,
 		struct erofs_node **dir, struct err *err)
@@ -66,6 +81,8 @@ static int step(struct erofs_tree *tree, struct rest *rest, const char *name, si
 	entry = erofs_find(*dir, name, len);
 	if (!entry)
 		return make ? tree_make_dir(tree, *dir, name, len, dir, err) : -ENOENT;
+	if (make && layer_is_whiteout(entry->node))
+		return replace_whiteout(tree, *dir, entry, name, len, dir, err);
 	if (S_ISLNK(entry->node->mode)) {
 		if (entry->node->target[0] == '/')
 			*dir = tree->root;

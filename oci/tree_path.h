@@ -13,7 +13,8 @@
 
 /*
  * Finds folder @path (@len bytes) from @start, or the root when it begins with
- * '/'.  With @make, missing folders are made, with TREE_IMPLICIT_XATTR.
+ * '/'.  With @make, in the tree of a layer, missing folders are made, with
+ * TREE_IMPLICIT_XATTR, and opaque ones in place of whiteouts.
  *
  * Returns 0, -ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG (these without a
  * sentence), or what making folders returned.

@@ -91,7 +91,6 @@ struct roux_options {
 	 */
 	bool gdb, gdb_wait;
 	uint16_t gdb_port;
-	bool unpack;	/* share the image's files as a folder: for kernels without EROFS */
 	const struct roux_network *networks;
 	unsigned nnetworks;	/* 0: the guest has its loopback only */
 };
