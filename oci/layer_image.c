@@ -105,7 +105,7 @@ static int set_stat(struct adder *a, struct erofs_node *node, struct archive_ent
 
 	if (uid < 0 || uid > UINT32_MAX || gid < 0 || gid > UINT32_MAX)
 		return hostile(a, "an owner that cannot be", archive_entry_pathname(e));
-	node->mode = (node->mode & S_IFMT) | (archive_entry_mode(e) & 07777);
+	node->mode = (node->mode & S_IFMT) | (S_ISLNK(node->mode) ? 0777 : archive_entry_mode(e) & 07777);
 	node->uid = (uint32_t)uid;
 	node->gid = (uint32_t)gid;
 	node->mtime = archive_entry_mtime(e);
