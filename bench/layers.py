@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Ways of an image to the guest, compared: its layers as one disk, or unpacked to a shared folder.
+"""The layers of an image as a disk, compared with the same files as a shared folder.
 
 Usage: layers.py ROUX FOLDER [RUNS [PART...]].  Makes images of a Debian user space with 1, 5
 and 20 layers in FOLDER, and a cache beside them, so that nobody else's is touched; kernels and
 the user space come from $ROUX_CACHE.  The ways take turns.  Writes samples.txt and summary.md.
+Making a disk (first_start) is compared with tar unpacking the layers, and a start from the folder.
 """
 import gzip
 import hashlib
@@ -13,13 +14,14 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
 import results
 import rootfs
 
-WAYS = {"disk": [], "folder": ["--unpack"]}
+WAYS = ("disk", "folder")
 LAYERS = (1, 5, 20)
 # Each group in a fresh machine, whose caches are empty; the host's are full.
 GROUPS = [["read_all"], ["find_all"], ["python", "python_again"], ["gcc"]]
@@ -80,19 +82,20 @@ class Bench:
         self.roux, self.folder = os.path.abspath(roux), folder
         self.cache = folder / "cache"
         self.results = results.Results(folder)
-        root = rootfs.debian_root()
+        self.root = rootfs.debian_root()
         for name in ("kernels", "initramfs"):
             if not (self.cache / name).exists():
                 shutil.copytree(os.path.join(rootfs.cache_folder(), name), self.cache / name, symlinks=True)
         for count in LAYERS:
             if not self.image(count).exists():
-                make_image(root, self.image(count), count)
+                make_image(self.root, self.image(count), count)
 
     def image(self, count):
         return self.folder / f"image-{count}"
 
     def command(self, way, count, memory, *args):
-        return [self.roux, "run", "--memory", memory, *WAYS[way], str(self.image(count)), "--", *args]
+        image = self.root if way == "folder" else str(self.image(count))
+        return [self.roux, "run", "--memory", memory, image, "--", *args]
 
     def run(self, way, count, *args, memory="2G"):
         """Seconds and output."""
@@ -104,21 +107,30 @@ class Bench:
     def add(self, name, count, way, unit, value):
         self.results.add(f"{name}_{count}_{way}", unit, value)
 
-    def size(self, way):
-        """MiB of the way's files in the cache."""
-        folder = self.cache / ("disks-v1" if way == "disk" else "images")
-        done = subprocess.run(["du", "-sk", folder], check=True, stdout=subprocess.PIPE, text=True)
-        return int(done.stdout.split()[0]) / 1024
+    def unpack(self, count):
+        """Seconds and MiB."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as to:
+            begin = time.monotonic()
+            index = json.loads((self.image(count) / "index.json").read_text())
+            manifest = json.loads(self.blob(count, index["manifests"][0]).read_text())
+            for layer in manifest["layers"]:
+                subprocess.run(["tar", "-C", to, "-xzf", self.blob(count, layer)], check=True)
+            os.sync()
+            return time.monotonic() - begin, size(to)
+
+    def blob(self, count, descriptor):
+        return self.image(count) / "blobs" / descriptor["digest"].replace(":", "/")
 
     def first_start(self, runs):
         """Also makes what the others use."""
         for count in LAYERS:
             for _ in range(runs):
-                for way in WAYS:
-                    for name in ("disks-v1", "images"):
-                        shutil.rmtree(self.cache / name, ignore_errors=True)
-                    self.add("first_start", count, way, "s", self.run(way, count, "true")[0])
-                    self.add("size", count, way, "MiB", self.size(way))
+                shutil.rmtree(self.cache / "disks-v1", ignore_errors=True)
+                self.add("first_start", count, "disk", "s", self.run("disk", count, "true")[0])
+                self.add("size", count, "disk", "MiB", size(self.cache / "disks-v1"))
+                seconds, mib = self.unpack(count)
+                self.add("first_start", count, "folder", "s", seconds + self.run("folder", count, "true")[0])
+                self.add("size", count, "folder", "MiB", mib)
 
     def start(self, runs):
         for _ in range(runs):
@@ -164,6 +176,12 @@ class Bench:
                          results.spread(folder), results.median(results.ratios(folder, disk)), str(len(disk))])
         self.results.table(["", "layers", "disk", "range", "folder", "range", "folder/disk", "runs"], rows)
         self.results.finish()
+
+
+def size(folder):
+    """MiB on the disk."""
+    done = subprocess.run(["du", "-sk", folder], check=True, stdout=subprocess.PIPE, text=True)
+    return int(done.stdout.split()[0]) / 1024
 
 
 def shell_quote(text):
