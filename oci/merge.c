@@ -32,7 +32,8 @@ static bool is_implicit(const struct erofs_node *dir)
 
 static int misfit(const struct level *l, const char *what, const struct erofs_entry *entry)
 {
-	return err_set(l->err, -EBADMSG, "a layer of the image has %s: .../%.100s", what, entry->name);
+	return err_set(l->err, -EBADMSG, "a layer of the image has %s: .../%.*s", what,
+		       (int)(entry->name_len < 100 ? entry->name_len : 100), entry->name);
 }
 
 static struct erofs_entry *find_below(const struct level *l, const struct erofs_entry *entry)

@@ -5,6 +5,7 @@
  */
 #include "erofs/format.h"
 #include "erofs/read.h"
+#include "os/err.h"
 #include "tests/fuzz/erofs_check.h"
 
 #include <stdlib.h>
@@ -18,12 +19,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	/* The 1024 bytes that nobody reads are not part of the input. */
 	uint8_t *image = calloc(1, EROFS_SUPER_OFF + len);
 	struct erofs_tree tree;
+	struct err err;	/* sentences are made, too */
 
 	if (!image)
 		return 0;
 	memcpy(image + EROFS_SUPER_OFF, data, len);
 	(void)erofs_read_blocks(image, EROFS_SUPER_OFF + len);
-	if (erofs_read(image, EROFS_SUPER_OFF + len, 0, &limits, &tree, NULL) == 0) {
+	if (erofs_read(image, EROFS_SUPER_OFF + len, 0, &limits, &tree, &err) == 0) {
 		erofs_check_tree(&tree);
 		erofs_check_writable(&tree, NULL, 0);
 		erofs_tree_finish(&tree);

@@ -9,6 +9,7 @@
 #include "erofs/read.h"
 #include "oci/layer.h"
 #include "oci/merge.h"
+#include "os/err.h"
 #include "tests/fuzz/check.h"
 #include "tests/fuzz/erofs_check.h"
 #include "tests/fuzz/merge_check.h"
@@ -19,6 +20,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
+static struct err err;	/* sentences are made, too */
 static const struct erofs_limits memory = { .entries = 1 << 12, .bytes = 1 << 24 };
 
 static int new_file(const void *data, size_t len)
@@ -38,11 +40,11 @@ static int write_layer(const uint8_t *data, size_t len, int image)
 	char name[16];
 
 	(void)snprintf(name, sizeof(name), "%d", fd);
-	r = layer_open(&layer, &source, name, limits.bytes, NULL);
+	r = layer_open(&layer, &source, name, limits.bytes, &err);
 	if (r == 0) {
-		r = layer_image_write(&layer, image, &limits, NULL);
+		r = layer_image_write(&layer, image, &limits, &err);
 		if (r == 0)
-			r = layer_finish(&layer, "", "", NULL);
+			r = layer_finish(&layer, "", "", &err);
 		layer_close(&layer);
 	}
 	close(fd);
@@ -83,13 +85,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	want(erofs_tree_init(&image, &memory, NULL) == 0);
 	r = read_layer(data + 1, first, 1, &blocks[0], &layer);
 	if (r == 0) {
-		r = merge_layer(&image, &layer, NULL);
+		r = merge_layer(&image, &layer, &err);
 		erofs_tree_finish(&layer);
 	}
 	if (r == 0)
 		r = read_layer(data + 1 + first, len - 1 - first, 2, &blocks[1], &layer);
 	if (r == 0) {
-		r = merge_layer(&image, &layer, NULL);
+		r = merge_layer(&image, &layer, &err);
 		erofs_tree_finish(&layer);
 	}
 	if (r == 0) {

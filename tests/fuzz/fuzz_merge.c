@@ -7,6 +7,7 @@
 
 #include "oci/layer_image.h"
 #include "oci/tree_path.h"
+#include "os/err.h"
 #include "tests/fuzz/check.h"
 #include "tests/fuzz/erofs_check.h"
 #include "tests/fuzz/merge_check.h"
@@ -22,6 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 enum what { FILE_, DIR_, IMPLICIT, OPAQUE, WHITEOUT, SYMLINK, LINK_BELOW, LINK, NEXT_LAYER, WHATS };
 
+static struct err err;	/* sentences are made, too */
 static const struct erofs_limits limits = { .entries = 1000, .bytes = 1 << 20 };
 static const char *const names[] = { "a", "b", "c", "d" };
 static const char *const targets[] = { "a", "b", "/", "..", "a/b", "../c", "/d/a", "a/../b/c" };
@@ -68,7 +70,7 @@ static void add(struct maker *m, const uint8_t entry[STEP])
 		node = new_node(m, what, entry[2] >> 4 & 7);
 	if (!node)
 		return;
-	if (erofs_link(m->layer, dir, name, strlen(name), node, NULL) < 0) {
+	if (erofs_link(m->layer, dir, name, strlen(name), node, &err) < 0) {
 		if (what != LINK)
 			erofs_node_free(node);
 		return;
@@ -109,7 +111,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 
 		data += n;
 		len -= n;
-		r = merge_layer(&image, &layer, NULL);
+		r = merge_layer(&image, &layer, &err);
 		want(r == 0 || r == -EBADMSG);
 		erofs_tree_finish(&layer);
 	}
