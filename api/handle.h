@@ -13,17 +13,22 @@
 
 struct oci_config;
 struct oci_image;
+struct store;
+struct store_lease;
 
 #define CONSOLE_TAIL 8192u	/* bytes of console output kept */
 
 struct roux_machine {
 	struct machine_spec spec;
+	struct store *store;	/* owned, NULL unless the image is from there */
+	struct store_lease *lease;	/* owned; keeps the image while the machine exists */
 	struct oci_image *image;	/* owned, NULL without one */
 	const struct oci_config *config;	/* of the image, NULL without one */
 	char *vmm;	/* path of the roux command */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
+	pid_t helper;	/* of the process that helps it from outside its jail, 0: none */
 	int sock;	/* control socket, -1 */
 	int wake_fd;	/* eventfd of roux_machine_interrupt() */
 	enum roux_state state;

@@ -4,6 +4,8 @@
 
 #include "abi/agent.h"
 #include "oci/image.h"
+#include "os/seccomp.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -85,6 +87,33 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 
 /* ------------------------------------------------------------------ process */
 
+static void reap(pid_t *pid, int *ret_status)
+{
+	while (*pid > 0 && waitpid(*pid, ret_status, 0) < 0 && errno == EINTR)
+		;
+	*pid = 0;
+}
+
+/* What was started splits in two and tells who runs the VM: another child of ours. */
+static int learn_pid(struct roux_machine *m, struct err *err)
+{
+	int fd, r;
+
+	m->helper = m->pid;
+	m->pid = 0;
+	r = control_recv(m->sock, m->msg, &fd);
+	if (r > 0 && m->msg->type == CONTROL_BORN) {
+		m->pid = (pid_t)m->msg->value;
+		m->phase[ROUX_PHASE_SPAWNED] = monotonic_ns();
+		return 0;
+	}
+	if (r > 0 && fd >= 0)
+		(void)close(fd);
+	if (r > 0 && m->msg->type == CONTROL_FAILED)
+		return err_set(err, m->msg->value, "%s", m->msg->text);
+	return err_set(err, r < 0 ? r : -EPIPE, "the VM's process ended before it was one");
+}
+
 static int spawn(struct roux_machine *m, struct err *err)
 {
 	char *const argv[] = { m->vmm, (char *)(uintptr_t)"vmm", NULL };
@@ -123,8 +152,7 @@ static int spawn(struct roux_machine *m, struct err *err)
 		return err_set(err, -r, "cannot run %s: %s", m->vmm, strerror(r));
 	}
 	m->sock = pair[0];
-	m->phase[ROUX_PHASE_SPAWNED] = monotonic_ns();
-	return 0;
+	return learn_pid(m, err);
 }
 
 static void set_reason(struct roux_machine *m, enum roux_state state, const char *why)
@@ -136,17 +164,18 @@ static void set_reason(struct roux_machine *m, enum roux_state state, const char
 /* Its socket closed without a word: say how it died. */
 static void process_gone(struct roux_machine *m)
 {
-	int status;
+	int status = 0;
 
 	if (m->state == ROUX_STOPPED || m->state == ROUX_FAILED)
 		return;
 	set_reason(m, ROUX_FAILED, "the VM's process ended unexpectedly");
-	if (m->pid > 0 && waitpid(m->pid, &status, 0) == m->pid) {
-		m->pid = 0;
-		if (WIFSIGNALED(status))
-			(void)snprintf(m->reason, sizeof(m->reason), "the VM's process was killed by signal %d (%s)%s",
+	reap(&m->pid, &status);
+	if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS) {
+		set_reason(m, ROUX_FAILED, "the VM's process was stopped by its jail");
+	} else if (WIFSIGNALED(status)) {
+		(void)snprintf(m->reason, sizeof(m->reason), "the VM's process was killed by signal %d (%s)%s",
 				       WTERMSIG(status), strsignal(WTERMSIG(status)), WTERMSIG(status) != SIGKILL ? "" :
-				       "; if the host is short of memory, give the VM less with --memory");
+			       "; if the host is short of memory, give the VM less with --memory");
 	}
 }
 
@@ -230,6 +259,8 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_STARTED:
 		(void)snprintf(m->engine, sizeof(m->engine), "%.15s", msg->text);
 		m->phase[ROUX_PHASE_LOADED] = monotonic_ns();
+		if (!msg->value2)	/* done, or about to be */
+			reap(&m->helper, NULL);
 		if (msg->value && m->gdb)
 			m->gdb(m->gdb_ctx, (uint16_t)msg->value);
 		break;
@@ -259,9 +290,16 @@ static void on_message(struct roux_machine *m, int fd)
 		free(m->counters);
 		m->counters = strdup(msg->text);
 		break;
+	case CONTROL_FORBIDDEN:
+		m->state = ROUX_FAILED;
+		(void)snprintf(m->reason, sizeof(m->reason),
+			       "the VM's process was stopped by its jail: forbidden system call %d (%s)", msg->value,
+			       seccomp_name(msg->value));
+		break;
 	case CONTROL_ENDED:
 		on_ended(m, msg);
 		break;
+	case CONTROL_BORN:	/* handled by learn_pid() */
 	case CONTROL_SPEC:
 	case CONTROL_CONNECT:
 	case CONTROL_COUNT:
@@ -488,13 +526,16 @@ void roux_machine_destroy(struct roux_machine *m)
 	drop_stream(m);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
-	if (m->pid > 0) {
-		/* It stops by itself when its socket closes; do not depend on that. */
+	/* They stop by themselves when the socket closes; do not depend on that. */
+	if (m->pid > 0)
 		(void)kill(m->pid, SIGKILL);
-		while (waitpid(m->pid, NULL, 0) < 0 && errno == EINTR)
-			;
-	}
+	if (m->helper > 0)
+		(void)kill(m->helper, SIGKILL);
+	reap(&m->pid, NULL);
+	reap(&m->helper, NULL);
 	oci_image_close(m->image);
+	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
+	store_close(m->store);
 	machine_spec_finish(&m->spec);
 	free(m->counters);
 	free(m->msg);

@@ -7,6 +7,8 @@
 #include "build/initramfs.h"
 #include "build/kernel.h"
 #include "oci/image.h"
+#include "oci/transfer.h"
+#include "store/store.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -64,6 +66,33 @@ static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits
 	return r < 0 ? err_set(err, r, "cannot describe the image's disk: %s", strerror(-r)) : 0;
 }
 
+static enum oci_policy policy_of(enum roux_pull pull)
+{
+	switch (pull) {
+	case ROUX_PULL_ALWAYS: return OCI_PULL_ALWAYS;
+	case ROUX_PULL_NEVER: return OCI_PULL_NEVER;
+	case ROUX_PULL_MISSING: break;
+	}
+	return OCI_PULL_MISSING;
+}
+
+/* A path, or the name of an image, which then is leased for as long as the machine exists. */
+static int open_image(struct roux_machine *m, const struct roux_options *o, struct err *err)
+{
+	const struct oci_transfer transfer = { .insecure = o->insecure_registry, .cancel = o->cancel };
+	struct store_ref ref;
+	int r;
+
+	if (oci_image_is_path(o->image))
+		return oci_image_open(o->image, &m->image, err);
+	r = store_open(NULL, &m->store, err);
+	if (r == 0)
+		r = store_lease_begin(m->store, &m->lease, err);
+	if (r == 0)
+		r = oci_obtain(m->store, m->lease, o->image, policy_of(o->pull), &transfer, &ref, err);
+	return r < 0 ? r : oci_image_open_stored(m->store, ref.digest, o->image, &m->image, err);
+}
+
 static int add_root(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	struct oci_limits limits = oci_limits_default;
@@ -73,7 +102,7 @@ static int add_root(struct roux_machine *m, const struct roux_options *o, struct
 	if (!o->image)
 		return 0;
 	limits.cancel = o->cancel;
-	r = oci_image_open(o->image, &m->image, err);
+	r = open_image(m, o, err);
 	if (r < 0)
 		return r;
 	m->config = oci_image_config(m->image);

@@ -66,7 +66,7 @@ static int run_machine(struct run *run, const struct machine_spec *spec, struct 
 	if (r == 0)
 		r = loop_create(&run->loop, err);
 	if (r == 0)
-		r = machine_create(run->loop, spec, cache, &events, &run->machine, err);
+		r = machine_create(run->loop, spec, cache, NULL, &events, &run->machine, err);
 	if (r == 0)
 		r = machine_start(run->machine, err);
 	if (r == 0)

@@ -78,3 +78,40 @@ int archive_read_file(const char *path, size_t max, char **ret_data, size_t *ret
 	*ret_len = len;
 	return 0;
 }
+
+/* ---- archives in archives ---- */
+
+static la_ssize_t read_member(struct archive *inner, void *ctx, const void **ret_buf)
+{
+	struct archive *outer = ctx;
+	la_int64_t off;
+	size_t len;
+	int r = archive_read_data_block(outer, ret_buf, &len, &off);
+
+	if (r == ARCHIVE_EOF)
+		return 0;
+	if (r != ARCHIVE_OK) {
+		archive_set_error(inner, archive_errno(outer), "%s", archive_error_string(outer));
+		return -1;
+	}
+	return (la_ssize_t)len;
+}
+
+struct archive *archive_open_inner(struct archive *outer, const char *path, struct err *err)
+{
+	struct archive *a = archive_read_new();
+
+	if (!a) {
+		err_set(err, -ENOMEM, "out of memory for %s", path);
+		return NULL;
+	}
+	archive_read_support_filter_gzip(a);
+	archive_read_support_filter_xz(a);
+	archive_read_support_filter_zstd(a);
+	archive_read_support_format_tar(a);
+	if (archive_read_open(a, outer, NULL, read_member, NULL) == ARCHIVE_OK)
+		return a;
+	archive_err(err, a, path);
+	archive_read_free(a);
+	return NULL;
+}

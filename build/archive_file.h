@@ -19,4 +19,10 @@ int archive_err(struct err *err, struct archive *a, const char *path);
 int archive_read_file(const char *path, size_t max, char **ret_data, size_t *ret_len,
 		      struct err *err);
 
+/*
+ * A reader of the tar (compressed or not) that is the member @outer stands at; @outer
+ * must outlive it.  NULL with a sentence about @path when it is none.
+ */
+struct archive *archive_open_inner(struct archive *outer, const char *path, struct err *err);
+
 #endif /* BUILD_ARCHIVE_FILE_H */

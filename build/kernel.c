@@ -37,28 +37,6 @@
 
 /* ---- the .deb ---- */
 
-/* Where the archive inside the archive gets its bytes. */
-struct member {
-	struct archive *outer;
-};
-
-static la_ssize_t read_member(struct archive *inner, void *ctx, const void **ret_buf)
-{
-	const struct member *m = ctx;
-	la_int64_t off;
-	size_t len;
-	int r = archive_read_data_block(m->outer, ret_buf, &len, &off);
-
-	if (r == ARCHIVE_EOF)
-		return 0;
-	if (r != ARCHIVE_OK) {
-		archive_set_error(inner, archive_errno(m->outer), "%s",
-				  archive_error_string(m->outer));
-		return -1;
-	}
-	return (la_ssize_t)len;
-}
-
 /*
  * Where a file of the package goes below @into, or false when it is not wanted:
  * boot/vmlinuz-R, boot/config-R, [usr/]lib/modules/R/... with one release R.
@@ -138,19 +116,12 @@ static int unpack_entry(struct archive *a, struct archive_entry *entry, const ch
 static int unpack_data(struct archive *outer, const char *deb, const char *into, char release[128],
 		       struct err *err)
 {
-	struct member member = { outer };
-	struct archive *a = archive_read_new();
 	struct archive_entry *entry;
 	int r = 0, got = ARCHIVE_OK;
+	struct archive *a = archive_open_inner(outer, deb, err);
 
 	if (!a)
-		return err_set(err, -ENOMEM, "out of memory for %s", deb);
-	archive_read_support_filter_gzip(a);
-	archive_read_support_filter_xz(a);
-	archive_read_support_filter_zstd(a);
-	archive_read_support_format_tar(a);
-	if (archive_read_open(a, &member, NULL, read_member, NULL) != ARCHIVE_OK)
-		r = archive_err(err, a, deb);
+		return -EBADMSG;
 	for (int n = 0; r == 0 && (got = archive_read_next_header(a, &entry)) == ARCHIVE_OK; n++)
 		r = n < ENTRIES_MAX ? unpack_entry(a, entry, deb, into, release, err)
 				    : err_set(err, -EBADMSG, "%s: too many files", deb);

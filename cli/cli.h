@@ -17,6 +17,18 @@ struct verb {
 };
 
 int verb_run(int argc, char **argv);
+int verb_pull(int argc, char **argv);
+int verb_push(int argc, char **argv);
+int verb_images(int argc, char **argv);
+int verb_rmi(int argc, char **argv);
+int verb_tag(int argc, char **argv);
+int verb_inspect(int argc, char **argv);
+int verb_save(int argc, char **argv);
+int verb_load(int argc, char **argv);
+int verb_import(int argc, char **argv);
+int verb_login(int argc, char **argv);
+int verb_logout(int argc, char **argv);
+int verb_store(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);

@@ -9,6 +9,18 @@
 
 static const struct verb verbs[] = {
 	{ "run", "Run a command in a new micro-VM", verb_run },
+	{ "pull", "Fetch an image from a registry", verb_pull },
+	{ "push", "Send an image to a registry", verb_push },
+	{ "images", "List images", verb_images },
+	{ "rmi", "Remove images", verb_rmi },
+	{ "tag", "Give an image another name", verb_tag },
+	{ "inspect", "Print what is known about images", verb_inspect },
+	{ "save", "Write images to a tar", verb_save },
+	{ "load", "Read images from a tar", verb_load },
+	{ "import", "Make an image from a tar, a folder or Debian's packages", verb_import },
+	{ "login", "Keep a user and password for a registry", verb_login },
+	{ "logout", "Forget them", verb_logout },
+	{ "store", "Look after the store of images", verb_store },
 	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor },
 	{ "version", "Print the version", verb_version },
 	{ "vmm", NULL, verb_vmm },

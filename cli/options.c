@@ -13,8 +13,9 @@ static const char help[] =
 	"Usage: roux run [OPTIONS] IMAGE [--] [COMMAND [ARG...]]\n"
 	"\n"
 	"Boots IMAGE in a micro-VM, runs COMMAND (or the image's own) and exits with its\n"
-	"status.  IMAGE is a folder with a root file system, an OCI image layout (folder or\n"
-	"tar) or a docker-archive tar.  Writes to the root are thrown away.\n"
+	"status.  IMAGE is a name such as alpine:3, pulled when it is not in the store; or the\n"
+	"path of a folder with a root file system, an OCI image layout (folder or tar) or a\n"
+	"docker-archive tar.  Writes to the root are thrown away.\n"
 	"\n"
 	"Options:\n"
 	"  -e, --env NAME[=VALUE]    Set an environment variable (without VALUE: as it is here)\n"
@@ -29,6 +30,8 @@ static const char help[] =
 	"                            with addresses for the guest's end of a TAP device\n"
 	"      --pcap FILE           Write what passes the network to FILE\n"
 	"      --hostname NAME       Host name of the guest\n"
+	"      --pull WHEN           Fetch the image: missing, always or never (default missing)\n"
+	"      --insecure            Fetch it without encryption or with unknown certificates too\n"
 	"      --read-only           Make the root file system read-only\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
 	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
@@ -118,7 +121,7 @@ static int add_env(struct run_options *r, const char *arg)
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_HOSTNAME, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
-       OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP };
+       OPT_GDB_WAIT, OPT_NETWORK, OPT_PCAP, OPT_PULL, OPT_INSECURE };
 
 static const struct option options[] = {
 	{ "env", required_argument, NULL, 'e' },
@@ -135,6 +138,8 @@ static const struct option options[] = {
 	{ "append", required_argument, NULL, OPT_APPEND },
 	{ "disk", required_argument, NULL, OPT_DISK },
 	{ "hostname", required_argument, NULL, OPT_HOSTNAME },
+	{ "pull", required_argument, NULL, OPT_PULL },
+	{ "insecure", no_argument, NULL, OPT_INSECURE },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
@@ -191,6 +196,19 @@ static int take_network(struct run_options *r, const char *arg)
 	return r->network.name ? 0 : complain(EXIT_ROUX, "--network tap= needs the name of a TAP device");
 }
 
+static int take_pull(struct run_options *r, const char *arg)
+{
+	if (strcmp(arg, "missing") == 0)
+		r->machine.pull = ROUX_PULL_MISSING;
+	else if (strcmp(arg, "always") == 0)
+		r->machine.pull = ROUX_PULL_ALWAYS;
+	else if (strcmp(arg, "never") == 0)
+		r->machine.pull = ROUX_PULL_NEVER;
+	else
+		return complain(EXIT_ROUX, "--pull is missing, always or never, not '%s'", arg);
+	return 0;
+}
+
 static int take_option(struct run_options *r, int c, const char **entrypoint)
 {
 	switch (c) {
@@ -211,6 +229,8 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_APPEND: r->machine.append = optarg; return 0;
 	case OPT_DISK: return add_disk(r, optarg);
 	case OPT_HOSTNAME: r->machine.hostname = optarg; return 0;
+	case OPT_PULL: return take_pull(r, optarg);
+	case OPT_INSECURE: r->machine.insecure_registry = true; return 0;
 	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;

@@ -10,8 +10,11 @@
  * later the clock tells.
  */
 #include "cli/cli.h"
+#include "cli/image.h"
 #include "cli/options.h"
+#include "cli/progress.h"
 
+#include "oci/image.h"
 #include "roux/roux.h"
 
 #include <errno.h>
@@ -273,6 +276,40 @@ static int run_in(struct run_options *r, struct roux_machine *m, uint64_t deadli
 	return status;
 }
 
+/*
+ * Fetches the image with its progress shown; the library would do it in silence.  What
+ * is here in the end is what it finds.  Returns 0 or an exit status.
+ */
+static int fetch_image(struct run_options *r)
+{
+	static struct progress progress;
+	const struct oci_transfer transfer = { .insecure = r->machine.insecure_registry, .cancel = &stop,
+					       .progress = progress_show, .ctx = &progress };
+	struct store_lease *lease = NULL;
+	struct store *store = NULL;
+	struct store_ref ref;
+	struct err err = { 0 };
+	int res;
+
+	if (r->machine.pull == ROUX_PULL_NEVER || oci_image_is_path(r->machine.image))
+		return 0;
+	res = store_open(NULL, &store, &err);
+	if (res == 0)
+		res = store_lease_begin(store, &lease, &err);
+	if (res == 0 && r->machine.pull == ROUX_PULL_MISSING && local_find(store, r->machine.image, &ref, NULL) == -ENOENT)
+		(void)fprintf(stderr, "Unable to find image '%s' locally\n", r->machine.image);
+	progress_begin(&progress, "Pull", false);
+	if (res == 0)
+		res = oci_obtain(store, lease, r->machine.image,
+				 r->machine.pull == ROUX_PULL_ALWAYS ? OCI_PULL_ALWAYS : OCI_PULL_MISSING, &transfer, &ref, &err);
+	store_lease_end(lease);
+	store_close(store);
+	r->machine.pull = ROUX_PULL_MISSING;
+	if (res < 0)
+		return stop ? interrupted(r) : complain(EXIT_ROUX, "%s", err.msg);
+	return 0;
+}
+
 /* The command that runs is also the one that serves the VM. */
 static const char *own_path(char *buf, size_t size)
 {
@@ -311,6 +348,11 @@ int verb_run(int argc, char **argv)
 	catch_signals();
 	if (r.timeout_s)
 		(void)setitimer(ITIMER_REAL, &end, NULL);
+	status = fetch_image(&r);
+	if (status) {
+		run_options_finish(&r);
+		return status;
+	}
 	if (roux_machine_create(&r.machine, &m, &error) < 0) {
 		/* What it called may have been hit first and have failed of that. */
 		status = stop ? interrupted(&r) : complain(EXIT_ROUX, "%s", error.message);

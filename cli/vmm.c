@@ -7,6 +7,7 @@
 
 #include "machine/process.h"
 #include "os/file.h"
+#include "os/jail.h"
 #include "os/log.h"
 
 #include <fcntl.h>
@@ -38,7 +39,8 @@ int verb_vmm(int argc, char **argv)
 	if (argc != 1 || getsockopt(CONTROL_FD, SOL_SOCKET, SO_TYPE, &type, &len) < 0 || type != SOCK_SEQPACKET)
 		return complain(EXIT_ROUX, "vmm is started by roux itself; use 'roux run'");
 	(void)fcntl(CONTROL_FD, F_SETFD, FD_CLOEXEC);
-	(void)prctl(PR_SET_NAME, "roux-vm");
+	jail_close_from(CONTROL_FD + 1);	/* what the owner's program forgot to mark close-on-exec */
+	(void)prctl(PR_SET_NAME, "roux-helper");
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* Shared folders hold a descriptor for each file the guest knows. */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -47,5 +49,5 @@ int verb_vmm(int argc, char **argv)
 	}
 	if (getenv("ROUX_DEBUG"))
 		log_set_sink(log_line, NULL, LOG_LEVEL_DEBUG);
-	return machine_process(CONTROL_FD, file_cache_dir("kernels", cache, NULL) == 0 ? cache : NULL);
+	return machine_process_jailed(CONTROL_FD, file_cache_dir("kernels", cache, NULL) == 0 ? cache : NULL);
 }

@@ -40,6 +40,22 @@ int control_send(int sock, enum control_type type, int32_t value, int32_t value2
 	return 0;
 }
 
+void control_send_forbidden(int sock, long nr)
+{
+	/* As struct control_msg begins; all of it does not fit on a signal's stack. */
+	struct {
+		uint32_t type;
+		int32_t value, value2;
+		uint32_t len;
+	} head = { .type = CONTROL_FORBIDDEN, .value = (int32_t)nr };
+
+	_Static_assert(sizeof(head) == HEADER, "a message without text");
+
+	if (write(sock, &head, sizeof(head)) < 0) {
+		/* The wait status still says SIGSYS. */
+	}
+}
+
 static int take_descriptor(struct msghdr *msg)
 {
 	int fd = -1;

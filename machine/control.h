@@ -4,14 +4,17 @@
  * SOCK_SEQPACKET socket, one descriptor at most with each.
  *
  *   owner                                 VM process
+ *          <----------------------------- BORN (value: process id of the VM process)
  *   SPEC (text of machine/spec.h) ------>
- *          <----------------------------- STARTED (text: engine; value: port for GDB) | FAILED
+ *          <----------------------------- STARTED (text: engine; value: port for GDB;
+ *                                         value2: the helper stays) | FAILED
  *          <----------------------------- CONSOLE*  bytes of the serial port
  *          <----------------------------- READY     + stream to the guest's agent
  *   CONNECT (value: id, port) ---------->
  *          <----------------------------- CONNECTED (value: id, result) + stream
  *   COUNT ------------------------------>
  *          <----------------------------- COUNTERS of the engine, as text
+ *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
  * Either side ends it by closing: a VM whose owner is gone stops.
@@ -32,12 +35,15 @@ enum control_type {
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
 	CONTROL_COUNT,	/* asks for COUNTERS */
 
-	CONTROL_STARTED = 64,	/* text: name of the engine; value: port that GDB may connect to, 0: none */
+	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
+	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
+				 * value2: 1 when the helper goes on, as a maker of sockets */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
 	CONTROL_READY,	/* descriptor: stream to the agent */
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
+	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };
 
@@ -57,6 +63,9 @@ struct control_msg {
  */
 int control_send(int sock, enum control_type type, int32_t value, int32_t value2, const void *text,
 		 size_t len, int fd);
+
+/* Sends FORBIDDEN for system call @nr.  Async-signal-safe, and by write(2) only. */
+void control_send_forbidden(int sock, long nr);
 
 /*
  * Receives one message.  Returns 1 and fills @ret_msg and @ret_fd (-1 or a

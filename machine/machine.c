@@ -7,6 +7,7 @@
 #include "abi/guest_conf.h"
 #include "base/cpio.h"
 #include "block/block.h"
+#include "machine/confine.h"
 #include "link/link.h"
 #include "machine/debugger.h"
 #include "machine/engines.h"
@@ -14,6 +15,8 @@
 #include "machine/spec.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "os/jail.h"
+#include "os/log.h"
 #include "os/loop.h"
 #include "virtio/blk.h"
 #include "virtio/fs/fs.h"
@@ -30,6 +33,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +47,7 @@
 #define FIRST_GSI 5u
 #define IO_POLL_NS 30000u	/* a guest that gets an answer usually asks again within this time */
 #define GUEST_CID 3u
+#define POOL_THREADS 2u	/* of a file system, as virtio_fs_create() has it */
 #define CONF_ARCHIVE_MAX (GUEST_CONF_SIZE_MAX + 1024u)
 
 struct slot {
@@ -54,6 +60,11 @@ struct slot {
 /* A loop on a thread of its own. */
 struct worker {
 	struct loop *loop;
+	const char *name;
+	struct machine *machine;
+	enum confine_thread kind;
+	sem_t confined;	/* posted by the thread when @result is there */
+	int result;	/* of confine_enter() */
 	pthread_t thread;
 	bool running;
 };
@@ -71,6 +82,8 @@ struct machine {
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
 	struct worker io, net;	/* file systems and disks; networks */
+	struct jail *jail;	/* borrowed, NULL: none */
+	struct confine confine;	/* under which the threads come with a jail */
 	struct vm_end end;
 };
 
@@ -186,7 +199,8 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 		[SPEC_CACHE_NONE] = VIRTIO_FS_CACHE_NONE,
 	};
 	struct virtio_fs_options opt = { .tag = share->tag, .path = share->path, .read_only = share->read_only,
-					 .cache = caches[share->cache] };
+					 .cache = caches[share->cache],
+					 .detach = m->jail && m->jail->spaces & CLONE_NEWNS };
 	struct virtio_device *dev;
 	int r = virtio_fs_create(m->io.loop, &opt, &dev, err);
 
@@ -388,19 +402,39 @@ static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 
-	(void)loop_run(w->loop, NULL);
+	(void)pthread_setname_np(pthread_self(), w->name);
+	w->result = w->machine->jail ? confine_enter(&w->machine->confine, w->kind) : 0;
+	(void)sem_post(&w->confined);
+	if (w->result == 0)
+		(void)loop_run(w->loop, NULL);
 	return NULL;
 }
 
-static int start_worker(struct worker *w, const char *name, struct err *err)
+/* Returns when the thread is confined. */
+static int start_worker(struct machine *m, struct worker *w, const char *name, enum confine_thread kind,
+			struct err *err)
 {
-	int r = pthread_create(&w->thread, NULL, worker_main, w);
+	int r;
 
+	w->name = name;
+	w->machine = m;
+	w->kind = kind;
+	(void)sem_init(&w->confined, 0, 0);
+	r = pthread_create(&w->thread, NULL, worker_main, w);
 	if (r)
 		return err_set(err, -r, "cannot start thread %s: %s", name, strerror(r));
-	(void)pthread_setname_np(w->thread, name);
 	w->running = true;
-	return 0;
+	while (sem_wait(&w->confined) < 0)
+		;	/* a signal */
+	return w->result < 0 ? err_set(err, w->result, "the jail of thread %s cannot be closed: %s", name,
+				       strerror(-w->result)) : 0;
+}
+
+static int vcpu_thread_starts(void *ctx)
+{
+	const struct machine *m = ctx;
+
+	return confine_enter(&m->confine, m->confine.kvm ? CONFINE_KVM : CONFINE_DBT);
 }
 
 static void stop_worker(struct worker *w)
@@ -423,8 +457,24 @@ static int check_memory(const struct machine_spec *spec, struct err *err)
 	return 0;
 }
 
+/* What the threads will have to be allowed. */
+static void describe_confinement(struct machine *m, const struct machine_spec *spec)
+{
+	struct confine *c = &m->confine;
+
+	c->kvm = strcmp(m->engine->name, "kvm") == 0;
+	c->debugger = m->debugger != NULL;
+	c->folders = spec->nshares > 0;
+	for (unsigned i = 0; i < spec->nshares; i++)
+		c->files_writable |= !spec->share[i].read_only;
+	for (unsigned i = 0; i < spec->ndisks; i++)
+		c->files_writable |= !spec->disk[i].read_only;
+	for (unsigned i = 0; i < spec->nnets; i++)
+		c->captures |= spec->net[i].pcap != NULL;
+}
+
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
-		   const struct machine_events *events, struct machine **ret_machine, struct err *err)
+		   struct jail *jail, const struct machine_events *events, struct machine **ret_machine, struct err *err)
 {
 	struct machine *m;
 	int r = machine_spec_check(spec, err);
@@ -438,6 +488,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		return err_set(err, -ENOMEM, "out of host memory");
 	m->loop = loop;
 	m->events = *events;
+	m->jail = jail;
 	r = engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
 		r = mem_create(spec->memory, &m->mem, err);
@@ -464,6 +515,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		r = load_guest(m, spec, cache_dir, err);
 	if (r == 0 && spec->gdb)
 		r = debugger_create(loop, m->vm, spec->gdb_port, spec->gdb_wait, &m->debugger, err);
+	if (r == 0 && jail)
+		describe_confinement(m, spec);
 	if (r < 0) {
 		machine_destroy(m);
 		return r;
@@ -494,13 +547,53 @@ void machine_destroy(struct machine *m)
 	free(m);
 }
 
+static int close_jail(struct machine *m, struct err *err)
+{
+	struct jail_options opt = {
+		.caps = confine_file_caps(&m->confine),
+		.no_files = !m->confine.files_writable && !m->confine.captures,
+		.keep_stderr = log_enabled(LOG_LEVEL_DEBUG),
+		.nthreads = m->vm->nvcpus + m->nslots * POOL_THREADS + 3,
+		.forbidden = m->events.forbidden,
+	};
+
+	return jail_enter(m->jail, &opt, err);
+}
+
+/* No vCPU runs before the last thread is confined: this one. */
+static int start_confined(struct machine *m, struct err *err)
+{
+	int r;
+
+	vm_pause(m->vm);
+	m->vm->thread_starts = vcpu_thread_starts;
+	m->vm->thread_ctx = m;
+	r = vm_start(m->vm, err);
+	if (r < 0)
+		return r;
+	r = confine_enter(&m->confine, CONFINE_MAIN);
+	if (r < 0)
+		return err_set(err, r, "the jail of the main thread cannot be closed: %s", strerror(-r));
+	vm_resume(m->vm);
+	return 0;
+}
+
 int machine_start(struct machine *m, struct err *err)
 {
-	int r = start_worker(&m->io, "io", err);
+	int r = m->jail ? close_jail(m, err) : 0;
 
+	if (r == 0)
+		r = start_worker(m, &m->io, "io", CONFINE_FILES, err);
 	if (r == 0 && m->net.loop)
-		r = start_worker(&m->net, "net", err);
-	return r < 0 ? r : vm_start(m->vm, err);
+		r = start_worker(m, &m->net, "net", CONFINE_NET, err);
+	if (r == 0)
+		r = m->jail ? start_confined(m, err) : vm_start(m->vm, err);
+	return r;
+}
+
+bool machine_has_helper(const struct machine *m)
+{
+	return m->jail && m->jail->helper >= 0;
 }
 
 const char *machine_engine(const struct machine *m)

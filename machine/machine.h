@@ -15,10 +15,12 @@
 #ifndef MACHINE_MACHINE_H
 #define MACHINE_MACHINE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct err;
+struct jail;
 struct loop;
 struct machine;
 struct machine_spec;
@@ -34,21 +36,35 @@ struct machine_events {
 	 * of the stream, which passes to the callee.
 	 */
 	void (*ready)(void *ctx, int fd);
+	/*
+	 * Optional, of the jail.  A thread made forbidden system call @nr; the process is
+	 * about to be killed.  In a signal handler.
+	 */
+	void (*forbidden)(long nr);
 	void *ctx;
 };
 
 /*
  * Builds the machine and loads the guest; no vCPU runs yet.  @spec is borrowed
  * during the call, @loop for the machine's life.  @cache_dir: existing folder for
- * unpacked kernels, or NULL.  0, or a negative errno with a sentence.
+ * unpacked kernels, or NULL.  @jail: begun by jail_fork(), for machine_start() to
+ * close, borrowed for the machine's life; NULL: none.  0, or a negative errno with a
+ * sentence.
  */
-int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
+int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir, struct jail *jail,
 		   const struct machine_events *events, struct machine **ret_machine, struct err *err);
 
 /* Stops and frees.  NULL is fine. */
 void machine_destroy(struct machine *machine);
 
+/*
+ * Closes the jail, starts the threads and lets the guest run.  From here on the
+ * calling thread is confined too (machine/confine.h, main).
+ */
 int machine_start(struct machine *machine, struct err *err);
+
+/* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
+bool machine_has_helper(const struct machine *machine);
 
 /* Writes the engine's counters to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
 void machine_counters(struct machine *machine, char *text, size_t size);

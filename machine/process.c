@@ -5,6 +5,7 @@
 #include "machine/machine.h"
 #include "machine/spec.h"
 #include "os/err.h"
+#include "os/jail.h"
 #include "os/loop.h"
 #include "vmm/vm.h"
 
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 struct process {
@@ -22,6 +24,7 @@ struct process {
 	struct loop_source *source;
 	struct machine *machine;
 	struct control_msg *msg;
+	struct jail *jail;
 	bool failed;
 };
 
@@ -63,9 +66,17 @@ static void on_ready(void *ctx, int fd)
 	(void)close(fd);
 }
 
+static int forbidden_sock;	/* for the signal handler */
+
+static void on_forbidden(long nr)
+{
+	control_send_forbidden(forbidden_sock, nr);
+}
+
 static void start(struct process *p, const struct control_msg *msg)
 {
-	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready, .ctx = p };
+	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready,
+					 .forbidden = on_forbidden, .ctx = p };
 	struct machine_spec spec;
 	struct err err = { 0 };
 	int r;
@@ -74,7 +85,7 @@ static void start(struct process *p, const struct control_msg *msg)
 	r = p->machine ? err_set(&err, -EALREADY, "the machine exists already") :
 		machine_spec_read(&spec, msg->text, msg->len, &err);
 	if (r == 0)
-		r = machine_create(p->loop, &spec, p->cache_dir, &events, &p->machine, &err);
+		r = machine_create(p->loop, &spec, p->cache_dir, p->jail, &events, &p->machine, &err);
 	if (r == 0)
 		r = machine_start(p->machine, &err);
 	machine_spec_finish(&spec);
@@ -82,7 +93,8 @@ static void start(struct process *p, const struct control_msg *msg)
 		fail(p, &err);
 		return;
 	}
-	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine), 0, machine_engine(p->machine),
+	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
+			   machine_has_helper(p->machine), machine_engine(p->machine),
 			   strlen(machine_engine(p->machine)), -1);
 }
 
@@ -155,9 +167,9 @@ static void on_message(void *ctx, uint32_t events)
 	}
 }
 
-int machine_process(int sock, const char *cache_dir)
+int machine_process(int sock, const char *cache_dir, struct jail *jail)
 {
-	struct process p = { .sock = sock, .cache_dir = cache_dir };
+	struct process p = { .sock = sock, .cache_dir = cache_dir, .jail = jail };
 	struct err err = { 0 };
 	int r;
 
@@ -177,4 +189,28 @@ int machine_process(int sock, const char *cache_dir)
 	loop_destroy(p.loop);
 	free(p.msg);
 	return p.failed || r < 0 ? 1 : 0;
+}
+
+int machine_process_jailed(int sock, const char *cache_dir)
+{
+	struct err err = { 0 };
+	struct jail jail;
+	pid_t pid = jail_fork(&jail, &err);
+	int r = (int)pid;
+
+	if (pid > 0) {	/* we are the helper, and the owner knows us no longer */
+		(void)control_send(sock, CONTROL_BORN, (int32_t)pid, 0, NULL, 0, -1);
+		(void)close(sock);
+		(void)jail_help(&jail, pid);
+		return 0;
+	}
+	(void)prctl(PR_SET_NAME, "roux-vm");
+	if (r == 0)
+		r = jail_wait(&jail, &err);
+	if (r < 0) {
+		(void)control_send(sock, CONTROL_FAILED, r, 0, err.msg, strlen(err.msg), -1);
+		return 1;
+	}
+	forbidden_sock = sock;
+	return machine_process(sock, cache_dir, &jail);
 }

@@ -4,6 +4,7 @@
 #include "base/sha256.h"
 #include "oci/disk.h"
 #include "oci/layer.h"
+#include "oci/local.h"
 #include "oci/manifest.h"
 #include "oci/source.h"
 #include "os/err.h"
@@ -19,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PLATFORM "linux/amd64"
+#define PLATFORM LOCAL_PLATFORM
 #define JSON_MAX (4u * 1024u * 1024u) /* bytes of one document */
 #define INDEX_DEPTH_MAX 4 /* indexes in indexes */
 
@@ -143,51 +144,6 @@ static int use_manifest(struct oci_image *image, const struct descriptor *desc, 
 	return r;
 }
 
-/* Whether the user's @name means the entry: its full reference or only its tag. */
-static bool name_matches(const char *reference, const char *name)
-{
-	const char *colon = strrchr(reference, ':');
-
-	return strcmp(reference, name) == 0 || (colon && strcmp(colon + 1, name) == 0);
-}
-
-/* The one entry for our platform.  NULL with a sentence in @err and *ret_code. */
-static const struct index_entry *choose(const struct index *index, const char *name, int *ret_code,
-					struct err *err)
-{
-	const struct index_entry *found = NULL, *other = NULL;
-	bool any = false;
-
-	for (size_t i = 0; i < index->count; i++) {
-		const struct index_entry *e = &index->entry[i];
-
-		if (name[0] && !name_matches(e->name, name))
-			continue;
-		any = true;
-		if (e->platform[0] && strcmp(e->platform, PLATFORM) != 0) {
-			if (strcmp(e->platform, "unknown/unknown") != 0)	/* attestations */
-				other = e;
-			continue;
-		}
-		if (found && strcmp(found->desc.digest, e->desc.digest) != 0) {
-			*ret_code = err_set(err, -EINVAL, "there are several images (%.60s, %.60s, ...): add "
-					    ":NAME to the path", found->name[0] ? found->name : "unnamed",
-					    e->name[0] ? e->name : "unnamed");
-			return NULL;
-		}
-		found = e;
-	}
-	if (found)
-		return found;
-	if (!any)
-		*ret_code = err_set(err, -ENOENT, "there is no image '%.100s' in it", name);
-	else
-		*ret_code = err_set(err, -ENOEXEC, "the image is for %s, but guests here are " PLATFORM
-				    ": get it with --platform " PLATFORM,
-				    other ? other->platform : "another platform");
-	return NULL;
-}
-
 /* Walks from one index to the next until it meets a manifest. */
 static int use_index(struct oci_image *image, struct err *err)
 {
@@ -206,7 +162,7 @@ static int use_index(struct oci_image *image, struct err *err)
 		free(json);
 		if (r < 0)
 			return r;
-		entry = choose(&index, name, &r, err);
+		entry = manifest_choose(&index, name, PLATFORM, &r, err);
 		if (entry)
 			now = *entry;
 		manifest_free_index(&index);
@@ -305,8 +261,18 @@ static int find_path(struct oci_image *image, const char *path, struct stat *ret
 		if (stat(image->source.path, ret_st) == 0)
 			return 0;
 	}
-	return err_set(err, -ENOENT, "no image at %.120s: give the path of a folder or tar (images in "
-		       "registries must be saved to a file first)", path);
+	return err_set(err, -ENOENT, "no image at %.120s: give the path of a folder or tar, or the "
+		       "name of an image without leading '/' or '.'", path);
+}
+
+bool oci_image_is_path(const char *path)
+{
+	struct oci_image *image = path[0] == '/' || path[0] == '.' ? NULL : calloc(1, sizeof(*image));
+	struct stat st;
+	bool found = !image || find_path(image, path, &st, NULL) == 0;
+
+	free(image);
+	return found;
 }
 
 static int use_plain_folder(struct oci_image *image, struct err *err)
@@ -362,6 +328,30 @@ int oci_image_open(const char *path, struct oci_image **ret_image, struct err *e
 	if (r < 0) {
 		oci_image_close(image);
 		return r;
+	}
+	*ret_image = image;
+	return 0;
+}
+
+int oci_image_open_stored(struct store *store, const char *digest, const char *name,
+			  struct oci_image **ret_image, struct err *err)
+{
+	struct oci_image *image = calloc(1, sizeof(*image));
+	struct manifest *m = calloc(1, sizeof(*m));
+	struct descriptor desc;
+	int r = image && m ? 0 : err_set(err, -ENOMEM, "out of memory for image %s", name);
+
+	/* The store keeps its objects where an image layout has its blobs. */
+	if (r == 0)
+		r = file_path(image->source.path, err, store_path(store), NULL);
+	if (r == 0)
+		r = local_manifest(store, digest, PLATFORM, m, &desc, err);
+	if (r == 0)
+		r = use_manifest(image, &desc, err);
+	free(m);
+	if (r < 0) {
+		oci_image_close(image);
+		return err_prefix(err, r, "%.60s", name);
 	}
 	*ret_image = image;
 	return 0;

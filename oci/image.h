@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Local images: what a machine's root file system is made of and how its main
+ * Images as they are here: what a machine's root file system is made of and how its main
  * program is started.  Told apart by content:
  *
  *   folder with oci-layout     OCI image layout (OCI image specification 1.1)
  *   any other folder           a root file system as it is, without configuration
  *   tar with oci-layout        OCI image layout in a tar, also from recent "docker save"
  *   tar with manifest.json     docker-archive, as "docker save" wrote before
+ *
+ * or given by its digest in the store.
  *
  * Tars may be compressed; layers are tar, gzip or zstd.  An image comes from
  * anywhere, so everything in it is checked: digests of all blobs, names, sizes
@@ -17,11 +19,13 @@
 #ifndef OCI_IMAGE_H
 #define OCI_IMAGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct err;
 struct oci_image;
+struct store;
 
 /* What the image says about its program.  Lists end with NULL and are never NULL. */
 struct oci_config {
@@ -53,6 +57,20 @@ extern const struct oci_limits oci_limits_default;
  * damaged, -ENOTSUP for features roux does not have, or another negative errno.
  */
 int oci_image_open(const char *path, struct oci_image **ret_image, struct err *err);
+
+/*
+ * Whether oci_image_open() would find something at @path, however damaged: else it
+ * may be the name of an image in the store.
+ */
+bool oci_image_is_path(const char *path);
+
+/*
+ * Opens the image that @digest in @store leads to: a manifest, or an index with one
+ * for guests here.  The caller has it leased, and keeps the store open, until
+ * oci_image_close().  @name is for messages.  As oci_image_open().
+ */
+int oci_image_open_stored(struct store *store, const char *digest, const char *name,
+			  struct oci_image **ret_image, struct err *err);
 void oci_image_close(struct oci_image *image);	/* NULL is fine */
 
 /* Borrowed, valid until oci_image_close(). */

@@ -43,6 +43,11 @@ static la_ssize_t read_tar(struct archive *a, void *ctx, const void **ret_data)
 	return n;
 }
 
+ssize_t layer_next_raw(struct layer *layer, const void **ret_data)
+{
+	return read_tar(layer->raw, layer, ret_data);
+}
+
 int layer_error(const struct layer *layer, struct err *err)
 {
 	const char *why = archive_error_string(layer->tar ? layer->tar : layer->raw);
@@ -78,8 +83,8 @@ static int open_tar(struct layer *layer)
 	return archive_read_open(layer->tar, layer, NULL, read_tar, NULL) == ARCHIVE_OK ? 0 : -1;
 }
 
-int layer_open(struct layer *layer, const struct source *source, const char *name, uint64_t max,
-	       struct err *err)
+int layer_open_raw(struct layer *layer, const struct source *source, const char *name, uint64_t max,
+		   struct err *err)
 {
 	int r;
 
@@ -94,12 +99,24 @@ int layer_open(struct layer *layer, const struct source *source, const char *nam
 		layer_close(layer);
 		return err_set(err, -ENOMEM, "out of memory for a layer");
 	}
-	if (open_raw(layer) < 0 || open_tar(layer) < 0) {
+	if (open_raw(layer) < 0) {
 		r = layer->raw ? layer_error(layer, err) : err_set(err, -ENOMEM, "out of memory for a layer");
 		layer_close(layer);
 		return r;
 	}
 	return 0;
+}
+
+int layer_open(struct layer *layer, const struct source *source, const char *name, uint64_t max,
+	       struct err *err)
+{
+	int r = layer_open_raw(layer, source, name, max, err);
+
+	if (r == 0 && open_tar(layer) < 0) {
+		r = layer_error(layer, err);
+		layer_close(layer);
+	}
+	return r;
 }
 
 static int compare(struct sha256 *hash, const char *digest, const char *what, struct err *err)

@@ -39,6 +39,15 @@ struct layer {
 int layer_open(struct layer *layer, const struct source *source, const char *name, uint64_t max,
 	       struct err *err);
 
+/*
+ * The same for the bytes of the tar itself, in place of layer->tar.  layer_next_raw()
+ * gives the next ones, borrowed until its next call: their number, 0 at the end, or
+ * negative: layer_error() tells.
+ */
+int layer_open_raw(struct layer *layer, const struct source *source, const char *name, uint64_t max,
+		   struct err *err);
+ssize_t layer_next_raw(struct layer *layer, const void **ret_data);
+
 /* Turns a failure of layer->tar into a negative errno with a sentence. */
 int layer_error(const struct layer *layer, struct err *err);
 

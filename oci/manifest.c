@@ -59,12 +59,16 @@ static int copy_digest(const char *text, char ret[DIGEST_MAX], struct err *err)
 
 static int parse_descriptor(const cJSON *object, struct descriptor *ret, struct err *err)
 {
+	const char *type = get_string(object, "mediaType");
 	const cJSON *size = cJSON_GetObjectItemCaseSensitive(object, "size");
 
 	/* 2^53: what JSON numbers hold exactly. */
 	if (!cJSON_IsNumber(size) || !(size->valuedouble >= 0) || size->valuedouble > 9007199254740992.0)
 		return damaged(err, "a size is missing or wrong");
 	ret->size = (uint64_t)size->valuedouble;
+	ret->type[0] = '\0';
+	if (type && !copy(ret->type, sizeof(ret->type), type))
+		return damaged(err, "a media type is too long");
 	return copy_digest(get_string(object, "digest"), ret->digest, err);
 }
 
@@ -83,17 +87,20 @@ static void copy_platform(const cJSON *object, char ret[64])
 static int parse_index_entry(const cJSON *object, struct index_entry *ret, struct err *err)
 {
 	const cJSON *notes = cJSON_GetObjectItemCaseSensitive(object, "annotations");
-	const char *type = get_string(object, "mediaType");
+	const char *type = get_string(object, "mediaType"), *variant, *full;
 	const char *name = get_string(notes, "org.opencontainers.image.ref.name");
 
 	*ret = (struct index_entry){ .is_index = false };
+	full = get_string(notes, "io.containerd.image.name");
 	if (!name)
-		name = get_string(notes, "io.containerd.image.name");
-	if (name && !copy(ret->name, sizeof(ret->name), name))
+		name = full;
+	if ((name && !copy(ret->name, sizeof(ret->name), name)) || (full && !copy(ret->full_name, sizeof(ret->full_name), full)))
 		return damaged(err, "a reference name is too long");
 	copy_platform(cJSON_GetObjectItemCaseSensitive(object, "platform"), ret->platform);
-	ret->is_index = type && (strcmp(type, "application/vnd.oci.image.index.v1+json") == 0 ||
-		strcmp(type, "application/vnd.docker.distribution.manifest.list.v2+json") == 0);
+	variant = get_string(cJSON_GetObjectItemCaseSensitive(object, "platform"), "variant");
+	if (variant && !copy(ret->variant, sizeof(ret->variant), variant))
+		return damaged(err, "a platform's variant is too long");
+	ret->is_index = type && (strcmp(type, MEDIA_OCI_INDEX) == 0 || strcmp(type, MEDIA_DOCKER_LIST) == 0);
 	return parse_descriptor(object, &ret->desc, err);
 }
 
@@ -137,16 +144,103 @@ void manifest_free_index(struct index *index)
 	*index = (struct index){ .count = 0 };
 }
 
+int manifest_kind(const char *json, size_t len, enum manifest_kind *ret_kind, char ret_type[MEDIA_TYPE_MAX],
+		  struct err *err)
+{
+	cJSON *doc = parse(json, len, "manifest", err);
+	bool index = cJSON_IsArray(cJSON_GetObjectItemCaseSensitive(doc, "manifests"));
+	bool image = cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(doc, "config"));
+	const char *type = get_string(doc, "mediaType");
+	int r = 0;
+
+	if (!doc)
+		return -EBADMSG;
+	if (!index && !image)
+		r = damaged(err, "its manifest is of a kind that roux does not know");
+	else if (index && image)	/* a document must not mean two things */
+		r = damaged(err, "its manifest is an index as well");
+	else if (type && (strlen(type) >= MEDIA_TYPE_MAX || strpbrk(type, "\r\n")))
+		r = damaged(err, "a media type is wrong");
+	else if (ret_type)
+		(void)copy(ret_type, MEDIA_TYPE_MAX, type && *type ? type : index ? MEDIA_OCI_INDEX : MEDIA_OCI_MANIFEST);
+	cJSON_Delete(doc);
+	if (r == 0)
+		*ret_kind = index ? MANIFEST_IS_INDEX : MANIFEST_IS_IMAGE;
+	return r;
+}
+
+/* Whether the user's @name means the entry: its full reference or only its tag. */
+static bool name_matches(const char *reference, const char *name)
+{
+	const char *colon = strrchr(reference, ':');
+
+	return strcmp(reference, name) == 0 || (colon && strcmp(colon + 1, name) == 0);
+}
+
+/* @platform may leave the variant open; so may the entry. */
+static bool platform_matches(const struct index_entry *e, const char *platform)
+{
+	size_t n = strlen(e->platform);
+
+	if (!n)
+		return true;
+	if (strncmp(e->platform, platform, n) != 0)
+		return false;
+	return platform[n] == '\0' || (platform[n] == '/' && (!e->variant[0] || strcmp(e->variant, platform + n + 1) == 0));
+}
+
+const struct index_entry *manifest_choose(const struct index *index, const char *name, const char *platform,
+					  int *ret_code, struct err *err)
+{
+	const struct index_entry *found = NULL, *other = NULL;
+	bool any = false;
+
+	for (size_t i = 0; i < index->count; i++) {
+		const struct index_entry *e = &index->entry[i];
+
+		if (name[0] && !name_matches(e->name, name))
+			continue;
+		any = true;
+		if (!platform_matches(e, platform)) {
+			if (strcmp(e->platform, "unknown/unknown") != 0)	/* attestations */
+				other = e;
+			continue;
+		}
+		/* Of several variants the first is the plain one. */
+		if (found && found->platform[0] && e->platform[0] && strcmp(found->variant, e->variant) != 0)
+			continue;
+		if (found && strcmp(found->desc.digest, e->desc.digest) != 0) {
+			*ret_code = err_set(err, -EINVAL, "there are several images (%.60s, %.60s, ...): add "
+					    ":NAME to the path", found->name[0] ? found->name : "unnamed",
+					    e->name[0] ? e->name : "unnamed");
+			return NULL;
+		}
+		found = e;
+	}
+	if (found)
+		return found;
+	if (!any)
+		*ret_code = err_set(err, -ENOENT, "there is no image '%.100s' in it", name);
+	else
+		*ret_code = err_set(err, -ENOEXEC, "the image is for %s, not for %s: choose another, or another one's "
+				    "--platform", other ? other->platform : "another platform", platform);
+	return NULL;
+}
+
 /* ---- image manifest ---- */
 
 static int parse_manifest(const cJSON *doc, struct manifest *m, struct err *err)
 {
 	const cJSON *config = cJSON_GetObjectItemCaseSensitive(doc, "config"), *item;
 	const cJSON *layers = cJSON_GetObjectItemCaseSensitive(doc, "layers");
+	const char *type = get_string(doc, "mediaType");
 	int r;
 
 	if (!cJSON_IsObject(config) || !cJSON_IsArray(layers))
 		return damaged(err, "its manifest has no config or no layers");
+	m->type[0] = '\0';
+	if (type && !copy(m->type, sizeof(m->type), type))
+		return damaged(err, "a media type is too long");
 	r = parse_descriptor(config, &m->config, err);
 	m->nlayers = 0;
 	cJSON_ArrayForEach(item, layers) {

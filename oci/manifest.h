@@ -17,16 +17,27 @@
 #define MANIFEST_ENTRIES_MAX 256 /* images in one index */
 #define MANIFEST_NAME_MAX 256 /* bytes of names and references, NUL included */
 #define DIGEST_MAX (7 + SHA256_HEX_SIZE) /* "sha256:" and the text */
+#define MEDIA_TYPE_MAX 128 /* bytes, NUL included */
+
+#define MEDIA_OCI_INDEX "application/vnd.oci.image.index.v1+json"
+#define MEDIA_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
+#define MEDIA_OCI_CONFIG "application/vnd.oci.image.config.v1+json"
+#define MEDIA_OCI_LAYER "application/vnd.oci.image.layer.v1.tar"
+#define MEDIA_DOCKER_LIST "application/vnd.docker.distribution.manifest.list.v2+json"
+#define MEDIA_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 
 struct descriptor {
 	char digest[DIGEST_MAX];
 	uint64_t size;	/* bytes */
+	char type[MEDIA_TYPE_MAX];	/* "" when not given */
 };
 
 struct index_entry {
 	struct descriptor desc;
-	char name[MANIFEST_NAME_MAX];	/* reference, "" when unnamed */
+	char name[MANIFEST_NAME_MAX];	/* reference or tag, "" when unnamed */
+	char full_name[MANIFEST_NAME_MAX];	/* with registry and repository, "" when not given */
 	char platform[64];	/* "os/architecture", "" when not given */
+	char variant[32];	/* such as "v8", "" when not given */
 	bool is_index;
 };
 
@@ -36,6 +47,7 @@ struct index {
 };
 
 struct manifest {
+	char type[MEDIA_TYPE_MAX];	/* "mediaType" of the document, "" when not given */
 	struct descriptor config;
 	struct descriptor layer[MANIFEST_LAYERS_MAX];
 	size_t nlayers;
@@ -54,6 +66,21 @@ struct config_facts {
 	char diff_id[MANIFEST_LAYERS_MAX][DIGEST_MAX];	/* of the uncompressed layers */
 	size_t nlayers;
 };
+
+/*
+ * What a document is, by its members; @ret_type (may be NULL): its media type, OCI's
+ * when it does not say.  0, or -EBADMSG when it is neither or both.
+ */
+enum manifest_kind { MANIFEST_IS_IMAGE, MANIFEST_IS_INDEX };
+int manifest_kind(const char *json, size_t len, enum manifest_kind *ret_kind, char ret_type[MEDIA_TYPE_MAX],
+		  struct err *err);
+
+/*
+ * The one entry of @index for @platform ("os/architecture[/variant]"), named @name
+ * ("": any).  NULL with a sentence in @err and its code in @ret_code.
+ */
+const struct index_entry *manifest_choose(const struct index *index, const char *name, const char *platform,
+					  int *ret_code, struct err *err);
 
 /* All return 0, or -EBADMSG (-ENOTSUP, -ENOENT, -ENOMEM where it fits better) with a sentence. */
 int manifest_parse_index(const char *json, size_t len, struct index *ret_index, struct err *err);

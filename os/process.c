@@ -7,6 +7,7 @@
 #include "os/process.h"
 
 #include "os/err.h"
+#include "os/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,17 +72,16 @@ static char **join_env(const char *const more[])
 }
 
 __attribute__((noreturn)) static void run_child(const char *const argv[], const char *cwd,
-						char **env, const struct pipes *p)
+						char **env, int in, const struct pipes *p)
 {
 	union { const char *const *in; char *const *out; } args = { .in = argv };
-	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	sigset_t none;
 	int error;
 
 	sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)signal(SIGPIPE, SIG_DFL);
-	if (null >= 0 && dup2(null, 0) >= 0 && dup2(p->out[1], 1) >= 0 &&
+	if (in >= 0 && dup2(in, 0) >= 0 && dup2(p->out[1], 1) >= 0 &&
 	    dup2(p->errors[1], 2) >= 0 && (!cwd || chdir(cwd) == 0))
 		execvpe(argv[0], args.out, env);
 	error = errno;
@@ -205,9 +206,10 @@ static int read_report(int fd)
 	return n == sizeof(error) ? error : 0;
 }
 
-int process_run(const char *const argv[], const char *cwd, const char *const env[],
-		size_t out_max, const volatile int *cancel, struct process_result *ret_result,
-		struct err *err)
+/* process_run() with standard input from @in. */
+static int run(const char *const argv[], const char *cwd, const char *const env[], int in,
+	       size_t out_max, const volatile int *cancel, struct process_result *ret_result,
+	       struct err *err)
 {
 	struct process_result res = { .status = 0 };
 	char **all = join_env(env);
@@ -221,7 +223,7 @@ int process_run(const char *const argv[], const char *cwd, const char *const env
 		goto finish;
 	pid = fork();
 	if (pid == 0)
-		run_child(argv, cwd, all, &p);
+		run_child(argv, cwd, all, in, &p);
 	if (pid < 0) {
 		r = -errno;
 		goto finish;
@@ -245,4 +247,33 @@ finish:
 	}
 	*ret_result = res;
 	return 0;
+}
+
+int process_run(const char *const argv[], const char *cwd, const char *const env[],
+		size_t out_max, const volatile int *cancel, struct process_result *ret_result,
+		struct err *err)
+{
+	int r, in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	if (in < 0)
+		return err_set(err, -errno, "cannot open /dev/null: %s", strerror(errno));
+	r = run(argv, cwd, env, in, out_max, cancel, ret_result, err);
+	close(in);
+	return r;
+}
+
+int process_run_input(const char *const argv[], const char *input, size_t out_max,
+		      struct process_result *ret_result, struct err *err)
+{
+	int r, in = memfd_create("input", MFD_CLOEXEC);
+
+	if (in < 0)
+		return err_set(err, -errno, "cannot run %s: %s", argv[0], strerror(errno));
+	r = file_write_all(in, input, strlen(input));
+	if (r == 0 && lseek(in, 0, SEEK_SET) < 0)
+		r = -errno;
+	r = r < 0 ? err_set(err, r, "cannot run %s: %s", argv[0], strerror(-r))
+		  : run(argv, NULL, NULL, in, out_max, NULL, ret_result, err);
+	close(in);
+	return r;
 }

@@ -27,4 +27,8 @@ int process_run(const char *const argv[], const char *cwd, const char *const env
 		size_t out_max, const volatile int *cancel, struct process_result *ret_result,
 		struct err *err);
 
+/* The same in the caller's folder and environment, with the text @input as standard input. */
+int process_run_input(const char *const argv[], const char *input, size_t out_max,
+		      struct process_result *ret_result, struct err *err);
+
 #endif /* OS_PROCESS_H */

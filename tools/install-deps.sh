@@ -6,6 +6,7 @@ packages=(
 	gcc clang musl-tools meson ninja-build pkg-config python3 libc6-dev
 	libcmocka-dev libzydis-dev libclang-rt-14-dev
 	libarchive-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libbz2-dev libcjson-dev libcurl4-openssl-dev busybox-static cpio debootstrap iproute2 qemu-system-x86 e2fsprogs erofs-utils gdb xz-utils
+	docker-registry skopeo umoci apache2-utils openssl gpgv debian-archive-keyring
 )
 missing=()
 for p in "${packages[@]}"; do

@@ -127,6 +127,10 @@ static void *vcpu_main(void *arg)
 
 	(void)snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
 	(void)pthread_setname_np(pthread_self(), name);
+	if (vm->thread_starts && vm->thread_starts(vm->thread_ctx) < 0) {
+		(void)err_set(&err, -EPERM, "the jail of vCPU %u cannot be closed", vcpu->index);
+		end_machine(vcpu, VCPU_EXIT_ERROR, &err);
+	}
 	while (!atomic_load(&vm->stopping)) {
 		exit = run_once(vcpu, &err);
 		if (exit == VCPU_EXIT_DEBUG) {

@@ -68,6 +68,12 @@ struct vm {
 	void *ended_ctx;
 	vm_debug_fn debug;	/* set before a vCPU's engine is asked for anything */
 	void *debug_ctx;
+	/*
+	 * Optional, set before vm_start().  Called first on each vCPU's thread; a
+	 * negative errno ends the machine.
+	 */
+	int (*thread_starts)(void *ctx);
+	void *thread_ctx;
 	_Atomic bool ended_called;
 	_Atomic bool stopping;
 	_Atomic int paused;	/* vCPU threads wait while non-zero */

@@ -6,8 +6,8 @@
  *                       -> roux_machine_destroy
  *
  * Each machine is a process of its own, started from the `roux` command, so the
- * library installs no signal handlers, starts no threads, never exits and never
- * prints; any number of machines may exist in one program.  Every function
+ * library installs no signal handlers, leaves no threads (only looking up the name of
+ * a registry may take one for a moment), never exits and never prints; any number of machines may exist in one program.  Every function
  * returns to its caller, with a sentence a person can act on in struct
  * roux_error when it fails (the pointer may be NULL).
  *
@@ -62,11 +62,16 @@ struct roux_network {
 	uint64_t send_bytes, send_frames, receive_bytes, receive_frames;
 };
 
+/* When an image is fetched from its registry. */
+enum roux_pull { ROUX_PULL_MISSING, ROUX_PULL_ALWAYS, ROUX_PULL_NEVER };
+
 struct roux_options {
 	size_t size;	/* sizeof(struct roux_options), for later versions */
 	/*
 	 * Root file system: a folder, an OCI image layout (folder or tar) or a
-	 * docker-archive tar.  NULL: only roux's own init, nothing to run.
+	 * docker-archive tar; or, when there is no such file, the name of an image
+	 * ("alpine", "localhost:5000/x:1") in the store or a registry.  NULL: only roux's
+	 * own init, nothing to run.
 	 */
 	const char *image;
 	const char *engine;	/* "auto" (or NULL), "kvm", "dbt" */
@@ -93,6 +98,8 @@ struct roux_options {
 	uint16_t gdb_port;
 	const struct roux_network *networks;
 	unsigned nnetworks;	/* 0: the guest has its loopback only */
+	enum roux_pull pull;
+	bool insecure_registry;	/* plain HTTP, or certificates that nobody vouches for */
 };
 
 struct roux_machine;

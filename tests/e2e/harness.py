@@ -33,7 +33,8 @@ class ExpectedFailure(Exception):
 
 
 def environ(**extra):
-    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK)
+    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=os.path.join(WORK, "store"),
+               DOCKER_CONFIG=os.path.join(WORK, "docker"))
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)
@@ -49,10 +50,15 @@ class Result:
                f"stderr: {self.err[-2000:]!r}"
 
 
-def roux(*args, stdin=None, env=None, cwd=None, prefix=(), limit=LIMIT):
-    """Runs `roux run ARGS`; stdin is bytes or None for /dev/null."""
+def roux(*args, **kw):
+    """Runs `roux run ARGS`; see verb()."""
+    return verb("run", *args, **kw)
+
+
+def verb(*args, stdin=None, env=None, cwd=None, prefix=(), limit=LIMIT):
+    """Runs `roux ARGS`; stdin is bytes or None for /dev/null."""
     start = time.monotonic()
-    p = subprocess.run([*prefix, ROUX, "run", *args], input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
+    p = subprocess.run([*prefix, ROUX, *args], input=stdin, stdin=subprocess.DEVNULL if stdin is None else None,
                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(**(env or {})), cwd=cwd,
                        timeout=limit)
     return Result(p.returncode, p.stdout, p.stderr, time.monotonic() - start)
@@ -160,7 +166,7 @@ def copy_cache(name, *without):
     """A copy of the cache below WORK, to fill, count or break; other tests may be writing to the original."""
     to = os.path.join(WORK, name)
     shutil.copytree(CACHE, to, symlinks=True,
-                    ignore=shutil.ignore_patterns("test-roots", "images", "fetching", "*.new-*", *without))
+                    ignore=shutil.ignore_patterns("test-roots", "images", "disks-v1", "fetching", "*.new-*", *without))
     return to
 
 

@@ -198,7 +198,7 @@ def test_cache_that_nobody_may_write():
     root = os.path.join(WORK, "root-of-nobody")	# the usual one may lie in a folder that only its owner may enter
     shutil.copytree(ROOT, root, symlinks=True)
     one_line(roux(root, "true", env={"ROUX_CACHE": d}, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
-    with tmpfs("read-only", "size=200m") as at:
+    with tmpfs("read-only", "size=600m") as at:
         one = ("mount", "-o", "remount,ro", at)
         subprocess.run(one, check=True)
         one_line(roux(root, "true", env={"ROUX_CACHE": at}), 125, "Read-only file system", "ROUX_CACHE")

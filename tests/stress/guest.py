@@ -29,12 +29,10 @@ def vm_process(owner):
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/stat") as f:
-                parent = int(f.read().rsplit(")", 1)[1].split()[1])
-            with open(f"/proc/{pid}/cmdline", "rb") as f:
-                args = f.read().split(b"\0")
+                name, rest = f.read().split("(", 1)[1].rsplit(")", 1)
         except OSError:
             continue
-        if parent == owner and b"vmm" in args:
+        if name == "roux-vm" and int(rest.split()[1]) == owner:
             return int(pid)
     raise Wrong(f"no VM process of {owner}")
 

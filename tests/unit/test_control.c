@@ -164,7 +164,7 @@ static void test_refused_messages_leave_no_descriptor(void **state)
 
 static void *serve(void *arg)
 {
-	return (void *)(intptr_t)machine_process(*(int *)arg, NULL);
+	return (void *)(intptr_t)machine_process(*(int *)arg, NULL, NULL);
 }
 
 /* Runs the process of a VM on a thread; returns its exit status once @pair[0] is closed. */

@@ -51,6 +51,11 @@ struct virtio_fs_options {
 	enum virtio_fs_owner owner;
 	bool writeback;	/* let the guest delay writes; nobody else may write then */
 	bool no_xattr;	/* no extended attributes for the guest */
+	/*
+	 * Detach the folder from the mounts around it (os/jail.h), so that not even a
+	 * server taken over by its guest finds a way out.  Takes rights over mounts.
+	 */
+	bool detach;
 	unsigned workers;	/* threads for requests that wait; 0: the default */
 	unsigned fd_budget;	/* descriptors for idle nodes, and for open files; 0: the default */
 };

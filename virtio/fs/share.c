@@ -3,6 +3,7 @@
 #include "virtio/fs/share.h"
 
 #include "os/err.h"
+#include "os/jail.h"
 #include "virtio/fs/lock.h"
 #include "virtio/fs/owner.h"
 #include "virtio/fs/table.h"
@@ -653,6 +654,25 @@ static int add_root(struct share *s)
 	return 0;
 }
 
+/* A kernel without detached trees serves the folder where it is. */
+static int open_folder(const char *path, bool detach, bool read_only, int *ret_fd)
+{
+	int fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC), tree;
+
+	if (fd < 0)
+		return -errno;
+	tree = detach ? jail_detach(fd, read_only) : -ENOSYS;
+	if (tree >= 0) {
+		(void)close(fd);
+		fd = tree;
+	} else if (tree != -ENOSYS) {
+		(void)close(fd);
+		return tree;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
 int share_create(const struct virtio_fs_options *opt, struct share **ret_share, struct err *err)
 {
 	struct share *s = calloc(1, sizeof(*s));
@@ -677,14 +697,11 @@ int share_create(const struct virtio_fs_options *opt, struct share **ret_share, 
 		r = -ENOMEM;
 		goto fail;
 	}
-	s->root_fd = open(opt->path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (s->root_fd < 0) {
-		r = -errno;
+	r = open_folder(opt->path, opt->detach, opt->read_only, &s->root_fd);
+	if (r < 0)
 		goto fail;
-	}
-	s->proc_fd = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (s->proc_fd < 0) {
-		r = -errno;
+	r = open_folder("/proc/self/fd", opt->detach, false, &s->proc_fd);
+	if (r < 0) {
 		share_destroy(s);
 		return err_set(err, r, "share '%s': /proc is needed: %s", opt->path, strerror(-r));
 	}
