@@ -53,6 +53,8 @@ static int write_new(struct maker *m, size_t i, const char *path, write_fn write
 	if (r < 0)
 		return r;
 	r = write(m, i, file.fd);
+	if (r == -ENOSPC || r == -EDQUOT)
+		r = err_set(m->err, -ENOSPC, "no space left for the image: free some, or set ROUX_CACHE to a larger disk");
 	if (r == 0) {
 		r = file_seal(file.fd);
 		if (r < 0)

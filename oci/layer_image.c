@@ -51,9 +51,6 @@ static int hostile(const struct adder *a, const char *what, const char *path)
 
 static int write_failed(const struct adder *a, int e)
 {
-	if (e == ENOSPC || e == EDQUOT)
-		return err_set(a->err, -ENOSPC, "no space left for the image: free some, or set ROUX_CACHE to a "
-			       "larger disk");
 	return err_set(a->err, -e, "cannot write a layer of the image: %s", strerror(e));
 }
 

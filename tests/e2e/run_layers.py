@@ -317,7 +317,7 @@ def test_several_machines_make_one_disk_together():
 def test_a_full_disk_is_told_and_what_is_there_is_used_later():
     content = os.urandom(20 << 20)
     image = busybox_image("full", b"small", content)
-    with tmpfs("full-cache", "size=200m") as at:
+    with tmpfs("full-cache", "size=500m") as at:
         shutil.copytree(copy_cache("cache-full", "disks-v1"), at + "/c", symlinks=True)
         room = os.statvfs(at)
         with open(at + "/fill", "wb") as f:
@@ -325,6 +325,10 @@ def test_a_full_disk_is_told_and_what_is_there_is_used_later():
         r = complains(roux(image, env={"ROUX_CACHE": at + "/c"}), 125, "o space left", "ROUX_CACHE")
         assert len(r.err.splitlines()) == 1, r
         assert len(cached(at, "layers")) == 2 and not cached(at, "images"), cached(at, "layers")
+        # No room for what files are called either, long after their data, of which there are none.
+        names = oci_layout_of(folder("names"), [layer_tar({f"{i:0150}": b"" for i in range(50000)})], {"Cmd": ["x"]})
+        r = complains(roux(names, env={"ROUX_CACHE": at + "/c"}), 125, "o space left", "ROUX_CACHE")
+        assert len(r.err.splitlines()) == 1 and len(cached(at, "layers")) == 2, r
         os.unlink(at + "/fill")
         expect(roux(image, env={"ROUX_CACHE": at + "/c"}), 0, out=sums(b"small", content))
         # With everything in it, a cache need not be written.
