@@ -209,12 +209,31 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
 }
 
+/* Puts disk->more behind @first, which is taken over in any case. */
+static int open_parts(const struct spec_disk *disk, struct block *first, struct block **ret_blk, struct err *err)
+{
+	static const struct block_file_options opt = { .read_only = true };
+	struct block *part[SPEC_PARTS_MAX] = { first };
+	unsigned n = 1;
+	int r = 0;
+
+	for (; n <= disk->nmore && r == 0; n += r == 0)
+		r = block_file_open(disk->more[n - 1], &opt, &part[n], err);
+	if (r == 0)
+		r = block_concat_create(part, n, ret_blk, err);
+	while (r < 0 && n)
+		block_destroy(part[--n]);
+	return r;
+}
+
 static int open_disk(const struct spec_disk *disk, struct block **ret_blk, struct err *err)
 {
 	struct block_file_options opt = { .read_only = disk->read_only || disk->overlay };
 	struct block *base;
 	int r = block_file_open(disk->path, &opt, &base, err);
 
+	if (r == 0 && disk->nmore)
+		r = open_parts(disk, base, &base, err);
 	if (r < 0 || !disk->overlay) {
 		*ret_blk = base;
 		return r;

@@ -5,6 +5,7 @@ with main(globals()).  Its arguments are the roux command and, optionally, names
 tests to run.  Every process started here carries a marker in its environment, so
 that what is left over is found wherever it went.
 """
+import contextlib
 import os
 import shutil
 import subprocess
@@ -116,6 +117,17 @@ def folder(name):
     path = os.path.join(WORK, name)
     os.makedirs(path)
     return path
+
+
+@contextlib.contextmanager
+def tmpfs(name, options):
+    at = folder(name)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", at]).returncode:
+        raise Skip("mounting a tmpfs needs root")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", at], check=True)
 
 
 def make_busybox(path):
