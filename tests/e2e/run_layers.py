@@ -248,7 +248,8 @@ def test_it_does_so_when_an_ordinary_user_made_it():
     cache = copy_cache("cache-of-nobody")
     subprocess.run(["chown", "-R", "65534:65534", cache], check=True)
     os.chmod(WORK, 0o711)
-    compare(image, expected, env={"ROUX_CACHE": cache}, prefix=NOBODY)
+    compare(image, expected, env={"ROUX_CACHE": cache, "ROUX_STORE": cache + "/store",
+                                   "ROUX_STATE": cache + "/state"}, prefix=NOBODY)
 
 
 def test_a_hundred_layers():

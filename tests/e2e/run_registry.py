@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import WORK, ROUX, Skip, busybox_root, complains, environ, expect, folder, main, roux, verb
+from harness import WORK, ROUX, Skip, busybox_root, complains, environ, expect, folder, main, roux, verb, wait_until
 from oci_maker import layer_tar, oci_layout, sha256
 from registries import Registry, certificate
 
@@ -308,7 +308,8 @@ def test_a_full_disk_and_a_quota_leave_the_store_whole():
                 expect(roux(f"{reg.host}/small:1", env=env), 0, out=b"second\n")
         finally:
             if os.geteuid() == 0:
-                subprocess.run(["umount", mounted], check=True)
+                # The VM's monitor ends a moment after its command.
+                wait_until("an unused store", lambda: subprocess.run(["umount", mounted]).returncode == 0)
         env = store("s-quota")
         expect(verb("pull", f"{reg.host}/small:1", env=env))
         expect(verb("store", "quota", "4M", env=env))
