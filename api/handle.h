@@ -36,6 +36,7 @@ struct roux_machine {
 	struct oci_image *image;	/* owned, NULL without one */
 	const struct oci_config *config;	/* of the image, NULL without one */
 	char *vmm;	/* path of the roux command */
+	const struct counts *counts;	/* NULL: none yet */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */

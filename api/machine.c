@@ -3,6 +3,7 @@
 #include "api/handle.h"
 
 #include "abi/agent.h"
+#include "machine/counts.h"
 #include "oci/image.h"
 #include "os/seccomp.h"
 #include "store/store.h"
@@ -277,6 +278,8 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_STARTED:
 		(void)snprintf(m->engine, sizeof(m->engine), "%.15s", msg->text);
 		m->phase[ROUX_PHASE_LOADED] = monotonic_ns();
+		if (fd >= 0 && !m->counts)
+			(void)counts_map(fd, &m->counts);
 		if (!msg->value2)	/* done, or about to be */
 			reap(&m->helper, NULL);
 		if (msg->value && m->gdb)
@@ -517,6 +520,22 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 
 /* ----------------------------------------------------------------- counters */
 
+static struct roux_network_direction direction(const struct link_direction *d)
+{
+	return (struct roux_network_direction){ .frames = __atomic_load_n(&d->frames, __ATOMIC_RELAXED),
+						.bytes = __atomic_load_n(&d->bytes, __ATOMIC_RELAXED),
+						.dropped = __atomic_load_n(&d->dropped, __ATOMIC_RELAXED) };
+}
+
+bool roux_machine_network_counts(const struct roux_machine *m, unsigned index, struct roux_network_counts *ret_counts)
+{
+	if (!m->counts || index >= m->spec.nnets)
+		return false;
+	ret_counts->sent = direction(&m->counts->net[index].sent);
+	ret_counts->received = direction(&m->counts->net[index].received);
+	return true;
+}
+
 static int ask_counters(struct roux_machine *m, struct err *err)
 {
 	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
@@ -587,6 +606,7 @@ void roux_machine_destroy(struct roux_machine *m)
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);
 	machine_spec_finish(&m->spec);
+	counts_unmap(m->counts);
 	free(m->counters);
 	free(m->msg);
 	free(m->vmm);

@@ -24,6 +24,7 @@ struct sample {
 	double time_ns, cpu_ns, memory;	/* of the host */
 	double guest_cpu_ns, guest_total, guest_used;	/* 0 when the guest did not answer */
 	unsigned processes;
+	double sent, received;	/* bytes; 0 without a network */
 };
 
 struct stats {
@@ -52,13 +53,14 @@ static void text_of(const cJSON *json, const char *name, char *ret, size_t size)
 static int take_sample(struct stats *s, const char *id)
 {
 	struct sample *at = &s->now[s->n];
-	const cJSON *guest;
+	const cJSON *guest, *network;
 	cJSON *json = NULL;
 	struct err err = { 0 };
 
 	if (s->n == STATS_MAX || client_ask(s->vms, id, "GET", "/v1/stats", NULL, ANSWER_MS, &json, &err) < 0)
 		return 0;	/* it has ended or is paused: nothing is used */
 	guest = cJSON_GetObjectItemCaseSensitive(json, "Guest");
+	network = cJSON_GetObjectItemCaseSensitive(json, "Network");
 	text_of(json, "Id", at->id, sizeof(at->id));
 	text_of(json, "Name", at->name, sizeof(at->name));
 	at->time_ns = number(json, "TimeNs");
@@ -68,6 +70,8 @@ static int take_sample(struct stats *s, const char *id)
 	at->guest_total = number(guest, "MemoryTotal");
 	at->guest_used = number(guest, "MemoryUsed");
 	at->processes = (unsigned)number(guest, "Processes");
+	at->sent = number(cJSON_GetObjectItemCaseSensitive(network, "Sent"), "Bytes");
+	at->received = number(cJSON_GetObjectItemCaseSensitive(network, "Received"), "Bytes");
 	cJSON_Delete(json);
 	s->n++;
 	return 0;
@@ -134,7 +138,8 @@ static void size_text(double bytes, char *ret, size_t size)
 
 static void print_table(const struct stats *s, bool clear)
 {
-	static const char *const titles[] = { "VM ID", "NAME", "CPU %", "HOST MEM", "GUEST MEM USED / TOTAL", "PIDS", NULL };
+	static const char *const titles[] = { "VM ID", "NAME", "CPU %", "HOST MEM", "GUEST MEM USED / TOTAL", "NET IN / OUT",
+					      "PIDS", NULL };
 	struct table table = { 0 };
 
 	if (clear)
@@ -142,8 +147,8 @@ static void print_table(const struct stats *s, bool clear)
 	table_row(&table, titles);
 	for (unsigned i = 0; i < s->n; i++) {
 		const struct sample *at = &s->now[i];
-		char id[16], cpu[16], host[24], used[24], total[24], guest[64], pids[16];
-		const char *cells[] = { id, at->name, cpu, host, guest, pids, NULL };
+		char id[16], cpu[16], host[24], used[24], total[24], guest[64], in[24], out[24], net[64], pids[16];
+		const char *cells[] = { id, at->name, cpu, host, guest, net, pids, NULL };
 
 		(void)snprintf(id, sizeof(id), "%.12s", at->id);
 		(void)snprintf(cpu, sizeof(cpu), "%.2f%%", percent(s, at));
@@ -151,6 +156,9 @@ static void print_table(const struct stats *s, bool clear)
 		size_text(at->guest_used, used, sizeof(used));
 		size_text(at->guest_total, total, sizeof(total));
 		(void)snprintf(guest, sizeof(guest), "%s / %s", used, total);
+		size_text(at->received, in, sizeof(in));
+		size_text(at->sent, out, sizeof(out));
+		(void)snprintf(net, sizeof(net), "%s / %s", in, out);
 		(void)snprintf(pids, sizeof(pids), "%u", at->processes);
 		table_row(&table, cells);
 	}
@@ -173,6 +181,8 @@ static void print_json(const struct stats *s)
 		(void)cJSON_AddNumberToObject(json, "GuestCpuNs", at->guest_cpu_ns);
 		(void)cJSON_AddNumberToObject(json, "GuestMemoryUsedBytes", at->guest_used);
 		(void)cJSON_AddNumberToObject(json, "GuestMemoryTotalBytes", at->guest_total);
+		(void)cJSON_AddNumberToObject(json, "NetworkReceivedBytes", at->received);
+		(void)cJSON_AddNumberToObject(json, "NetworkSentBytes", at->sent);
 		(void)cJSON_AddNumberToObject(json, "Pids", at->processes);
 		text = cJSON_PrintUnformatted(json);
 		if (text)

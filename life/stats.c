@@ -17,6 +17,8 @@ struct sample {
 	bool has_host, has_guest;
 	uint64_t total, available, cpu_ns;	/* in the guest; bytes, nanoseconds */
 	uint32_t processes;
+	bool has_network;
+	struct roux_network_counts network;
 };
 
 /* CPU time and resident memory of a process (proc(5)); false when it is gone. */
@@ -65,6 +67,7 @@ static void take_sample(const struct monitor *m, const uint8_t *frames, size_t l
 
 	*s = (struct sample){ .has_host = false };
 	s->has_host = m->record.state.vm_pid && sample_host(m->record.state.vm_pid, s);
+	s->has_network = m->machine && roux_machine_network_counts(m->machine, 0, &s->network);
 	if (!find_frame(frames, len, AGENT_STATS_REPLY, &f))
 		return;
 	s->has_guest = true;
@@ -83,9 +86,16 @@ static void take_sample(const struct monitor *m, const uint8_t *frames, size_t l
 		s->available = s->total;
 }
 
+static void add_direction(cJSON *json, const struct roux_network_direction *d)
+{
+	(void)cJSON_AddNumberToObject(json, "Bytes", (double)d->bytes);
+	(void)cJSON_AddNumberToObject(json, "Packets", (double)d->frames);
+	(void)cJSON_AddNumberToObject(json, "Dropped", (double)d->dropped);
+}
+
 void stats_answer(struct conn *c, const uint8_t *frames, size_t len)
 {
-	cJSON *json = cJSON_CreateObject(), *guest;
+	cJSON *json = cJSON_CreateObject(), *guest, *network;
 	struct sample s;
 
 	take_sample(c->m, frames, len, &s);
@@ -100,6 +110,11 @@ void stats_answer(struct conn *c, const uint8_t *frames, size_t len)
 		(void)cJSON_AddNumberToObject(guest, "MemoryTotal", (double)s.total);
 		(void)cJSON_AddNumberToObject(guest, "MemoryUsed", (double)(s.total - s.available));
 		(void)cJSON_AddNumberToObject(guest, "Processes", s.processes);
+	}
+	if (s.has_network) {
+		network = cJSON_AddObjectToObject(json, "Network");
+		add_direction(cJSON_AddObjectToObject(network, "Sent"), &s.network.sent);
+		add_direction(cJSON_AddObjectToObject(network, "Received"), &s.network.received);
 	}
 	conn_json(c, 200, json);
 }
@@ -185,6 +200,18 @@ void stats_answer_metrics(struct conn *c, const uint8_t *frames, size_t len)
 			   (double)s.host_cpu_ns / 1e9);
 		add_metric(&t, r, "roux_vm_memory_bytes", "gauge", "Resident memory of the VM's process on the host.",
 			   (double)s.host_rss);
+	}
+	if (s.has_network) {
+		add_metric(&t, r, "roux_network_sent_bytes_total", "counter", "Bytes that the guest sent.",
+			   (double)s.network.sent.bytes);
+		add_metric(&t, r, "roux_network_sent_packets_total", "counter", "Packets that the guest sent.",
+			   (double)s.network.sent.frames);
+		add_metric(&t, r, "roux_network_received_bytes_total", "counter", "Bytes that the guest received.",
+			   (double)s.network.received.bytes);
+		add_metric(&t, r, "roux_network_received_packets_total", "counter", "Packets that the guest received.",
+			   (double)s.network.received.frames);
+		add_metric(&t, r, "roux_network_dropped_packets_total", "counter", "Packets dropped either way.",
+			   (double)(s.network.sent.dropped + s.network.received.dropped));
 	}
 	if (s.has_guest) {
 		add_metric(&t, r, "roux_guest_cpu_seconds_total", "counter", "CPU time that the guest counts.",

@@ -169,6 +169,18 @@ ROUX_API const char *roux_machine_engine(const struct roux_machine *machine);	/*
 typedef void (*roux_counter_fn)(void *ctx, const char *name, uint64_t value);
 ROUX_API int roux_machine_counters(struct roux_machine *machine, roux_counter_fn fn, void *ctx,
 				   struct roux_error *error);
+
+/* What network @index has carried, seen from the guest.  False when there is none, or the VM has not started. */
+struct roux_network_direction {
+	uint64_t frames, bytes;
+	uint64_t dropped;	/* frames */
+};
+struct roux_network_counts {
+	struct roux_network_direction sent, received;
+};
+ROUX_API bool roux_machine_network_counts(const struct roux_machine *machine, unsigned index,
+					  struct roux_network_counts *ret_counts);
+
 ROUX_API int roux_machine_pid(const struct roux_machine *machine);	/* of the VM's process */
 
 /* When a phase of the start ended, CLOCK_MONOTONIC nanoseconds, 0 when not reached. */

@@ -6,6 +6,7 @@ rest of the world: 192.0.2.1 and 2001:db8::1, and the name server.
 """
 import contextlib
 import hashlib
+import json
 import os
 import random
 import re
@@ -324,6 +325,25 @@ def test_a_guest_that_is_gone_leaves_no_connection():
         subprocess.run([ROUX, "kill", "gone"], env=environ(), check=True, stdout=subprocess.DEVNULL)
         p.wait(30)
         assert gone.wait(20)
+
+
+def test_what_passes_is_counted_and_can_be_limited():
+    with tcp_server(lambda c: c.sendall(DATA[:4 << 20])) as port:
+        began = time.monotonic()
+        p = start("--rm", "--name", "counted", "--download", "16M", busybox_root(), "--", "sh", "-c",
+                  f"nc {WORLD4} {port} | wc -c; sleep 1000")
+        try:
+            assert read_until(p.stdout, b"\n") == b"%d\n" % (4 << 20)
+            assert time.monotonic() - began > 1.5	# 32 Mbit at 16 Mbit/s, less what a limit lets through at once
+            r = subprocess.run([ROUX, "stats", "--json", "--no-stream", "counted"], env=environ(), check=True,
+                               stdout=subprocess.PIPE)
+            told = json.loads(r.stdout)
+            assert 4 << 20 < told["NetworkReceivedBytes"] < 5 << 20, told
+            assert 1000 < told["NetworkSentBytes"] < 1 << 20, told
+        finally:
+            subprocess.run([ROUX, "kill", "counted"], env=environ(), stdout=subprocess.DEVNULL)
+            p.wait(30)
+    complains(roux("--upload", "fast", busybox_root(), "true"), 125, "--upload", "20M")
 
 
 def test_it_is_captured():
