@@ -9,13 +9,22 @@
  *   host                                   agent
  *   HELLO  --------------------------->
  *          <---------------------------    HELLO
- *   MOUNT, CLOCK, PING, POWER  ------->              any number, one at a time
- *          <---------------------------    OK | ERROR
+ *   MOUNT, CLOCK, PING, POWER,
+ *   STATS, PROCESSES  ---------------->              any number, one at a time
+ *          <---------------------------    OK | ERROR | STATS_REPLY | PROCESS* OK
  *   EXEC   --------------------------->              at most one a session
  *          <---------------------------    STARTED | ERROR
  *   STDIN* STDIN_EOF RESIZE* SIGNAL*  ->
  *          <---------------------------    STDOUT* STDERR* CREDIT*
  *          <---------------------------    EXITED    last; then the host closes
+ *
+ * A command that is DETACHED has no streams: the session ends with STARTED.  A session
+ * may copy a file or a tree (copy/tree.h) instead of running a command:
+ *
+ *   GET    --------------------------->
+ *          <---------------------------    (ENTRY DATA*)* END | ERROR
+ *   PUT (ENTRY DATA*)* END  ---------->
+ *          <---------------------------    OK | ERROR, which may come before END
  *
  * A frame is {u32 length, u8 type, u8 zero[3], payload[length]}; a payload is
  * either raw bytes (the stream frames) or fields {u16 tag, u16 zero, u32
@@ -64,10 +73,19 @@ enum agent_frame {
 	AGENT_CLOCK = 18,	/* field CLOCK_NS: set the wall clock */
 	AGENT_PING = 19,	/* empty */
 	AGENT_POWER = 20,	/* fields POWER_HOW, GRACE_MS */
+	AGENT_STATS = 21,	/* empty */
+	AGENT_PROCESSES = 22,	/* empty */
+	AGENT_GET = 23,	/* field PATH: send what is there; a symbolic link is followed */
 	AGENT_STDIN = 24,	/* raw, 1..AGENT_DATA_MAX bytes */
 	AGENT_STDIN_EOF = 25,	/* empty */
 	AGENT_RESIZE = 26,	/* fields ROWS, COLS */
 	AGENT_SIGNAL = 27,	/* field SIGNO */
+	AGENT_PUT = 28,	/* fields PATH, NAME: receive into PATH as `docker cp` does */
+
+	/* a tree, either way */
+	AGENT_ENTRY = 32,	/* fields PATH, MODE, UID, GID, MTIME_NS and SIZE or LINK */
+	AGENT_DATA = 33,	/* raw, 1..AGENT_DATA_MAX bytes of the file before, SIZE in all */
+	AGENT_END = 34,	/* empty: the tree is complete */
 
 	/* agent to host */
 	AGENT_OK = 64,	/* empty: the request was carried out */
@@ -77,6 +95,8 @@ enum agent_frame {
 	AGENT_STDERR = 68,	/* raw, likewise */
 	AGENT_CREDIT = 69,	/* field CREDIT_BYTES: input bytes taken since the last one */
 	AGENT_EXITED = 70,	/* field STATUS, or SIGNO when a signal killed it */
+	AGENT_STATS_REPLY = 71,	/* fields MEM_TOTAL, MEM_AVAILABLE, CPU_NS, COUNT */
+	AGENT_PROCESS = 72,	/* fields PID, PPID, UID, CPU_NS, RSS, COMMAND */
 };
 
 #define AGENT_TAG_OPTIONAL 0x8000u
@@ -98,6 +118,7 @@ enum agent_tag {
 	AGENT_TAG_ROWS = 22,	/* u32, 1..65535 */
 	AGENT_TAG_COLS = 23,	/* u32, 1..65535 */
 	AGENT_TAG_PRIMARY = 24,	/* u32 0 or 1: power off when this session ends */
+	AGENT_TAG_DETACHED = 25,	/* u32 0 or 1: the command has no streams, and outlives the session */
 
 	/* MOUNT.  Types: "virtiofs" (source = tag), "tmpfs", "overlay" (options
 	 * as mount(2) data), "bind" (source = absolute path), or any other the
@@ -119,6 +140,25 @@ enum agent_tag {
 	AGENT_TAG_SIGNO = 67,	/* u32, Linux signal number */
 	AGENT_TAG_PID = 68,	/* u32 */
 	AGENT_TAG_CREDIT_BYTES = 69,	/* u32 */
+
+	/* GET, PUT, ENTRY */
+	AGENT_TAG_PATH = 80,	/* string; of an ENTRY relative, "" for the top of the tree */
+	AGENT_TAG_NAME = 81,	/* string: what the top is called where it comes from; "" for its contents only */
+	AGENT_TAG_MODE = 82,	/* u32: st_mode of a file, folder, symbolic link, FIFO or socket (left out) */
+	AGENT_TAG_UID = 83,	/* u32; also of PROCESS */
+	AGENT_TAG_GID = 84,	/* u32 */
+	AGENT_TAG_MTIME_NS = 85,	/* u64 since 1970 */
+	AGENT_TAG_SIZE = 86,	/* u64: bytes of DATA that follow */
+	AGENT_TAG_LINK = 87,	/* string: what a symbolic link says */
+
+	/* STATS_REPLY, PROCESS */
+	AGENT_TAG_MEM_TOTAL = 96,	/* u64 bytes */
+	AGENT_TAG_MEM_AVAILABLE = 97,	/* u64 bytes */
+	AGENT_TAG_CPU_NS = 98,	/* u64: CPU time used, of all processors or of the process */
+	AGENT_TAG_COUNT = 99,	/* u32: processes */
+	AGENT_TAG_PPID = 100,	/* u32 */
+	AGENT_TAG_RSS = 101,	/* u64 bytes */
+	AGENT_TAG_COMMAND = 102,	/* string: words with spaces between, cut off when long */
 };
 
 enum agent_mount_flag { AGENT_MOUNT_RDONLY = 1, AGENT_MOUNT_NOSUID = 2, AGENT_MOUNT_NODEV = 4,

@@ -18,6 +18,17 @@ struct store_lease;
 
 #define CONSOLE_TAIL 8192u	/* bytes of console output kept */
 
+/* Called once, from machine_events(): 0 and a stream that passes to the callee, or a negative errno and -1. */
+typedef void (*machine_connected_fn)(void *ctx, int result, int fd);
+
+/* A connection to the agent that was asked for and has not come yet. */
+struct machine_connect {
+	struct machine_connect *next;
+	int32_t id;
+	machine_connected_fn connected;
+	void *ctx;
+};
+
 struct roux_machine {
 	struct machine_spec spec;
 	int seat_fd[SPEC_NETS_MAX];	/* places on named networks, owned */
@@ -27,6 +38,7 @@ struct roux_machine {
 	struct oci_image *image;	/* owned, NULL without one */
 	const struct oci_config *config;	/* of the image, NULL without one */
 	char *vmm;	/* path of the roux command */
+	const struct counts *counts;	/* NULL: none yet */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
@@ -42,7 +54,9 @@ struct roux_machine {
 		int32_t id, result;
 		int fd;
 		bool done;
-	} connect;	/* the connection being made */
+	} connect;	/* the connection being waited for */
+	struct machine_connect *connects;	/* those that are not waited for, owned */
+	int32_t last_connect;	/* id given out last */
 	uint64_t phase[ROUX_PHASES];
 	roux_console_fn console;
 	void *console_ctx;
@@ -60,6 +74,12 @@ int prepare(struct roux_machine *machine, const struct roux_options *options, st
 
 /* A stream to the guest's agent with HELLO exchanged.  0 or a negative errno. */
 int machine_session(struct roux_machine *machine, struct session *ret_session, struct err *err);
+
+/*
+ * Asks for a stream to the guest's agent without waiting for it.  0, and @fn is called
+ * once, from roux_machine_destroy() at the latest; or a negative errno.
+ */
+int machine_connect_agent(struct roux_machine *machine, machine_connected_fn fn, void *ctx);
 
 /*
  * Handles control messages that are there; blocks up to @timeout_ms for the first,

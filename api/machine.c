@@ -4,6 +4,7 @@
 
 #include "abi/agent.h"
 #include "api/network.h"
+#include "machine/counts.h"
 #include "oci/image.h"
 #include "os/seccomp.h"
 #include "store/store.h"
@@ -252,6 +253,24 @@ static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 	}
 }
 
+/* True when the connection is one that machine_connect_agent() was asked for. */
+static bool hand_over(struct roux_machine *m, int32_t id, int result, int fd)
+{
+	for (struct machine_connect **at = &m->connects; *at; at = &(*at)->next) {
+		struct machine_connect *c = *at;
+
+		if (c->id != id)
+			continue;
+		*at = c->next;
+		if (result == 0 && fd < 0)
+			result = -EPROTO;
+		c->connected(c->ctx, result, fd);
+		free(c);
+		return true;
+	}
+	return false;
+}
+
 static void on_message(struct roux_machine *m, int fd)
 {
 	const struct control_msg *msg = m->msg;
@@ -260,6 +279,8 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_STARTED:
 		(void)snprintf(m->engine, sizeof(m->engine), "%.15s", msg->text);
 		m->phase[ROUX_PHASE_LOADED] = monotonic_ns();
+		if (fd >= 0 && !m->counts)
+			(void)counts_map(fd, &m->counts);
 		if (!msg->value2)	/* done, or about to be */
 			reap(&m->helper, NULL);
 		if (msg->value && m->gdb)
@@ -280,6 +301,8 @@ static void on_message(struct roux_machine *m, int fd)
 		}
 		break;
 	case CONTROL_CONNECTED:
+		if (hand_over(m, msg->value, msg->value2, fd))
+			return;
 		if (msg->value == m->connect.id && !m->connect.done) {
 			m->connect.result = msg->value2;
 			m->connect.fd = fd;
@@ -426,7 +449,7 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 	int fd, r;
 
 	drop_stream(m);
-	m->connect.id++;
+	m->connect.id = ++m->last_connect;
 	m->connect.done = false;
 	r = m->sock < 0 ? -ENOTCONN :
 		control_send(m->sock, CONTROL_CONNECT, m->connect.id, (int32_t)AGENT_PORT, NULL, 0, -1);
@@ -443,6 +466,35 @@ static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *
 	fd = m->connect.fd;
 	m->connect.fd = -1;
 	return fd;
+}
+
+int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
+{
+	struct machine_connect *c = calloc(1, sizeof(*c));
+	int r = m->sock < 0 || ended(m) ? -ENOTCONN : 0;
+
+	if (!c)
+		return -ENOMEM;
+	*c = (struct machine_connect){ .next = m->connects, .id = ++m->last_connect, .connected = fn, .ctx = ctx };
+	if (r == 0)
+		r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	m->connects = c;
+	return 0;
+}
+
+static void forget_connects(struct roux_machine *m)
+{
+	struct machine_connect *c;
+
+	while ((c = m->connects)) {
+		m->connects = c->next;
+		c->connected(c->ctx, -ENOTCONN, -1);
+		free(c);
+	}
 }
 
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
@@ -468,6 +520,22 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 }
 
 /* ----------------------------------------------------------------- counters */
+
+static struct roux_network_direction direction(const struct link_direction *d)
+{
+	return (struct roux_network_direction){ .frames = __atomic_load_n(&d->frames, __ATOMIC_RELAXED),
+						.bytes = __atomic_load_n(&d->bytes, __ATOMIC_RELAXED),
+						.dropped = __atomic_load_n(&d->dropped, __ATOMIC_RELAXED) };
+}
+
+bool roux_machine_network_counts(const struct roux_machine *m, unsigned index, struct roux_network_counts *ret_counts)
+{
+	if (!m->counts || index >= m->spec.nnets)
+		return false;
+	ret_counts->sent = direction(&m->counts->net[index].sent);
+	ret_counts->received = direction(&m->counts->net[index].received);
+	return true;
+}
 
 static int ask_counters(struct roux_machine *m, struct err *err)
 {
@@ -520,6 +588,7 @@ void roux_machine_destroy(struct roux_machine *m)
 {
 	if (!m)
 		return;
+	forget_connects(m);
 	if (m->sock >= 0)
 		(void)close(m->sock);
 	if (m->ready_fd >= 0)
@@ -539,6 +608,7 @@ void roux_machine_destroy(struct roux_machine *m)
 	store_close(m->store);
 	leave_networks(m);
 	machine_spec_finish(&m->spec);
+	counts_unmap(m->counts);
 	free(m->counters);
 	free(m->msg);
 	free(m->vmm);

@@ -91,7 +91,7 @@ static int add_user(struct spec_net *n, const struct roux_network *net, const ch
 }
 
 /* Takes a place on the network, which says what addresses the guest has. */
-static int add_named(struct roux_machine *m, struct spec_net *n, const struct roux_network *net, const char *hostname,
+static int add_named(struct roux_machine *m, struct spec_net *n, const struct roux_network *net, const struct network_guest *vm,
 		     unsigned index, struct conf_text *conf, struct err *err)
 {
 	struct network_seat *seat = malloc(sizeof(*seat));
@@ -99,7 +99,7 @@ static int add_named(struct roux_machine *m, struct spec_net *n, const struct ro
 
 	if (!seat)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = network_join(net->name, hostname, m->vmm, seat, err);
+	r = network_join(net->name, vm, m->vmm, seat, err);
 	if (r == 0) {
 		const char *guest[] = { seat->addr[0], seat->addr[1] };
 		const char *gateway[] = { seat->network.gateway[0], seat->network.gateway[1] };
@@ -125,7 +125,7 @@ void leave_networks(struct roux_machine *m)
 		(void)close(m->seat_fd[--m->nseats]);
 }
 
-static int add_network(struct roux_machine *m, const struct roux_network *net, const char *hostname,
+static int add_network(struct roux_machine *m, const struct roux_network *net, const struct network_guest *vm,
 		       struct conf_text *conf, struct err *err)
 {
 	struct machine_spec *spec = &m->spec;
@@ -147,10 +147,10 @@ static int add_network(struct roux_machine *m, const struct roux_network *net, c
 	n->receive = (struct link_limits){ net->receive_bytes, net->receive_frames };
 	r = copy(&n->pcap, net->pcap);
 	if (r == 0 && net->kind != ROUX_NETWORK_TAP)
-		r = copy(&n->hostname, hostname);
+		r = copy(&n->hostname, vm->hostname);
 	if (r == 0 && net->kind == ROUX_NETWORK_NAMED) {
 		n->kind = SPEC_NET_NAMED;
-		return add_named(m, n, net, hostname, index, conf, err);
+		return add_named(m, n, net, vm, index, conf, err);
 	}
 	if (r == 0 && net->kind == ROUX_NETWORK_TAP) {
 		n->kind = SPEC_NET_TAP;
@@ -167,9 +167,10 @@ static int add_network(struct roux_machine *m, const struct roux_network *net, c
 int add_networks(struct roux_machine *m, const struct roux_options *options, struct conf_text *conf,
 		 struct err *err)
 {
+	const struct network_guest vm = { .name = options->name, .hostname = options->hostname, .keep = !options->transient };
 	int r = 0;
 
 	for (unsigned i = 0; i < options->nnetworks && r == 0; i++)
-		r = add_network(m, &options->networks[i], options->hostname, conf, err);
+		r = add_network(m, &options->networks[i], &vm, conf, err);
 	return r;
 }

@@ -42,6 +42,30 @@ static int add_share(struct machine_spec *spec, const char *tag, const char *pat
 	return s->tag ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
+/* The layers as a disk, behind the user's own disks, so that these keep their names. */
+static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits, struct conf_text *conf,
+			 struct err *err)
+{
+	struct spec_disk *d = &m->spec.disk[m->spec.ndisks];
+	char *const *path;
+	size_t count;
+	int r;
+
+	if (m->spec.ndisks == SPEC_DISKS_MAX)
+		return err_set(err, -EINVAL, "a machine can have at most %d disks with its root", SPEC_DISKS_MAX);
+	r = oci_image_disk(m->image, limits, &path, &count, err);
+	if (r < 0)
+		return r;
+	conf_add(conf, "root=blk:/dev/vd%c:erofs\n", 'a' + (int)m->spec.ndisks);
+	m->spec.ndisks++;
+	d->read_only = true;
+	d->path = strdup(path[0]);
+	r = d->path ? 0 : -ENOMEM;
+	for (size_t i = 1; i < count && r == 0; i++)
+		r = spec_disk_add(d, path[i]);
+	return r < 0 ? err_set(err, r, "cannot describe the image's disk: %s", strerror(-r)) : 0;
+}
+
 static enum oci_policy policy_of(enum roux_pull pull)
 {
 	switch (pull) {
@@ -72,26 +96,35 @@ static int open_image(struct roux_machine *m, const struct roux_options *o, stru
 static int add_root(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	struct oci_limits limits = oci_limits_default;
-	const char *rootfs;
-	bool unpacked;
+	const char *folder;
 	int r;
 
 	if (!o->image)
 		return 0;
 	limits.cancel = o->cancel;
 	r = open_image(m, o, err);
-	if (r == 0)
-		r = oci_image_rootfs(m->image, &limits, &rootfs, err);
 	if (r < 0)
 		return r;
 	m->config = oci_image_config(m->image);
-	/* Unpacked images never change; a plain folder may be edited while the VM runs. */
-	unpacked = oci_image_digest(m->image)[0] != '\0';
-	r = add_share(&m->spec, "root", rootfs, true, unpacked ? SPEC_CACHE_ALWAYS : SPEC_CACHE_AUTO, err);
-	conf_add(conf, "root=virtiofs:root\n");
+	folder = oci_image_folder(m->image);
+	if (folder) {
+		r = add_share(&m->spec, "root", folder, true, SPEC_CACHE_AUTO, err);
+		conf_add(conf, "root=virtiofs:root\n");
+	} else {
+		r = add_root_disk(m, &limits, conf, err);
+	}
 	/* A read-only root has the overlay too: it takes the mount points that the image lacks. */
 	conf_add(conf, "overlay=tmpfs\n%s", o->read_only ? "readonly=yes\n" : "");
 	return r;
+}
+
+/* What the initramfs needs modules for. */
+static unsigned parts_of(const struct machine_spec *spec, const struct roux_options *o)
+{
+	bool image = spec->ndisks > o->ndisks;
+
+	return (spec->nshares ? INITRAMFS_SHARE : 0u) | (image ? INITRAMFS_IMAGE : 0u) |
+	       (spec->nnets ? INITRAMFS_NET : 0u) | (o->ndisks ? INITRAMFS_DISK : 0u);
 }
 
 static int add_shares(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
@@ -135,8 +168,7 @@ static int add_disks(struct roux_machine *m, const struct roux_options *o, struc
 
 static int add_kernel(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
-	const char *const *modules = m->spec.ndisks ? initramfs_modules_all :
-				     m->spec.nnets ? initramfs_modules_net : initramfs_modules_minimal;
+	unsigned parts = parts_of(&m->spec, o);
 	struct kernel_package package;
 	char initrd[PATH_MAX];
 	int r;
@@ -145,11 +177,11 @@ static int add_kernel(struct roux_machine *m, const struct roux_options *o, stru
 		m->spec.kernel = realpath(o->kernel, NULL);
 		if (!m->spec.kernel)
 			return err_set(err, -errno, "kernel %s: %s", o->kernel, strerror(errno));
-		r = initramfs_get(NULL, modules, initrd, err);
+		r = initramfs_get(NULL, parts, initrd, err);
 	} else {
 		r = kernel_package_get(false, o->cancel, &package, err);
 		if (r == 0)
-			r = initramfs_get(&package, modules, initrd, err);
+			r = initramfs_get(&package, parts, initrd, err);
 		if (r == 0)
 			m->spec.kernel = strdup(package.vmlinuz);
 	}
@@ -208,14 +240,14 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 	machine_spec_init(&m->spec);
 	r = add_hostname(o, conf, err);
 	if (r == 0)
+		r = add_disks(m, o, err);
+	if (r == 0)
 		r = add_root(m, o, conf, err);
 	m->phase[ROUX_PHASE_IMAGE] = monotonic_ns();
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	conf_add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
 	if (r == 0)
 		r = add_shares(m, o, conf, err);
-	if (r == 0)
-		r = add_disks(m, o, err);
 	if (r == 0)
 		r = add_networks(m, o, conf, err);
 	if (r == 0)

@@ -1,30 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A process in a guest: starts it and moves its streams. */
+/* A process in a guest: starts it and waits for it while its streams move. */
 #include "api/handle.h"
+#include "api/process.h"
+#include "api/pump.h"
 
 #include "abi/agent.h"
 #include "oci/image.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct roux_process {
 	struct roux_machine *machine;	/* borrowed */
-	struct session session;
-	int stdin_fd, stdout_fd, stderr_fd;	/* borrowed; stdin_fd -1 after its end */
-	uint32_t window;	/* bytes of input the agent still takes */
-	bool congested;	/* the agent's stream is full: input waits */
-	/* Output not yet written: inside the session's buffer, so nothing is received before it is gone. */
-	const uint8_t *out;
-	size_t out_left;
-	int out_fd;
-	bool exited;
-	struct roux_exit exit;
+	struct pump pump;
 };
 
 /* ----------------------------------------------------------------- starting */
@@ -68,14 +59,13 @@ static const char *first_of(const char *a, const char *b)
 	return a && *a ? a : b && *b ? b : NULL;
 }
 
-static int send_exec(struct roux_process *p, const struct roux_exec_options *o, struct err *err)
+int process_exec_frame(const struct oci_config *config, const struct roux_exec_options *o, uint8_t **ret_frame,
+		       size_t *ret_len, struct err *err)
 {
-	const struct oci_config *config = p->machine->config;
 	const char *cwd = first_of(o->cwd, config ? config->working_dir : NULL);
 	const char *user = first_of(o->user, config ? config->user : NULL);
 	uint8_t *buf = malloc(AGENT_FRAME_MAX + FRAME_HEADER);
 	struct frame_writer w;
-	size_t len;
 	int r;
 
 	if (!buf)
@@ -97,30 +87,44 @@ static int send_exec(struct roux_process *p, const struct roux_exec_options *o, 
 	}
 	field_put_u32(&w, AGENT_TAG_STDIN, o->stdin_fd >= 0);
 	field_put_u32(&w, AGENT_TAG_PRIMARY, o->primary);
-	len = frame_end(&w);
-	if (r == 0 && len == 0)
+	if (o->detached)
+		field_put_u32(&w, AGENT_TAG_DETACHED, 1);
+	*ret_len = frame_end(&w);
+	if (r == 0 && *ret_len == 0)
 		r = err_set(err, -E2BIG, "command and environment are longer than 1 MiB");
-	if (r == 0) {
-		r = session_send_frame(&p->session, buf, len);
-		if (r < 0)
-			(void)err_set(err, r, "the guest hung up");
-	}
-	free(buf);
+	if (r < 0)
+		free(buf);
+	else
+		*ret_frame = buf;
 	return r;
 }
 
-static int wait_started(struct roux_process *p, struct err *err)
+static int send_exec(const struct roux_machine *m, struct session *s, const struct roux_exec_options *o,
+		     struct err *err)
+{
+	uint8_t *frame;
+	size_t len;
+	int r = process_exec_frame(m->config, o, &frame, &len, err);
+
+	if (r < 0)
+		return r;
+	r = session_send_frame(s, frame, len);
+	free(frame);
+	return r < 0 ? err_set(err, r, "the guest hung up") : 0;
+}
+
+static int wait_started(struct roux_machine *m, struct session *s, struct err *err)
 {
 	struct frame f;
 
 	for (;;) {
-		int r = session_wait(&p->session, UINT64_MAX, p->machine->wake_fd, &f);
+		int r = session_wait(s, UINT64_MAX, m->wake_fd, &f);
 
 		if (r == -EINTR)
 			return r;
 		if (r < 0) {
-			(void)machine_events(p->machine, 100);
-			return err_set(err, r, "%s", p->machine->reason[0] ? p->machine->reason : "the guest hung up");
+			(void)machine_events(m, 100);
+			return err_set(err, r, "%s", m->reason[0] ? m->reason : "the guest hung up");
 		}
 		if (f.type == AGENT_STARTED)
 			return 0;
@@ -129,11 +133,26 @@ static int wait_started(struct roux_process *p, struct err *err)
 	}
 }
 
+int process_start(struct roux_machine *m, const struct roux_exec_options *o, struct session *ret_session,
+		  struct err *err)
+{
+	int r = machine_session(m, ret_session, err);
+
+	if (r == 0)
+		r = send_exec(m, ret_session, o, err);
+	if (r == 0)
+		r = wait_started(m, ret_session, err);
+	if (r < 0)
+		session_close(ret_session);
+	return r;
+}
+
 int roux_exec(struct roux_machine *machine, const struct roux_exec_options *options,
 	      struct roux_process **ret_process, struct roux_error *error)
 {
 	struct roux_exec_options o = { .stdin_fd = -1, .stdout_fd = -1, .stderr_fd = -1 };
 	struct roux_process *p = calloc(1, sizeof(*p));
+	struct session session = { .fd = -1 };
 	struct err err = { 0 };
 	int r;
 
@@ -141,162 +160,35 @@ int roux_exec(struct roux_machine *machine, const struct roux_exec_options *opti
 	if (!p)
 		return give_error(error, &err, -ENOMEM);
 	memcpy(&o, options, options->size < sizeof(o) ? options->size : sizeof(o));
-	*p = (struct roux_process){ .machine = machine, .session.fd = -1, .stdin_fd = o.stdin_fd,
-				    .stdout_fd = o.stdout_fd, .stderr_fd = o.stderr_fd,
-				    .window = AGENT_STDIN_WINDOW };
-	r = machine_session(machine, &p->session, &err);
-	if (r == 0)
-		r = send_exec(p, &o, &err);
-	if (r == 0)
-		r = wait_started(p, &err);
+	r = process_start(machine, &o, &session, &err);
 	if (r < 0) {
-		roux_process_destroy(p);
+		free(p);
 		return give_error(error, &err, r);
 	}
+	p->machine = machine;
+	pump_init(&p->pump, &session);
+	p->pump.stdin_fd = o.stdin_fd;
+	p->pump.stdout_fd = o.stdout_fd;
+	p->pump.stderr_fd = o.stderr_fd;
 	*ret_process = p;
 	return 0;
 }
 
-/* ------------------------------------------------------------------ streams */
+/* ------------------------------------------------------------------ running */
 
-/* What a pipe that polls as writable surely takes, so that no write blocks (pipe(7)). */
-#define WRITE_MAX PIPE_BUF
-
-static void put_out(struct roux_process *p, int fd, const struct frame *f)
-{
-	p->out = f->data;
-	p->out_left = fd >= 0 ? f->len : 0;
-	p->out_fd = fd;
-}
-
-/* Output to a descriptor of the caller; one that is gone swallows it. */
-static void write_out(struct roux_process *p)
-{
-	ssize_t n = write(p->out_fd, p->out, p->out_left < WRITE_MAX ? p->out_left : WRITE_MAX);
-
-	if (n < 0 && errno != EAGAIN && errno != EINTR)
-		p->out_left = 0;
-	if (n > 0) {
-		p->out += n;
-		p->out_left -= (size_t)n;
-	}
-}
-
-static uint32_t only_u32(const struct frame *f, uint16_t tag)
-{
-	struct field_reader fr = { f->data, f->len };
-	struct field field;
-	uint32_t v = 0;
-
-	while (field_next(&fr, &field) == 1)
-		if (field.tag == tag)
-			(void)field_u32(&field, &v);
-	return v;
-}
-
-static int on_exited(struct roux_process *p, const struct frame *f)
-{
-	uint32_t signo = only_u32(f, AGENT_TAG_SIGNO), status = only_u32(f, AGENT_TAG_STATUS);
-
-	if (signo >= NSIG || status > 255)
-		return -EPROTO;
-	p->exit.signal = (int)signo;
-	p->exit.status = signo ? 128 + (int)signo : (int)status;
-	p->exited = true;
-	return 0;
-}
-
-/* No more than the window as a whole, whatever the guest says. */
-static int on_credit(struct roux_process *p, uint32_t bytes)
-{
-	if (bytes > AGENT_STDIN_WINDOW - p->window)
-		return -EPROTO;
-	p->window += bytes;
-	return 0;
-}
-
-/* 0, or -EPROTO when the agent does not keep to abi/agent.h. */
-static int on_frame(struct roux_process *p, const struct frame *f)
-{
-	switch (f->type) {
-	case AGENT_STDOUT:
-		put_out(p, p->stdout_fd, f);
-		return 0;
-	case AGENT_STDERR:
-		put_out(p, p->stderr_fd, f);
-		return 0;
-	case AGENT_CREDIT:
-		return on_credit(p, only_u32(f, AGENT_TAG_CREDIT_BYTES));
-	case AGENT_EXITED:
-		return on_exited(p, f);
-	default:
-		return -EPROTO;
-	}
-}
-
-/* A stream that polls as writable has most of its buffer free (unix(7) sockets): no send blocks. */
-static bool is_writable(int fd)
-{
-	struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-	return poll(&p, 1, 0) == 1;
-}
-
-static int send_input(struct roux_process *p)
-{
-	uint8_t buf[16384];
-	size_t want = p->window < sizeof(buf) ? p->window : sizeof(buf);
-	ssize_t n;
-
-	p->congested = !is_writable(p->session.fd);
-	if (p->congested)
-		return 0;
-	n = read(p->stdin_fd, buf, want);
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	if (n == 0) {
-		p->stdin_fd = -1;
-		return session_send(&p->session, AGENT_STDIN_EOF, NULL, 0);
-	}
-	p->window -= (uint32_t)n;
-	return session_send(&p->session, AGENT_STDIN, buf, (size_t)n);
-}
-
-enum { POLL_SESSION, POLL_STDIN, POLL_MACHINE, POLL_WAKE, POLL_OUTPUT, POLL_ROOM, POLLS };
-
-/* Waits once and moves what can be moved.  0, -EINTR, -EPIPE at the end of the stream, ... */
+/* Moves data once; handles what the VM's process says meanwhile.  -EINTR when interrupted. */
 static int step(struct roux_process *p, int timeout_ms)
 {
-	struct pollfd fds[POLLS] = {
-		[POLL_SESSION] = { .fd = p->out_left ? -1 : p->session.fd, .events = POLLIN },
-		[POLL_STDIN] = { .fd = p->window && !p->congested ? p->stdin_fd : -1, .events = POLLIN },
-		[POLL_MACHINE] = { .fd = p->machine->sock, .events = POLLIN },
-		[POLL_WAKE] = { .fd = p->machine->wake_fd, .events = POLLIN },
-		[POLL_OUTPUT] = { .fd = p->out_left ? p->out_fd : -1, .events = POLLOUT },
-		[POLL_ROOM] = { .fd = p->congested ? p->session.fd : -1, .events = POLLOUT },
-	};
-	struct frame f;
+	struct pollfd extra[2] = { { .fd = p->machine->sock, .events = POLLIN },
+				   { .fd = p->machine->wake_fd, .events = POLLIN } };
 	uint64_t times;
-	int r = p->out_left ? 0 : session_next(&p->session, &f);
+	int r = pump_step(&p->pump, extra, 2, timeout_ms);
 
-	if (r)
-		return r < 0 ? r : on_frame(p, &f);
-	if (poll(fds, POLLS, timeout_ms) < 0)
-		return errno == EINTR ? 0 : -errno;
-	if (fds[POLL_WAKE].revents && read(p->machine->wake_fd, &times, sizeof(times)) > 0)
-		return -EINTR;
-	if (fds[POLL_MACHINE].revents)
+	if (extra[0].revents)
 		(void)machine_events(p->machine, 0);
-	if (fds[POLL_OUTPUT].revents)
-		write_out(p);
-	if (fds[POLL_ROOM].revents)
-		p->congested = false;
-	if (fds[POLL_STDIN].revents) {
-		r = send_input(p);
-		if (r < 0 && r != -EPIPE)
-			p->stdin_fd = -1;	/* unreadable input is as good as its end */
-	}
-	return fds[POLL_SESSION].revents ? session_fill(&p->session) : 0;
+	if (extra[1].revents && read(p->machine->wake_fd, &times, sizeof(times)) > 0)
+		return -EINTR;
+	return r;
 }
 
 int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *ret_exit, struct roux_error *error)
@@ -304,7 +196,7 @@ int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *
 	uint64_t deadline = timeout_ms < 0 ? UINT64_MAX : monotonic_ns() + (uint64_t)timeout_ms * 1000000u;
 	struct err err = { 0 };
 
-	while (!p->exited || p->out_left) {
+	while (!pump_done(&p->pump)) {
 		uint64_t now = monotonic_ns();
 		int r, left = -1;
 
@@ -315,7 +207,7 @@ int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *
 		r = step(p, left);
 		if (r == -EINTR)
 			return give_error(error, &err, -EINTR);
-		if (r < 0 && !p->exited) {
+		if (r < 0 && !p->pump.exited) {
 			(void)machine_events(p->machine, 200);
 			(void)err_set(&err, -EIO, "%s", p->machine->reason[0] ? p->machine->reason :
 				      r == -EPROTO ? "the guest's agent does not keep to its protocol" :
@@ -323,35 +215,24 @@ int roux_process_wait(struct roux_process *p, int timeout_ms, struct roux_exit *
 			return give_error(error, &err, -EIO);
 		}
 	}
-	*ret_exit = p->exit;
+	*ret_exit = (struct roux_exit){ .status = p->pump.status, .signal = p->pump.signal };
 	return 0;
 }
 
 int roux_process_signal(struct roux_process *p, int signo)
 {
-	uint8_t buf[32];
-	struct frame_writer w;
-
-	frame_begin(&w, buf, sizeof(buf), AGENT_SIGNAL);
-	field_put_u32(&w, AGENT_TAG_SIGNO, (uint32_t)signo);
-	return session_send_frame(&p->session, buf, frame_end(&w));
+	return pump_signal(&p->pump, signo);
 }
 
 int roux_process_resize(struct roux_process *p, uint16_t rows, uint16_t cols)
 {
-	uint8_t buf[64];
-	struct frame_writer w;
-
-	frame_begin(&w, buf, sizeof(buf), AGENT_RESIZE);
-	field_put_u32(&w, AGENT_TAG_ROWS, rows);
-	field_put_u32(&w, AGENT_TAG_COLS, cols);
-	return session_send_frame(&p->session, buf, frame_end(&w));
+	return pump_resize(&p->pump, rows, cols);
 }
 
 void roux_process_destroy(struct roux_process *p)
 {
 	if (!p)
 		return;
-	session_close(&p->session);
+	pump_finish(&p->pump);
 	free(p);
 }

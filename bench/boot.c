@@ -114,7 +114,7 @@ static int print_initramfs(struct err *err)
 	int r = kernel_package_get(false, NULL, &kernel, err);
 
 	if (r == 0)
-		r = initramfs_get(&kernel, initramfs_modules_all, path, err);
+		r = initramfs_get(&kernel, INITRAMFS_ALL, path, err);
 	if (r == 0)
 		printf("%s\n", path);
 	return r;

@@ -5,6 +5,7 @@
  *   file     a raw image, optionally O_DIRECT
  *   overlay  a read-only base below a sparse layer that takes the writes
  *   ram      bytes in memory
+ *   concat   others one after the other, read-only
  *
  * Callers use the block_*() functions, which check arguments once for every
  * back end.  Back ends fill in struct block_ops and embed struct block first.
@@ -115,5 +116,12 @@ int block_file_open(const char *path, const struct block_file_options *opt, stru
  */
 int block_overlay_create(struct block *base, const char *path, uint64_t size,
 			 struct block **ret_blk, struct err *err);
+
+/*
+ * A read-only disk of @parts one after the other, none of which may be empty.
+ * Returns 0, passes ownership of the whole in @ret_blk and takes over the parts;
+ * on failure they still belong to the caller: -EINVAL or -ENOMEM.
+ */
+int block_concat_create(struct block *const *parts, unsigned nparts, struct block **ret_blk, struct err *err);
 
 #endif /* BLOCK_BLOCK_H */

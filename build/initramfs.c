@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "build/initramfs.h"
 
+#include "base/checked.h"
 #include "base/cpio.h"
 #include "base/sha256.h"
 #include "build/agent_blob.h"
@@ -17,19 +18,35 @@
 
 #define FORMAT "roux initramfs 1" /* changes whenever equal inputs give other bytes */
 
-const char *const initramfs_modules_minimal[] = {
-	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", NULL,
+/* What a part of a machine needs, in the order of enum initramfs_part's bits. */
+static const struct {
+	unsigned part;	/* 0: every machine */
+	const char *names[8];	/* NULL-ended */
+} modules_of[] = {
+	{ 0, { "?virtio_mmio", "overlay", "vmw_vsock_virtio_transport", NULL } },
+	{ INITRAMFS_SHARE, { "virtiofs", NULL } },
+	{ INITRAMFS_IMAGE, { "virtio_blk", "erofs", NULL } },
+	{ INITRAMFS_NET, { "virtio_net", "?af_packet", NULL } },
+	{ INITRAMFS_DISK, { "virtio_blk", "?crc32c_generic", "?crc32c_intel", "?ext4", "?erofs", "?squashfs", "?loop",
+			    NULL } },
+	{ INITRAMFS_OTHER, { "?virtio_pci", "virtio_console", "?virtio_rng", NULL } },
 };
 
-const char *const initramfs_modules_net[] = {
-	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", "virtio_net", "?af_packet", NULL,
-};
+#define MODULES_MAX (ARRAY_SIZE(modules_of) * 8)
 
-const char *const initramfs_modules_all[] = {
-	"?virtio_mmio", "?virtio_pci", "virtiofs", "overlay", "vmw_vsock_virtio_transport",
-	"virtio_blk", "virtio_console", "?virtio_rng", "?virtio_net", "?af_packet",
-	"?crc32c_generic", "?crc32c_intel", "?ext4", "?erofs", "?squashfs", "?loop", NULL,
-};
+/* NULL-ended names of the modules for @parts. */
+static void choose_modules(unsigned parts, const char *ret_names[MODULES_MAX])
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(modules_of); i++) {
+		if (modules_of[i].part && !(parts & modules_of[i].part))
+			continue;
+		for (const char *const *name = modules_of[i].names; *name; name++)
+			ret_names[n++] = *name;
+	}
+	ret_names[n] = NULL;
+}
 
 /* Names the result by all that it depends on. */
 static void hash_inputs(const struct kernel_package *kernel, const char *const modules[],
@@ -112,14 +129,16 @@ finish:
 	return r == -ENOMEM ? err_set(err, r, "out of memory for the initramfs") : r;
 }
 
-int initramfs_get(const struct kernel_package *kernel, const char *const modules[],
-		  char ret_path[PATH_MAX], struct err *err)
+int initramfs_get(const struct kernel_package *kernel, unsigned parts, char ret_path[PATH_MAX],
+		  struct err *err)
 {
 	struct module_list list = { .count = 0 };
+	const char *modules[MODULES_MAX];
 	char dir[PATH_MAX], hex[SHA256_HEX_SIZE];
 	struct stat st;
 	int r = file_cache_dir("initramfs", dir, err);
 
+	choose_modules(parts, modules);
 	hash_inputs(kernel, modules, hex);
 	if (r == 0)
 		r = file_path(ret_path, err, dir, "/", hex, ".cpio", NULL);

@@ -19,23 +19,25 @@
 struct err;
 struct kernel_package;
 
-/*
- * NULL-ended lists of module names.  The first is enough for a virtio-fs root
- * and vsock; the second has a network device besides; the third all that, block
- * devices, serial ports and local file systems on them.
- */
-extern const char *const initramfs_modules_minimal[];
-extern const char *const initramfs_modules_net[];
-extern const char *const initramfs_modules_all[];
+/* What a machine has that modules are needed for. */
+enum initramfs_part {
+	INITRAMFS_SHARE = 1,	/* shared folders */
+	INITRAMFS_IMAGE = 2,	/* a root on a disk with EROFS */
+	INITRAMFS_NET = 4,
+	INITRAMFS_DISK = 8,	/* disks of the user's, and the usual file systems on them */
+	INITRAMFS_OTHER = 16,	/* serial ports, PCI, random numbers */
+	INITRAMFS_ALL = 31,
+};
 
 /*
- * Path of an initramfs with @modules of @kernel; NULL kernel: without modules,
- * for kernels that have everything built in.  Made when it is not in the cache.
- * The file is a multiple of 4 bytes long, so that an archive can follow.
+ * Path of an initramfs with the modules of @kernel for @parts (enum initramfs_part
+ * bits); NULL kernel: without modules, for kernels that have everything built in.
+ * Made when it is not in the cache.  The file is a multiple of 4 bytes long, so
+ * that an archive can follow.
  *
  * Returns 0 and fills @ret_path, or a negative errno.
  */
-int initramfs_get(const struct kernel_package *kernel, const char *const modules[],
-		  char ret_path[PATH_MAX], struct err *err);
+int initramfs_get(const struct kernel_package *kernel, unsigned parts, char ret_path[PATH_MAX],
+		  struct err *err);
 
 #endif /* BUILD_INITRAMFS_H */

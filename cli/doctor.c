@@ -124,7 +124,8 @@ int verb_doctor(int argc, char **argv)
 		} else if (strcmp(argv[i], "--help") == 0) {
 			(void)puts("Usage: roux doctor [--json]\n\n"
 				   "Tells which engines work here and why, which kernel guests get, and limits.\n"
-				   "Exit status 1 when something keeps roux from running guests.");
+				   "Exit status 1 when something keeps roux from running guests.\n\n"
+				   "      --json                Print the findings as JSON");
 			return 0;
 		} else {
 			return complain(EXIT_ROUX, "doctor does not know '%s'; see 'roux doctor --help'", argv[i]);

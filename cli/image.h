@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+struct cJSON;
+
 #define EXIT_FAILED 1 /* the verb could not do it; docker's status too */
 
 /* Opens the store.  False after a complaint. */
@@ -35,6 +37,9 @@ struct image_facts {
 
 /* What is known about the image @ref means; what is missing stays empty. */
 void image_facts(struct store *store, const struct store_ref *ref, struct image_facts *ret_facts);
+
+/* Adds what is known about the image called @name to an array.  0, -ENOENT, or another negative errno. */
+int image_inspect(struct store *store, const char *name, struct cJSON *list, struct err *err);
 
 /* "1.5MB": powers of ten, as docker shows sizes. */
 const char *image_size(uint64_t bytes, char buf[16]);

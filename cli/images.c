@@ -295,11 +295,6 @@ int verb_tag(int argc, char **argv)
 
 /* ---- inspect ---- */
 
-static const char inspect_help[] =
-	"Usage: roux inspect [--json] IMAGE...\n"
-	"\n"
-	"Prints all that is known about images, as a JSON list.\n";
-
 static cJSON *parse_object(struct store *store, const char *digest)
 {
 	cJSON *doc = NULL;
@@ -360,7 +355,7 @@ static void add_names(struct store *store, cJSON *to, const char *digest)
 	free(refs);
 }
 
-static int inspect(struct store *store, const char *name, cJSON *list, struct err *err)
+int image_inspect(struct store *store, const char *name, cJSON *list, struct err *err)
 {
 	struct manifest *m = calloc(1, sizeof(*m));
 	struct image_facts f;
@@ -395,40 +390,4 @@ static int inspect(struct store *store, const char *name, cJSON *list, struct er
 	cJSON_Delete(config);
 	free(m);
 	return 0;
-}
-
-int verb_inspect(int argc, char **argv)
-{
-	cJSON *list = cJSON_CreateArray();
-	struct store *store = NULL;
-	int status = 0, i = 1;
-	char *text;
-
-	if (argc > 1 && strcmp(argv[1], "--help") == 0) {
-		cJSON_Delete(list);
-		return verb_help(inspect_help);
-	}
-	if (argc > 1 && strcmp(argv[1], "--json") == 0)
-		i++;
-	if (i == argc || argv[i][0] == '-') {
-		cJSON_Delete(list);
-		return verb_misused("inspect", "inspect needs the name of an image");
-	}
-	if (!image_open_store(&store)) {
-		cJSON_Delete(list);
-		return EXIT_FAILED;
-	}
-	for (; i < argc; i++) {
-		struct err err = { 0 };
-
-		if (inspect(store, argv[i], list, &err) < 0)
-			status = image_failed(&err);
-	}
-	text = cJSON_Print(list);
-	if (text)
-		(void)printf("%s\n", text);
-	free(text);
-	cJSON_Delete(list);
-	store_close(store);
-	return status;
 }

@@ -70,6 +70,8 @@ static void put_vm(const struct network_vm *vm)
 {
 	(void)printf("{\"name\": ");
 	json_string(stdout, vm->name);
+	(void)printf(", \"hostname\": ");
+	json_string(stdout, vm->hostname);
 	(void)printf(", \"connected\": %s, \"mac\": \"%02x:%02x:%02x:%02x:%02x:%02x\", ", vm->connected ? "true" : "false",
 		     vm->mac[0], vm->mac[1], vm->mac[2], vm->mac[3], vm->mac[4], vm->mac[5]);
 	put_pair("addresses", (const char *const[]){ vm->addr[0], vm->addr[1] });

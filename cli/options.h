@@ -3,6 +3,7 @@
 #ifndef CLI_OPTIONS_H
 #define CLI_OPTIONS_H
 
+#include "life/record.h"
 #include "roux/roux.h"
 
 #include <stdbool.h>
@@ -10,7 +11,6 @@
 #define RUN_SHARES_MAX 14
 #define RUN_ENV_MAX 256	/* with the NULL that ends them */
 #define RUN_DISKS_MAX 8
-#define RUN_RULES_MAX 64
 #define RUN_ARGS_MAX 1024	/* likewise */
 
 struct run_options {
@@ -19,12 +19,15 @@ struct run_options {
 	struct roux_share shares[RUN_SHARES_MAX];
 	struct roux_disk disks[RUN_DISKS_MAX];
 	struct roux_network network;	/* the only one; machine.nnetworks is 0 or 1 */
-	const char *publish[RUN_RULES_MAX], *egress[RUN_RULES_MAX];
 	const char *env[RUN_ENV_MAX];
 	unsigned nenv;
 	const char *argv[RUN_ARGS_MAX];
 	bool interactive, json, console, stats;
 	unsigned timeout_s;	/* 0: none */
+	bool detach;
+	const char *name, *cidfile, *detach_keys;	/* NULL: not given */
+	/* The life of the VM, as in the record; what it owns is there too. */
+	struct vm_config life;
 	char *owned[RUN_SHARES_MAX + RUN_DISKS_MAX + RUN_ENV_MAX + 1];	/* strings made while parsing */
 	unsigned nowned;
 };

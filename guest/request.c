@@ -109,6 +109,8 @@ static bool store_exec(const struct field *field, void *into)
 		return store_u16(field, &req->cols);
 	case AGENT_TAG_PRIMARY:
 		return store_flag(field, &req->primary);
+	case AGENT_TAG_DETACHED:
+		return store_flag(field, &req->detached);
 	default:
 		return false;
 	}
@@ -121,11 +123,14 @@ int request_exec(const struct frame *frame, struct exec_request *ret_exec)
 	ret_exec->cwd = "/";
 	ret_exec->user = NULL;
 	ret_exec->rows = ret_exec->cols = 0;
-	ret_exec->tty = ret_exec->has_stdin = ret_exec->primary = false;
+	ret_exec->tty = ret_exec->has_stdin = ret_exec->primary = ret_exec->detached = false;
 	if (each_field(frame, store_exec, ret_exec) < 0)
 		return -1;
 	ret_exec->argv[ret_exec->argc] = NULL;
 	ret_exec->env[ret_exec->nenv] = NULL;
+	/* Streams and a session that powers the machine off are not for what outlives it. */
+	if (ret_exec->detached && (ret_exec->tty || ret_exec->has_stdin || ret_exec->primary))
+		return -1;
 	return ret_exec->argc ? 0 : -1;
 }
 
@@ -178,6 +183,26 @@ int request_power(const struct frame *frame, struct power_request *ret_power)
 {
 	*ret_power = (struct power_request){ .how = AGENT_POWER_OFF };
 	return each_field(frame, store_power, ret_power);
+}
+
+static bool store_copy(const struct field *field, void *into)
+{
+	struct copy_request *req = into;
+
+	switch (field->tag) {
+	case AGENT_TAG_PATH:
+		return store_path(field, &req->path);
+	case AGENT_TAG_NAME:
+		return store_str(field, &req->name);
+	default:
+		return false;
+	}
+}
+
+int request_copy(const struct frame *frame, struct copy_request *ret_copy)
+{
+	*ret_copy = (struct copy_request){ .name = "" };
+	return each_field(frame, store_copy, ret_copy) < 0 || !ret_copy->path ? -1 : 0;
 }
 
 static bool store_clock(const struct field *field, void *into)

@@ -20,7 +20,7 @@ struct exec_request {
 	const char *cwd;	/* absolute */
 	const char *user;	/* NULL: root */
 	uint16_t rows, cols;	/* 0: not given */
-	bool tty, has_stdin, primary;
+	bool tty, has_stdin, primary, detached;
 };
 
 struct mount_request {
@@ -32,6 +32,11 @@ struct mount_request {
 struct power_request {
 	uint32_t how;	/* enum agent_power */
 	uint32_t grace_ms;
+};
+
+struct copy_request {
+	const char *path;	/* absolute */
+	const char *name;	/* PUT only; "" when not given */
 };
 
 struct hello {
@@ -46,6 +51,7 @@ int request_hello(const struct frame *frame, struct hello *ret_hello);
 int request_exec(const struct frame *frame, struct exec_request *ret_exec);
 int request_mount(const struct frame *frame, struct mount_request *ret_mount);
 int request_power(const struct frame *frame, struct power_request *ret_power);
+int request_copy(const struct frame *frame, struct copy_request *ret_copy);
 int request_clock(const struct frame *frame, uint64_t *ret_ns);
 int request_signal(const struct frame *frame, uint32_t *ret_signo);
 int request_resize(const struct frame *frame, uint16_t *ret_rows, uint16_t *ret_cols);

@@ -9,7 +9,8 @@
  *
  *   state      frames taken                  leaves when
  *   GREETING   HELLO                         HELLO taken
- *   REQUESTS   MOUNT CLOCK PING POWER EXEC   EXEC started a command (RUNNING) or failed (CLOSING)
+ *   REQUESTS   MOUNT CLOCK PING POWER EXEC   EXEC started a command (RUNNING), failed or left it
+ *              STATS PROCESSES GET PUT       alone (CLOSING); a copy was made, blocking (CLOSING)
  *   RUNNING    STDIN* RESIZE SIGNAL PING     command dead and its output read: EXITED queued
  *   CLOSING    any, ignored                  host closed, or CLOSE_TIMEOUT_MS passed
  *
@@ -21,6 +22,8 @@
 #include "guest/session.h"
 
 #include "abi/agent.h"
+#include "copy/tree.h"
+#include "guest/facts.h"
 #include "guest/files.h"
 #include "guest/spawn.h"
 #include "guest/text.h"
@@ -297,11 +300,76 @@ static void on_exec(struct session *s, const struct frame *f)
 		s->state = CLOSING;
 		return;
 	}
+	send_u32(s, AGENT_STARTED, AGENT_TAG_PID, (uint32_t)s->child.pid);
+	if (s->exec.detached) {	/* whoever is pid 1 inherits it */
+		s->state = CLOSING;
+		return;
+	}
 	s->state = RUNNING;
 	s->input_eof = !s->exec.has_stdin;
 	if (s->input_eof)
 		close_fd(&s->child.in_fd);
-	send_u32(s, AGENT_STARTED, AGENT_TAG_PID, (uint32_t)s->child.pid);
+}
+
+/*
+ * A copy is all that its session does, so from here on it may block.  What has been
+ * received already belongs to it, and what is queued goes first.
+ */
+static void on_copy(struct session *s, const struct frame *f)
+{
+	bool put = f->type == AGENT_PUT;
+	size_t used = (size_t)(f->data + f->len - s->in);
+	/* The request's strings stay where they are: the tree begins behind them. */
+	struct tree_input in = { .fd = s->conn, .buf = s->in + used, .cap = sizeof(s->in) - used, .len = s->in_len - used };
+	struct text message = { .len = 0 };
+	struct copy_request req = { .name = "" };
+	struct tree_error error;
+	int r;
+
+	if (in.cap < TREE_BUF_MIN || request_copy(f, &req) < 0) {
+		broken(s, "malformed GET or PUT request");
+		return;
+	}
+	(void)fcntl(s->conn, F_SETFL, fcntl(s->conn, F_GETFL) & ~O_NONBLOCK);
+	flush_out(s);
+	r = put ? tree_receive(&in, req.path, req.name, true, &error) : tree_send(s->conn, req.path, &error);
+	if (r < 0) {
+		text_add(&message, error.what);
+		if (error.error)
+			text_add_errno(&message, error.error);
+		send_error(s, error.error ? error.error : EIO, 0, message.str);
+	} else if (put) {
+		send_empty(s, AGENT_OK);
+	}
+	(void)fcntl(s->conn, F_SETFL, fcntl(s->conn, F_GETFL) | O_NONBLOCK);
+	s->in_len = used;
+	s->state = CLOSING;
+}
+
+static void on_stats(struct session *s)
+{
+	struct frame_writer w;
+
+	out_begin(s, &w, AGENT_STATS_REPLY);
+	facts_machine(&w);
+	out_end(s, &w);
+}
+
+/* As many as there is room for: thousands would be too many to read anyway. */
+static void on_processes(struct session *s)
+{
+	struct facts_processes list;
+	struct frame_writer w;
+
+	if (facts_open(&list) == 0)
+		while (out_room(s) >= 2 * REPLY_ROOM) {
+			out_begin(s, &w, AGENT_PROCESS);
+			if (!facts_next(&list, &w))
+				break;
+			out_end(s, &w);
+		}
+	facts_close(&list);
+	send_empty(s, AGENT_OK);
 }
 
 static void on_mount(struct session *s, const struct frame *f)
@@ -380,6 +448,16 @@ static void on_request(struct session *s, const struct frame *f)
 		break;
 	case AGENT_PING:
 		send_empty(s, AGENT_OK);
+		break;
+	case AGENT_STATS:
+		on_stats(s);
+		break;
+	case AGENT_PROCESSES:
+		on_processes(s);
+		break;
+	case AGENT_GET:
+	case AGENT_PUT:
+		on_copy(s, f);
 		break;
 	default:
 		broken(s, "not a request");

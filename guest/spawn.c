@@ -174,6 +174,16 @@ static int open_pipes(bool has_stdin, struct stdio *io)
 	return open_pipe(io, 1) < 0 || open_pipe(io, 2) < 0 ? -1 : 0;
 }
 
+static int open_nothing(struct stdio *io)
+{
+	for (size_t i = 0; i < 3; i++) {
+		io->theirs[i] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (io->theirs[i] < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int open_terminal(const struct exec_request *req, struct stdio *io)
 {
 	struct winsize size = { .ws_row = req->rows, .ws_col = req->cols };
@@ -357,7 +367,7 @@ int spawn(const struct exec_request *req, struct child *ret_child, struct spawn_
 	if (find_user(req->user, &user, ret_error) < 0)
 		return -1;
 	build_environment(req, &user);
-	r = req->tty ? open_terminal(req, &io) : open_pipes(req->has_stdin, &io);
+	r = req->tty ? open_terminal(req, &io) : req->detached ? open_nothing(&io) : open_pipes(req->has_stdin, &io);
 	if (r < 0 || pipe2(report, O_CLOEXEC) < 0) {
 		fail(ret_error, errno, req->tty ? "cannot open a terminal for"
 						: "cannot open pipes for", req->argv[0]);

@@ -209,7 +209,7 @@ int broker_serve(int fd)
 	int r = drop_rights();
 
 	while (r == 0) {
-		n = recv(fd, &request, sizeof(request), 0);
+		n = recv(fd, &request, sizeof(request), MSG_TRUNC);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)

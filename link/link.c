@@ -18,6 +18,7 @@ void link_init(struct link *link, const struct link_ops *ops, struct loop *loop,
 	link->ops = ops;
 	link->loop = loop;
 	link->mtu = mtu;
+	link->counts = &link->own_counts;
 	memcpy(link->mac, mac, sizeof(link->mac));
 }
 
@@ -56,6 +57,11 @@ int link_limit(struct link *link, const struct link_limits *sent, const struct l
 					   &link->limiter[i], err);
 	}
 	return r;
+}
+
+void link_count_at(struct link *link, struct link_counts *counts)
+{
+	link->counts = counts;
 }
 
 int link_capture(struct link *link, int fd, struct err *err)
@@ -113,7 +119,7 @@ int link_send(struct link *link, const struct link_frame *frame)
 {
 	if (link->limiter[SENT] && !limiter_open(link->limiter[SENT]))
 		return -EAGAIN;
-	return pass(link, SENT, &link->sent, frame, link->ops->send(link, frame));
+	return pass(link, SENT, &link->counts->sent, frame, link->ops->send(link, frame));
 }
 
 int link_deliver(struct link *link, const struct link_frame *frame)
@@ -122,7 +128,7 @@ int link_deliver(struct link *link, const struct link_frame *frame)
 		return -EAGAIN;
 	if (!link->sink.deliver)
 		return 0;
-	return pass(link, RECEIVED, &link->received, frame, link->sink.deliver(link->sink.ctx, frame));
+	return pass(link, RECEIVED, &link->counts->received, frame, link->sink.deliver(link->sink.ctx, frame));
 }
 
 void link_ready(struct link *link)

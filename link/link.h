@@ -83,6 +83,11 @@ struct link_direction {
 	uint64_t dropped;	/* frames */
 };
 
+/* By the guest; readable from any thread. */
+struct link_counts {
+	struct link_direction sent, received;
+};
+
 /* Frames and bytes may pass at these rates; 0: no limit. */
 struct link_limits {
 	uint64_t bytes_per_s, frames_per_s;
@@ -95,7 +100,8 @@ struct link {
 	uint16_t mtu;
 	uint8_t mac[6];	/* the guest's */
 	struct link_sink sink;	/* all NULL before link_attach() */
-	struct link_direction sent, received;	/* by the guest; readable from any thread */
+	struct link_counts *counts;	/* its own, unless link_count_at() */
+	struct link_counts own_counts;
 	struct link_limiter *limiter[2];	/* NULL: no limit; sent, received */
 	struct link_capture *capture;	/* NULL: none */
 };
@@ -108,6 +114,9 @@ void link_finish(struct link *link);
 
 /* Frees a link of any kind.  NULL is fine. */
 void link_destroy(struct link *link);
+
+/* Counts in @counts from now on, borrowed for the link's life.  Before link_attach(). */
+void link_count_at(struct link *link, struct link_counts *counts);
 
 /* Limits each direction.  Before link_attach().  0 or a negative errno. */
 int link_limit(struct link *link, const struct link_limits *sent, const struct link_limits *received,

@@ -93,8 +93,15 @@ static bool is_name(const char *text)
 {
 	size_t len = strlen(text);
 
-	return len && len < 254 && text[0] != '.' && text[len - 1] != '.' && !strstr(text, "..") &&
-	       strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-_.") == len;
+	if (!len || len > 253 || strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != len)
+		return false;
+	for (size_t i = 0; i <= len; i++) {
+		bool begins = i == 0 || text[i - 1] == '.', ends = i == len || text[i] == '.';
+
+		if ((begins && (ends || text[i] == '-')) || (ends && text[i - 1] == '-'))
+			return false;
+	}
+	return true;
 }
 
 /* Cuts @text.  0, -EINVAL, -ENOMEM. */

@@ -141,9 +141,9 @@ static bool hand_on(struct port *p)
 
 static void take_names(struct port *p, struct switch_names *m, size_t len)
 {
-	struct link_user_peer peer[SWITCH_PORTS_MAX];
+	struct link_user_peer peer[SWITCH_NAMES_MAX];
 
-	if (len < offsetof(struct switch_names, entry) || m->count > SWITCH_PORTS_MAX ||
+	if (len < offsetof(struct switch_names, entry) || m->count > SWITCH_NAMES_MAX ||
 	    len != offsetof(struct switch_names, entry[m->count]))
 		return;
 	for (unsigned i = 0; i < m->count; i++) {

@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 #define BATCH 32u	/* frames of one port before others have their turn */
-#define NAMELESS "-"	/* the record of a port without a name */
+#define NAMELESS "-"	/* the record of a port that keeps no address */
 
 struct conn {
 	struct net_switch *sw;
@@ -35,7 +35,8 @@ struct port {
 	bool used;
 	uint32_t index;	/* of its addresses */
 	struct guard guard;
-	char name[SWITCH_NAME_SIZE];
+	char name[SWITCH_NAME_SIZE], alias[SWITCH_NAME_SIZE];
+	bool keep;
 	uint8_t token[SWITCH_TOKEN_SIZE];
 	struct conn *holder, *line;	/* who reserved it; the VM's process */
 	struct switch_counters counters;
@@ -259,9 +260,9 @@ static bool take_frames(struct net_switch *sw, struct port *from)
 
 /* --------------------------------------------------------------------- ports */
 
-static void describe(const struct port *p, struct switch_name *ret)
+static void describe(const struct port *p, const char *name, struct switch_name *ret)
 {
-	memcpy(ret->name, p->name, sizeof(ret->name));
+	memcpy(ret->name, name, sizeof(ret->name));
 	ret->ip4 = p->guard.ip4;
 	ret->ip6 = p->guard.ip6;
 }
@@ -271,9 +272,14 @@ static void send_names(struct net_switch *sw, struct port *p)
 	struct switch_names *m = &sw->message.names;
 
 	*m = (struct switch_names){ .type = SWITCH_NAMES };
-	for (unsigned i = 0; i < sw->config.ports; i++)
-		if (sw->port[i].line && sw->port[i].name[0])
-			describe(&sw->port[i], &m->entry[m->count++]);
+	for (unsigned i = 0; i < sw->config.ports; i++) {
+		const struct port *q = &sw->port[i];
+
+		if (q->line && q->name[0])
+			describe(q, q->name, &m->entry[m->count++]);
+		if (q->line && q->alias[0] && strcmp(q->name, q->alias) != 0)
+			describe(q, q->alias, &m->entry[m->count++]);
+	}
 	p->names_due = send(p->line->fd, m, offsetof(struct switch_names, entry[m->count]), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
 		       errno != EPIPE && errno != ECONNRESET;
 	watch(p);
@@ -318,9 +324,9 @@ static struct port *choose_port(struct net_switch *sw, const char *name)
 	return fresh ? fresh : any;
 }
 
-static struct port *make_port(struct net_switch *sw, const char *name)
+static struct port *make_port(struct net_switch *sw, const struct switch_reserve *m)
 {
-	struct port *p = choose_port(sw, name);
+	struct port *p = choose_port(sw, m->name);
 	uint32_t index;
 
 	if (!p)
@@ -335,9 +341,11 @@ static struct port *make_port(struct net_switch *sw, const char *name)
 		.ip4 = switch_address(&sw->config.prefix4, index), .ip6 = switch_address(&sw->config.prefix6, index),
 		.mtu = sw->config.mtu,
 	};
-	memcpy(p->name, name, sizeof(p->name));
+	memcpy(p->name, m->name, sizeof(p->name));
+	memcpy(p->alias, m->alias, sizeof(p->alias));
+	p->keep = m->keep && m->name[0];
 	sw->nused++;
-	write_lease(sw, number(sw, p), *name ? name : NAMELESS);
+	write_lease(sw, number(sw, p), p->keep ? p->name : NAMELESS);
 	return p;
 }
 
@@ -345,7 +353,7 @@ static void free_port(struct net_switch *sw, struct port *p)
 {
 	p->used = false;
 	sw->nused--;
-	if (!p->name[0])
+	if (!p->keep)
 		write_lease(sw, number(sw, p), "");
 	if (!sw->nused)
 		(void)loop_set_timer(sw->linger, sw->config.linger_ns, sw->config.linger_ns);
@@ -367,7 +375,7 @@ static void conn_free(struct conn *c)
 		p->names_due = false;
 		while (p->oldest)
 			drop_oldest(p);
-		if (p->name[0])
+		if (p->name[0] || p->alias[0])
 			tell_names(sw);
 	} else if (p) {
 		p->holder = NULL;
@@ -401,15 +409,13 @@ static void reserve(struct conn *c, const struct switch_reserve *m)
 {
 	struct net_switch *sw = c->sw;
 	struct switch_reserved r = { .type = SWITCH_RESERVED };
-	char name[SWITCH_NAME_SIZE] = { 0 };
 	struct port *p;
 
-	if (m->version != SWITCH_VERSION || c->port || !name_is_fine(m->name)) {
+	if (m->version != SWITCH_VERSION || c->port || !name_is_fine(m->name) || !name_is_fine(m->alias)) {
 		answer(c, SWITCH_REFUSED, m->version != SWITCH_VERSION ? -EPROTONOSUPPORT : -EINVAL);
 		return;
 	}
-	memcpy(name, m->name, strlen(m->name));
-	p = make_port(sw, name);
+	p = make_port(sw, m);
 	if (!p) {
 		answer(c, SWITCH_REFUSED, -EADDRNOTAVAIL);
 		return;
@@ -440,7 +446,7 @@ static void claim(struct conn *c, const struct switch_claim *m)
 		p->line = c;
 		(void)setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &(int){ SWITCH_SOCKET_BUFFER }, sizeof(int));
 		answer(c, SWITCH_CLAIMED, 0);
-		if (p->name[0])
+		if (p->name[0] || p->alias[0])
 			tell_names(sw);
 		else
 			send_names(sw, p);
@@ -461,7 +467,8 @@ static void list(const struct conn *c)
 
 		if (!p->used)
 			continue;
-		describe(p, &info->name);
+		describe(p, p->name, &info->name);
+		memcpy(info->alias, p->alias, sizeof(info->alias));
 		memcpy(info->mac, p->guard.mac, sizeof(info->mac));
 		info->connected = p->line;
 		info->counters = p->counters;

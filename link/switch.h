@@ -36,7 +36,7 @@ struct switch_config {
 	uint16_t mtu;
 	/*
 	 * A file that remembers which name had which address, borrowed, -1: none.  For each index a
-	 * record of SWITCH_NAME_SIZE bytes, "-" for a port without a name.
+	 * record of SWITCH_NAME_SIZE bytes, "-" for a port that keeps none.
 	 */
 	int leases;
 	uint64_t linger_ns;	/* with nobody on the network, until @may_end is asked */

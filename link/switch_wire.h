@@ -4,7 +4,7 @@
  * packet and begins with its type.
  *
  *   who starts a VM                  switch                        process of the VM
- *     RESERVE (name) ---------------->
+ *     RESERVE (names) --------------->
  *     <---------- RESERVED (addresses, token)
  *                                        <------------------- CLAIM (token)
  *                                        CLAIMED -------------------->
@@ -60,7 +60,8 @@ struct switch_packet {
 
 struct switch_reserve {
 	uint32_t type, version;	/* SWITCH_VERSION */
-	char name[SWITCH_NAME_SIZE];	/* lower case */
+	char name[SWITCH_NAME_SIZE], alias[SWITCH_NAME_SIZE];	/* lower case */
+	uint32_t keep;	/* the address is kept for the name when it has left */
 };
 
 struct switch_reserved {
@@ -76,6 +77,8 @@ struct switch_claim {
 	uint8_t token[SWITCH_TOKEN_SIZE];
 };
 
+#define SWITCH_NAMES_MAX (2u * SWITCH_PORTS_MAX)
+
 /* NAMES: of the VMs that are connected; a name may come several times. */
 struct switch_name {
 	char name[SWITCH_NAME_SIZE];
@@ -84,7 +87,7 @@ struct switch_name {
 
 struct switch_names {
 	uint32_t type, count;
-	struct switch_name entry[SWITCH_PORTS_MAX];	/* @count of them are sent */
+	struct switch_name entry[SWITCH_NAMES_MAX];	/* @count of them are sent */
 };
 
 struct switch_counters {
@@ -96,6 +99,7 @@ struct switch_counters {
 
 struct switch_port_info {
 	struct switch_name name;
+	char alias[SWITCH_NAME_SIZE];
 	uint8_t mac[NET_MAC_SIZE];
 	bool connected;	/* the VM's process is there */
 	struct switch_counters counters;

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "link/user_private.h"
 
+#include "base/publish.h"
 #include "link/policy.h"
 #include "net/dhcp4.h"
 #include "net/dhcp6.h"
 #include "net/ra.h"
 #include "os/err.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -383,54 +383,17 @@ int link_user_publish(struct link *link, const struct link_publish *publish, uin
 	return 0;
 }
 
-static bool parse_port(const char *text, uint16_t *ret_port)
-{
-	char *end;
-	unsigned long v = strtoul(text, &end, 10);
-
-	*ret_port = (uint16_t)v;
-	return isdigit((unsigned char)*text) && !*end && v <= UINT16_MAX;
-}
-
-/* Cuts @text. */
-static bool parse_publish(char *text, struct link_publish *p)
-{
-	char *proto = strchr(text, '/'), *guest, *host = NULL, *addr = NULL;
-
-	if (proto)
-		*proto++ = '\0';
-	p->udp = proto && strcmp(proto, "udp") == 0;
-	if (proto && !p->udp && strcmp(proto, "tcp") != 0)
-		return false;
-	guest = strrchr(text, ':');
-	if (guest) {
-		*guest++ = '\0';
-		host = strrchr(text, ':');
-		addr = host ? text : NULL;
-		if (host)
-			*host++ = '\0';
-		else
-			host = text;
-	} else {
-		guest = text;
-	}
-	if (addr && addr[0] == '[' && addr[strlen(addr) - 1] == ']') {
-		addr[strlen(addr) - 1] = '\0';
-		addr++;
-	}
-	return parse_port(guest, &p->guest_port) && p->guest_port &&
-	       (!host || !*host || parse_port(host, &p->host.port)) &&
-	       (!addr || net_addr_parse(addr, &p->host.addr));
-}
-
 int link_publish_parse(const char *text, struct link_publish *ret_publish, struct err *err)
 {
-	char copy[NET_ADDR_TEXT + 32];
+	struct publish p;
 
 	*ret_publish = (struct link_publish){ 0 };
-	if (strlen(text) < sizeof(copy) && parse_publish(strcpy(copy, text), ret_publish))
-		return 0;
-	return err_set(err, -EINVAL, "a published port is [ADDRESS:]HOST:GUEST[/tcp|/udp], not '%s'", text);
+	if (!publish_parse(text, &p) || (p.address[0] && !net_addr_parse(p.address, &ret_publish->host.addr)))
+		return err_set(err, -EINVAL, "a published port is [ADDRESS:]HOST:GUEST[/tcp|/udp], not '%s'", text);
+	ret_publish->host.port = p.host;
+	ret_publish->guest_port = p.guest;
+	ret_publish->udp = p.udp;
+	return 0;
 }
 
 /* --------------------------------------------------------------- life time */

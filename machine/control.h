@@ -7,7 +7,8 @@
  *          <----------------------------- BORN (value: process id of the VM process)
  *   SPEC (text of machine/spec.h) ------>
  *          <----------------------------- STARTED (text: engine; value: port for GDB;
- *                                         value2: the helper stays) | FAILED
+ *                                         value2: the helper stays) + memory of
+ *                                         machine/counts.h, with networks | FAILED
  *          <----------------------------- CONSOLE*  bytes of the serial port
  *          <----------------------------- READY     + stream to the guest's agent
  *   CONNECT (value: id, port) ---------->
@@ -37,7 +38,8 @@ enum control_type {
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
-				 * value2: 1 when the helper goes on, as a maker of sockets */
+				 * value2: 1 when the helper goes on, as a maker of sockets; descriptor:
+				 * memory of machine/counts.h, when there are networks */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
 	CONTROL_READY,	/* descriptor: stream to the agent */

@@ -10,6 +10,7 @@
 #include "link/broker.h"
 #include "link/link.h"
 #include "machine/confine.h"
+#include "machine/counts.h"
 #include "machine/debugger.h"
 #include "machine/engines.h"
 #include "machine/network.h"
@@ -82,6 +83,8 @@ struct machine {
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
+	struct counts *counts;	/* NULL without networks */
+	int counts_fd;	/* -1: given away or none */
 	struct broker *broker;	/* sockets of user networks */
 	struct worker io, net;	/* file systems and disks; networks */
 	struct jail *jail;	/* borrowed, NULL: none */
@@ -209,12 +212,31 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
 }
 
+/* Puts disk->more behind @first, which is taken over in any case. */
+static int open_parts(const struct spec_disk *disk, struct block *first, struct block **ret_blk, struct err *err)
+{
+	static const struct block_file_options opt = { .read_only = true };
+	struct block *part[SPEC_PARTS_MAX] = { first };
+	unsigned n = 1;
+	int r = 0;
+
+	for (; n <= disk->nmore && r == 0; n += r == 0)
+		r = block_file_open(disk->more[n - 1], &opt, &part[n], err);
+	if (r == 0)
+		r = block_concat_create(part, n, ret_blk, err);
+	while (r < 0 && n)
+		block_destroy(part[--n]);
+	return r;
+}
+
 static int open_disk(const struct spec_disk *disk, struct block **ret_blk, struct err *err)
 {
 	struct block_file_options opt = { .read_only = disk->read_only || disk->overlay };
 	struct block *base;
 	int r = block_file_open(disk->path, &opt, &base, err);
 
+	if (r == 0 && disk->nmore)
+		r = open_parts(disk, base, &base, err);
 	if (r < 0 || !disk->overlay) {
 		*ret_blk = base;
 		return r;
@@ -243,7 +265,8 @@ static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned in
 	return add_device(m, dev, err);
 }
 
-static int add_net(struct machine *m, const struct spec_net *net, unsigned npairs, struct err *err)
+static int add_net(struct machine *m, const struct spec_net *net, struct link_counts *counts, unsigned npairs,
+		   struct err *err)
 {
 	struct virtio_device *dev;
 	struct link *link;
@@ -251,6 +274,7 @@ static int add_net(struct machine *m, const struct spec_net *net, unsigned npair
 
 	if (r < 0)
 		return r;
+	link_count_at(link, counts);
 	r = virtio_net_create(m->net.loop, link, npairs, &dev, err);
 	if (r < 0) {
 		link_destroy(link);
@@ -278,7 +302,7 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 	for (unsigned i = 0; i < spec->ndisks && r == 0; i++)
 		r = add_disk(m, &spec->disk[i], i, err);
 	for (unsigned i = 0; i < spec->nnets && r == 0; i++)
-		r = add_net(m, &spec->net[i], spec->cpus, err);
+		r = add_net(m, &spec->net[i], &m->counts->net[i], spec->cpus, err);
 	return r;
 }
 
@@ -475,6 +499,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->loop = loop;
 	m->events = *events;
 	m->jail = jail;
+	m->counts_fd = -1;
 	r = engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
 		r = mem_create(spec->memory, &m->mem, err);
@@ -490,6 +515,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 			r = loop_create(&m->net.loop, err);
 		if (r == 0 && spec->nnets)
 			r = broker_create(&m->broker);
+		if (r == 0 && spec->nnets)
+			r = counts_create(&m->counts, &m->counts_fd);
 		if (r == 0 && spec->nnets)
 			loop_set_poll(m->net.loop, IO_POLL_NS);
 	}
@@ -529,6 +556,9 @@ void machine_destroy(struct machine *m)
 	loop_destroy(m->io.loop);
 	loop_destroy(m->net.loop);
 	broker_destroy(m->broker);
+	counts_unmap(m->counts);
+	if (m->counts_fd >= 0)
+		(void)close(m->counts_fd);
 	serial_destroy(m->serial);
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
@@ -598,6 +628,14 @@ const char *machine_engine(const struct machine *m)
 uint16_t machine_gdb_port(const struct machine *m)
 {
 	return m->debugger ? debugger_port(m->debugger) : 0;
+}
+
+int machine_take_counts_fd(struct machine *m)
+{
+	int fd = m->counts_fd;
+
+	m->counts_fd = -1;
+	return fd;
 }
 
 void machine_counters(struct machine *m, char *text, size_t size)

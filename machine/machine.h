@@ -66,6 +66,9 @@ int machine_start(struct machine *machine, struct err *err);
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);
 
+/* The memory of machine/counts.h, once: a descriptor that passes to the caller, or -1 without networks. */
+int machine_take_counts_fd(struct machine *machine);
+
 /* Writes the engine's counters to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
 void machine_counters(struct machine *machine, char *text, size_t size);
 /* Name of the engine in use.  Borrowed. */

@@ -7,6 +7,7 @@
 #include "net/net.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "os/folders.h"
 #include "os/process.h"
 
 #include <ctype.h>
@@ -14,7 +15,6 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,80 +29,21 @@
 
 /* ------------------------------------------------------------------- folders */
 
-static const char *set(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && *value ? value : NULL;
-}
-
-static int absolute(char ret_path[PATH_MAX], const char *path, const char *sub, struct err *err)
-{
-	char cwd[PATH_MAX] = "";
-
-	if (path[0] != '/' && !getcwd(cwd, sizeof(cwd)))
-		return err_set(err, -errno, "cannot tell the working folder: %s", strerror(errno));
-	return file_path(ret_path, err, cwd, *cwd ? "/" : "", path, sub, NULL);
-}
-
-static int data_folder(char ret_path[PATH_MAX], struct err *err)
-{
-	const char *home = set("HOME");
-	const struct passwd *pw;
-
-	if (set("ROUX_STORE"))
-		return absolute(ret_path, set("ROUX_STORE"), "", err);
-	if (geteuid() == 0)
-		return absolute(ret_path, "/var/lib/roux", "", err);
-	if (set("XDG_DATA_HOME"))
-		return absolute(ret_path, set("XDG_DATA_HOME"), "/roux", err);
-	if (!home) {
-		pw = getpwuid(geteuid());
-		home = pw ? pw->pw_dir : NULL;
-	}
-	return home ? absolute(ret_path, home, "/.local/share/roux", err) :
-		      err_set(err, -ENOENT, "no home folder for roux's data: set ROUX_STORE to a folder you may write");
-}
-
-static int state_folder(char ret_path[PATH_MAX], struct err *err)
-{
-	char data[PATH_MAX];
-	int r;
-
-	if (set("ROUX_STATE"))
-		return absolute(ret_path, set("ROUX_STATE"), "", err);
-	if (set("XDG_RUNTIME_DIR"))
-		return absolute(ret_path, set("XDG_RUNTIME_DIR"), "/roux", err);
-	if (geteuid() == 0)
-		return absolute(ret_path, "/run/roux", "", err);
-	r = data_folder(data, err);
-	return r < 0 ? r : absolute(ret_path, data, "/run", err);
-}
-
-static int make_folder(const char *path, const char *variable, struct err *err)
-{
-	int r = access(path, W_OK) == 0 ? 0 : file_mkdirs(path, 0700, NULL);
-
-	if (r == 0 && access(path, W_OK) < 0)
-		r = -errno;
-	return r < 0 ? err_set(err, r, "cannot make %s: %s: set %s to a folder you may write", path, strerror(-r), variable) : 0;
-}
-
 /* The folders with all networks, made when they are missing. */
 static int open_folders(char data[PATH_MAX], char state[PATH_MAX], struct err *err)
 {
 	char path[PATH_MAX];
-	int r = data_folder(path, err);
+	int r = folder_data(path, sizeof(path), err);
 
 	if (r == 0)
 		r = file_path(data, err, path, "/networks", NULL);
 	if (r == 0)
-		r = make_folder(data, "ROUX_STORE", err);
+		r = folder_make(data, "", "ROUX_STORE", err);
 	if (r == 0)
-		r = state_folder(path, err);
+		r = folder_state(path, sizeof(path), err);
 	if (r == 0)
 		r = file_path(state, err, path, "/networks", NULL);
-	return r < 0 ? r : make_folder(state, "ROUX_STATE", err);
+	return r < 0 ? r : folder_make(state, "", "ROUX_STATE", err);
 }
 
 int network_paths_get(const char *name, struct network_paths *ret, struct err *err)
@@ -440,6 +381,7 @@ static void copy_vm(struct network_vm *vm, const struct switch_port_info *p)
 	const struct switch_counters *c = &p->counters;
 
 	(void)snprintf(vm->name, sizeof(vm->name), "%.63s", p->name.name);
+	(void)snprintf(vm->hostname, sizeof(vm->hostname), "%.63s", p->alias);
 	put_addr(vm->addr[0], &p->name.ip4, -1);
 	put_addr(vm->addr[1], &p->name.ip6, -1);
 	memcpy(vm->mac, p->mac, sizeof(vm->mac));
@@ -557,16 +499,22 @@ static int start_switch(const char *name, const char *roux, struct err *err)
 	return r;
 }
 
-static int reserve(int fd, const char *vm, struct network_seat *seat)
+static void copy_name(char to[SWITCH_NAME_SIZE], const char *name)
 {
-	struct switch_reserve m = { .type = SWITCH_RESERVE, .version = SWITCH_VERSION };
+	for (size_t i = 0; name && name[i] && i < SWITCH_NAME_SIZE - 1; i++)
+		to[i] = (char)tolower((unsigned char)name[i]);
+}
+
+static int reserve(int fd, const struct network_guest *vm, struct network_seat *seat)
+{
+	struct switch_reserve m = { .type = SWITCH_RESERVE, .version = SWITCH_VERSION, .keep = vm->keep };
 	struct switch_reserved a;
 	struct net_addr base;
 	unsigned bits[NETWORK_FAMILIES] = { 0 };
 	ssize_t n;
 
-	for (size_t i = 0; vm && vm[i] && i < sizeof(m.name) - 1; i++)
-		m.name[i] = (char)tolower((unsigned char)vm[i]);
+	copy_name(m.name, vm->name);
+	copy_name(m.alias, vm->hostname);
 	n = ask(fd, &m, sizeof(m), SWITCH_RESERVED, &a, sizeof(a));
 	if (n != (ssize_t)sizeof(a))
 		return n < 0 ? (int)n : -EPROTO;
@@ -580,7 +528,7 @@ static int reserve(int fd, const char *vm, struct network_seat *seat)
 	return 0;
 }
 
-static int join_locked(const char *name, const char *vm, const char *roux, const struct network_paths *p,
+static int join_locked(const char *name, const struct network_guest *vm, const char *roux, const struct network_paths *p,
 		       struct network_seat *seat, struct err *err)
 {
 	int fd, r = read_definition(name, p->definition, &seat->network, err);
@@ -605,7 +553,7 @@ static int join_locked(const char *name, const char *vm, const char *roux, const
 	return 0;
 }
 
-int network_join(const char *name, const char *vm, const char *roux, struct network_seat *ret_seat, struct err *err)
+int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat, struct err *err)
 {
 	struct network_paths p;
 	int r = network_paths_get(name, &p, err), lock;

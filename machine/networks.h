@@ -8,9 +8,7 @@
  *   STATE/networks/NAME.leases which VM had which address
  *   STATE/networks/lock        held to create, join and remove
  *
- * DATA is $ROUX_STORE, else $XDG_DATA_HOME/roux, else /var/lib/roux for root and
- * ~/.local/share/roux for others; STATE is $ROUX_STATE, else $XDG_RUNTIME_DIR/roux, else
- * /run/roux for root and DATA/run for others.
+ * DATA and STATE are those of os/folders.h.
  *
  * There is no daemon: who joins starts the switch when there is none, and it ends by itself some
  * seconds after the last VM has left.  It takes the lock for that, so that nobody is just
@@ -42,7 +40,7 @@ struct network {
 
 /* A VM on a network. */
 struct network_vm {
-	char name[NETWORK_VM_NAME_SIZE];	/* "": it has none */
+	char name[NETWORK_VM_NAME_SIZE], hostname[NETWORK_VM_NAME_SIZE];	/* "": it has none */
 	char addr[NETWORK_FAMILIES][NETWORK_ADDR_SIZE];
 	uint8_t mac[6];
 	bool connected;	/* it runs; else it is about to */
@@ -50,6 +48,12 @@ struct network_vm {
 		uint64_t frames, bytes, dropped;
 	} sent, received;	/* by the VM */
 	uint64_t forged, refused, unknown;	/* frames it sent: with false addresses, not carried, to nobody */
+};
+
+/* How a VM is found, as strings of the caller's; NULL: not. */
+struct network_guest {
+	const char *name, *hostname;
+	bool keep;	/* the address is kept for the name after it has left */
 };
 
 /* A place on a network for a VM that is about to be. */
@@ -80,11 +84,10 @@ int network_vms(const char *name, struct network_vm **ret_vms, struct err *err);
 int network_remove(const char *name, struct err *err);
 
 /*
- * Reserves a place for VM @vm ("" or NULL: it has no name there), on a switch that is started
- * by program @roux ("roux switch NAME") when there is none.  0 with ownership in @ret_seat, or a
+ * Reserves a place for VM @vm, on a switch that is started by program @roux ("roux switch NAME") when there is none.  0 with ownership in @ret_seat, or a
  * negative errno with a sentence.
  */
-int network_join(const char *name, const char *vm, const char *roux, struct network_seat *ret_seat, struct err *err);
+int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat, struct err *err);
 
 /*
  * Makes the switch of network @name, a process in the background; returns when it listens.  The

@@ -80,7 +80,7 @@ static void start(struct process *p, const struct control_msg *msg)
 					 .forbidden = on_forbidden, .ctx = p };
 	struct machine_spec spec;
 	struct err err = { 0 };
-	int r;
+	int r, counts_fd;
 
 	machine_spec_init(&spec);
 	r = p->machine ? err_set(&err, -EALREADY, "the machine exists already") :
@@ -94,9 +94,12 @@ static void start(struct process *p, const struct control_msg *msg)
 		fail(p, &err);
 		return;
 	}
+	counts_fd = machine_take_counts_fd(p->machine);
 	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
 			   machine_has_helper(p->machine), machine_engine(p->machine),
-			   strlen(machine_engine(p->machine)), -1);
+			   strlen(machine_engine(p->machine)), counts_fd);
+	if (counts_fd >= 0)
+		(void)close(counts_fd);
 }
 
 struct request {

@@ -74,8 +74,12 @@ void machine_spec_finish(struct machine_spec *spec)
 		free(spec->share[i].tag);
 		free(spec->share[i].path);
 	}
-	for (unsigned i = 0; i < spec->ndisks; i++)
+	for (unsigned i = 0; i < spec->ndisks; i++) {
 		free(spec->disk[i].path);
+		for (unsigned k = 0; k < spec->disk[i].nmore; k++)
+			free(spec->disk[i].more[k]);
+		free(spec->disk[i].more);
+	}
 	for (unsigned i = 0; i < spec->nnets; i++) {
 		free(spec->net[i].name);
 		free(spec->net[i].pcap);
@@ -104,9 +108,12 @@ int machine_spec_check(const struct machine_spec *spec, struct err *err)
 	for (unsigned i = 0; i < spec->nshares; i++)
 		if (!spec->share[i].tag || !spec->share[i].path)
 			return err_set(err, -EINVAL, "shared folder %u needs a tag and a path", i + 1);
-	for (unsigned i = 0; i < spec->ndisks; i++)
+	for (unsigned i = 0; i < spec->ndisks; i++) {
 		if (!spec->disk[i].path)
 			return err_set(err, -EINVAL, "disk %u needs a path", i + 1);
+		if (spec->disk[i].nmore && !spec->disk[i].read_only)
+			return err_set(err, -EINVAL, "disk %u has several files, so it must be read-only", i + 1);
+	}
 	for (unsigned i = 0; i < spec->nnets; i++) {
 		const struct spec_net *n = &spec->net[i];
 
@@ -188,6 +195,8 @@ char *machine_spec_text(const struct machine_spec *spec)
 		put_given(&w, "path", spec->disk[i].path);
 		toml_put_bool(&w, "read_only", spec->disk[i].read_only);
 		toml_put_bool(&w, "overlay", spec->disk[i].overlay);
+		if (spec->disk[i].nmore)
+			toml_put_strings(&w, "more", spec->disk[i].more, spec->disk[i].nmore);
 	}
 	for (unsigned i = 0; i < spec->nnets; i++)
 		put_net(&w, &spec->net[i]);
@@ -323,6 +332,28 @@ static int set_disk_overlay(struct machine_spec *s, const struct toml_value *v)
 	return 0;
 }
 
+int spec_disk_add(struct spec_disk *disk, const char *path)
+{
+	char **more;
+
+	if (disk->nmore + 1 >= SPEC_PARTS_MAX)
+		return -EINVAL;
+	more = realloc(disk->more, (disk->nmore + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	disk->more = more;
+	more[disk->nmore] = strdup(path);
+	if (!more[disk->nmore])
+		return -ENOMEM;
+	disk->nmore++;
+	return 0;
+}
+
+static int set_disk_more(struct machine_spec *s, const struct toml_value *v)
+{
+	return spec_disk_add(&s->disk[s->ndisks - 1], v->string);
+}
+
 static struct spec_net *last_net(struct machine_spec *s)
 {
 	return &s->net[s->nnets - 1];
@@ -449,6 +480,7 @@ static const struct key keys[] = {
 	{ "disk", "path", TOML_STRING, false, set_disk_path },
 	{ "disk", "read_only", TOML_BOOL, false, set_disk_ro },
 	{ "disk", "overlay", TOML_BOOL, false, set_disk_overlay },
+	{ "disk", "more", TOML_STRING, true, set_disk_more },
 	{ "net", "kind", TOML_STRING, false, set_net_kind },
 	{ "net", "name", TOML_STRING, false, set_net_name },
 	{ "net", "mac", TOML_STRING, false, set_net_mac },

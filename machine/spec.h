@@ -24,6 +24,7 @@
  *   path = "/some/image"
  *   read_only = false
  *   overlay = true             # writes go to memory and are thrown away
+ *   more = ["/another"]        # files that follow on the first, in one read-only disk
  *
  *   [[net]]                    # virtio-net
  *   kind = "tap"               # tap, user, named
@@ -64,6 +65,7 @@ struct err;
 #define SPEC_SHARES_MAX 16
 #define SPEC_DISKS_MAX 8
 #define SPEC_INITRDS_MAX 4
+#define SPEC_PARTS_MAX 512	/* files of one disk */
 #define SPEC_NETS_MAX 4
 #define SPEC_TEXT_MAX 65536	/* bytes of the text form */
 
@@ -78,6 +80,8 @@ struct spec_share {
 
 struct spec_disk {
 	char *path;
+	char **more;	/* @nmore of them */
+	unsigned nmore;
 	bool read_only, overlay;
 };
 
@@ -120,6 +124,9 @@ struct machine_spec {
 	bool gdb, gdb_wait;	/* @gdb: gdb_port is given */
 	uint16_t gdb_port;
 };
+
+/* Adds a copy of @path to disk->more.  0, -EINVAL above SPEC_PARTS_MAX, or -ENOMEM. */
+int spec_disk_add(struct spec_disk *disk, const char *path);
 
 /* Defaults: auto, 1 vCPU, 512 MiB. */
 void machine_spec_init(struct machine_spec *spec);

@@ -2,11 +2,11 @@
 #include "oci/image.h"
 
 #include "base/sha256.h"
+#include "oci/disk.h"
 #include "oci/layer.h"
 #include "oci/local.h"
 #include "oci/manifest.h"
 #include "oci/source.h"
-#include "oci/unpack.h"
 #include "os/err.h"
 #include "os/file.h"
 
@@ -42,7 +42,8 @@ struct oci_image {
 	char digest[DIGEST_MAX];	/* of the configuration; "": plain folder */
 	struct image_layer layer[MANIFEST_LAYERS_MAX];
 	size_t nlayers;
-	char rootfs[PATH_MAX];	/* "" until known */
+	char folder[PATH_MAX];	/* absolute, of a plain folder */
+	char **disk;	/* paths of nlayers + 1 parts, owned; NULL until known */
 };
 
 /* ---- blobs ---- */
@@ -276,7 +277,7 @@ bool oci_image_is_path(const char *path)
 
 static int use_plain_folder(struct oci_image *image, struct err *err)
 {
-	if (!realpath(image->source.path, image->rootfs))
+	if (!realpath(image->source.path, image->folder))
 		return err_set(err, -errno, "cannot open %s: %s", image->source.path, strerror(errno));
 	return manifest_empty_config(&image->config, err);
 }
@@ -361,6 +362,9 @@ void oci_image_close(struct oci_image *image)
 	if (!image)
 		return;
 	manifest_free_config(&image->config);
+	for (size_t i = 0; image->disk && i <= image->nlayers; i++)
+		free(image->disk[i]);
+	free(image->disk);
 	free(image);
 }
 
@@ -402,11 +406,16 @@ const char *oci_image_digest(const struct oci_image *image)
 	return image->digest;
 }
 
-/* ---- unpacking ---- */
+/* ---- files ---- */
 
-static int open_layer(struct oci_image *image, size_t i, struct layer *layer, uint64_t max,
-		      struct err *err)
+const char *oci_image_folder(const struct oci_image *image)
 {
+	return image->digest[0] ? NULL : image->folder;
+}
+
+static int open_source(void *ctx, size_t i, struct layer *layer, uint64_t max, struct err *err)
+{
+	const struct oci_image *image = ctx;
 	int r = layer_open(layer, &image->source, image->layer[i].name, max, err);
 
 	if (r == -ENOENT)
@@ -415,110 +424,46 @@ static int open_layer(struct oci_image *image, size_t i, struct layer *layer, ui
 	return r;
 }
 
-static int unpack_layer(struct oci_image *image, size_t i, struct unpack *u, uint64_t max,
-			struct err *err)
+static int verify_source(void *ctx, size_t i, struct layer *layer, struct err *err)
 {
-	struct layer layer;
+	const struct oci_image *image = ctx;
+
+	return layer_finish(layer, image->layer[i].digest, image->layer[i].diff_id, err);
+}
+
+static int make_disk(struct oci_image *image, char **paths, const struct oci_limits *limits, struct err *err)
+{
+	const char *key[MANIFEST_LAYERS_MAX];
+	const struct disk_source source = { .open = open_source, .verify = verify_source, .ctx = image,
+					    .nlayers = image->nlayers, .layer_key = key,
+					    .image_key = image->digest + strlen("sha256:") };
+	char dir[PATH_MAX];
+	int r = file_cache_dir("disks-v1", dir, err);
+
+	for (size_t i = 0; i < image->nlayers; i++)
+		key[i] = image->layer[i].diff_id + strlen("sha256:");
+	return r < 0 ? r : disk_make(dir, &source, limits, paths, err);
+}
+
+int oci_image_disk(struct oci_image *image, const struct oci_limits *limits, char *const **ret_paths,
+		   size_t *ret_count, struct err *err)
+{
 	int r = 0;
 
-	if (i > 0) {
-		r = open_layer(image, i, &layer, max, err);
-		if (r < 0)
-			return r;
-		r = unpack_whiteouts(u, &layer, err);
-		layer_close(&layer);
+	if (!image->digest[0])
+		return err_set(err, -EINVAL, "%.60s is a folder, not an image of layers", image->source.path);
+	if (!image->disk) {
+		char **paths = calloc(image->nlayers + 1, sizeof(*paths));
+
+		r = paths ? make_disk(image, paths, limits ? limits : &oci_limits_default, err)
+			  : err_set(err, -ENOMEM, "out of memory for the image");
+		if (r < 0) {
+			free(paths);
+			return err_prefix(err, r, "%.60s", image->source.path);
+		}
+		image->disk = paths;
 	}
-	if (r == 0)
-		r = open_layer(image, i, &layer, max, err);
-	if (r < 0)
-		return r;
-	r = unpack_files(u, &layer, err);
-	if (r == 0)
-		r = layer_finish(&layer, image->layer[i].digest, image->layer[i].diff_id, err);
-	layer_close(&layer);
-	return r;
-}
-
-static int unpack_all(struct oci_image *image, int root, const struct oci_limits *limits,
-		      struct err *err)
-{
-	struct unpack u;
-	int r = 0;
-
-	unpack_begin(&u, root, limits);
-	for (size_t i = 0; r == 0 && i < image->nlayers; i++)
-		r = unpack_layer(image, i, &u, limits->bytes, err);
-	unpack_end(&u, r == 0);
-	if (r == 0 && syncfs(root) < 0)
-		r = err_set(err, -errno, "cannot make the unpacked image durable: %s", strerror(errno));
-	return r;
-}
-
-/* Under the lock: unpacks into @temp and renames it to @final. */
-static int unpack_to(struct oci_image *image, const char *dir, const char *temp, const char *final,
-		     const struct oci_limits *limits, struct err *err)
-{
-	char root[PATH_MAX];
-	int fd, r = file_remove_tree(AT_FDCWD, temp);
-
-	if (r < 0)
-		return err_set(err, r, "cannot remove %s: %s", temp, strerror(-r));
-	r = file_path(root, err, temp, "/rootfs", NULL);
-	if (r == 0)
-		r = file_mkdirs(root, 0755, err);
-	if (r < 0)
-		return r;
-	fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	r = fd < 0 ? err_set(err, -errno, "cannot open %s: %s", root, strerror(errno))
-		   : unpack_all(image, fd, limits, err);
-	if (fd >= 0)
-		close(fd);
-	if (r == 0 && rename(temp, final) < 0)
-		r = err_set(err, -errno, "cannot rename %s: %s", temp, strerror(errno));
-	if (r < 0)
-		(void)file_remove_tree(AT_FDCWD, temp);
-	else
-		(void)file_sync_dir(dir);
-	return r;
-}
-
-static int unpack_cached(struct oci_image *image, const struct oci_limits *limits, struct err *err)
-{
-	const char *key = image->digest + strlen("sha256:");
-	char dir[PATH_MAX], final[PATH_MAX], temp[PATH_MAX], lock_path[PATH_MAX], path[PATH_MAX];
-	int lock, r = file_cache_dir("images/v1", dir, err);
-
-	if (r == 0)
-		r = file_path(final, err, dir, "/", key, NULL);
-	if (r == 0)
-		r = file_path(temp, err, dir, "/", key, ".new", NULL);
-	if (r == 0)
-		r = file_path(lock_path, err, dir, "/", key, ".lock", NULL);
-	if (r == 0)
-		r = file_path(path, err, final, "/rootfs", NULL);
-	if (r < 0)
-		return r;
-	if (access(path, F_OK) < 0) {
-		lock = file_lock(lock_path, false, err);
-		if (lock < 0)
-			return lock;
-		/* Another process may have unpacked it while we waited. */
-		if (access(path, F_OK) < 0)
-			r = unpack_to(image, dir, temp, final, limits, err);
-		close(lock);
-	}
-	return r < 0 ? r : file_path(image->rootfs, err, path, NULL);
-}
-
-int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
-		     const char **ret_path, struct err *err)
-{
-	int r = 0;
-
-	if (!image->rootfs[0])
-		r = unpack_cached(image, limits ? limits : &oci_limits_default, err);
-	if (r < 0)
-		return err_prefix(err, r, "%.60s", image->source.path);
-	*ret_path = image->rootfs;
+	*ret_paths = image->disk;
+	*ret_count = image->nlayers + 1;
 	return 0;
 }

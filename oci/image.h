@@ -20,6 +20,7 @@
 #define OCI_IMAGE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct err;
@@ -36,13 +37,16 @@ struct oci_config {
 	char *user;	/* "name|uid[:group|gid]"; strings are "" when not given */
 	char *working_dir;
 	char *stop_signal;	/* "SIGTERM" or a number */
+	char **health_test;	/* "NONE" | "CMD", words... | "CMD-SHELL", text; empty: nothing said */
+	int64_t health_interval_ns, health_timeout_ns, health_start_ns;	/* 0: not said */
+	uint32_t health_retries;	/* 0: not said */
 };
 
 /* What an image may cost at most.  See oci_limits_default. */
 struct oci_limits {
 	uint64_t bytes;	/* of all files, and of each layer's tar */
 	uint64_t entries;	/* files, folders and links in all layers */
-	const volatile int *cancel;	/* NULL, or unpacking ends soon after this gets nonzero */
+	const volatile int *cancel;	/* NULL, or reading layers ends soon after this gets nonzero */
 };
 
 extern const struct oci_limits oci_limits_default;
@@ -84,25 +88,22 @@ int oci_stop_signal(const struct oci_config *config);
 /* Digest that identifies the image, "sha256:..."; "" for a plain folder.  Borrowed. */
 const char *oci_image_digest(const struct oci_image *image);
 
-/*
- * Path of the folder with the image's files: the folder itself, or the merged
- * layers, unpacked into the cache when they are not there yet:
- *
- *   <cache>/images/v1/<config digest>/rootfs
- *
- * Complete or absent at any time; safe against other processes.  As root, files
- * have their owners and modes.  Otherwise, what the file system cannot hold is
- * in attribute OCI_STAT_XATTR of files and folders, device nodes are empty files
- * with that attribute, and symbolic links belong to root by definition.
- *
- * @limits NULL: oci_limits_default.  Returns 0 and the path in @ret_path
- * (borrowed, until close), -EBADMSG for damaged or hostile layers, -EFBIG beyond
- * the limits, -ENOSPC, -EINTR after limits->cancel, or another negative errno.
- */
-int oci_image_rootfs(struct oci_image *image, const struct oci_limits *limits,
-		     const char **ret_path, struct err *err);
+/* Absolute path of a plain folder; NULL: the image has layers, see oci_image_disk().  Borrowed. */
+const char *oci_image_folder(const struct oci_image *image);
 
-/* Text "uid:gid:mode:major:minor"; mode is octal and has the type bits of st_mode. */
-#define OCI_STAT_XATTR "user.roux.stat"
+/*
+ * The image's files as a disk with an EROFS file system: paths of files that,
+ * one after the other, are the disk (oci/disk.h), made in the cache when they
+ * are not there yet.  Owners, modes, devices and attributes are in the file
+ * system, whoever makes it.
+ *
+ * Files are complete or absent at any time; safe against other processes.
+ * @limits NULL: oci_limits_default.  Returns 0 and @ret_count paths (borrowed,
+ * until close), -EINVAL for a plain folder, which is no disk, -EBADMSG for damaged
+ * or hostile layers, -EFBIG beyond the limits, -ENOSPC, -EINTR after
+ * limits->cancel, or another negative errno.
+ */
+int oci_image_disk(struct oci_image *image, const struct oci_limits *limits, char *const **ret_paths,
+		   size_t *ret_count, struct err *err);
 
 #endif /* OCI_IMAGE_H */

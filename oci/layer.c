@@ -161,3 +161,11 @@ void layer_close(struct layer *layer)
 	layer->tar = layer->raw = NULL;
 	layer->buf = NULL;
 }
+
+bool layer_xattr_allowed(const char *name)
+{
+	if (strncmp(name, "user.", 5) == 0)
+		return strncmp(name, "user.roux.", 10) != 0 && strncmp(name, "user.overlay.", 13) != 0;
+	return strcmp(name, "security.capability") == 0 ||
+	       strncmp(name, "system.posix_acl_", 17) == 0;
+}

@@ -13,7 +13,12 @@
 #include "oci/source.h"
 #include "os/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+
+/* Names that hide what lower layers have: a file, or all that is in a folder. */
+#define LAYER_WHITEOUT ".wh."
+#define LAYER_OPAQUE_NAME ".wh..wh..opq"
 
 struct layer {
 	struct archive *tar;	/* use with archive_read_next_header() and the like */
@@ -54,5 +59,8 @@ int layer_error(const struct layer *layer, struct err *err);
 int layer_finish(struct layer *layer, const char *blob_digest, const char *diff_digest,
 		 struct err *err);
 void layer_close(struct layer *layer);
+
+/* Whether an image may bring attribute @name: not ours, nor what steers overlayfs. */
+bool layer_xattr_allowed(const char *name);
 
 #endif /* OCI_LAYER_H */

@@ -338,6 +338,7 @@ void manifest_free_config(struct oci_config *config)
 	free(config->user);
 	free(config->working_dir);
 	free(config->stop_signal);
+	free_list(config->health_test);
 	*config = (struct oci_config){ .user = NULL };
 }
 
@@ -396,6 +397,26 @@ static int take_list(const cJSON *object, const char *key, char *(*to_string)(co
 	return 0;
 }
 
+/* A span in nanoseconds, as docker's extension of the configuration has it; nonsense is 0. */
+static int64_t get_span(const cJSON *object, const char *key)
+{
+	const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+
+	return cJSON_IsNumber(item) && item->valuedouble > 0 && item->valuedouble < 0x1p62 ? (int64_t)item->valuedouble : 0;
+}
+
+static int fill_health(const cJSON *health, struct oci_config *c)
+{
+	const cJSON *retries = cJSON_GetObjectItemCaseSensitive(health, "Retries");
+
+	c->health_interval_ns = get_span(health, "Interval");
+	c->health_timeout_ns = get_span(health, "Timeout");
+	c->health_start_ns = get_span(health, "StartPeriod");
+	if (cJSON_IsNumber(retries) && retries->valuedouble >= 1 && retries->valuedouble < 1e6)
+		c->health_retries = (uint32_t)retries->valuedouble;
+	return take_list(health, "Test", element, &c->health_test);
+}
+
 static int fill_config(const cJSON *object, struct oci_config *c, struct err *err)
 {
 	*c = (struct oci_config){ .user = NULL };
@@ -404,7 +425,8 @@ static int fill_config(const cJSON *object, struct oci_config *c, struct err *er
 	    take_list(object, "Env", element, &c->env) < 0 ||
 	    take_list(object, "ExposedPorts", member_name, &c->exposed_ports) < 0 ||
 	    take_list(object, "Volumes", member_name, &c->volumes) < 0 ||
-	    take_list(object, "Labels", member_pair, &c->labels) < 0)
+	    take_list(object, "Labels", member_pair, &c->labels) < 0 ||
+	    fill_health(cJSON_GetObjectItemCaseSensitive(object, "Healthcheck"), c) < 0)
 		return damaged(err, "its configuration has a list of the wrong kind");
 	if (!take_string(object, "User", &c->user) ||
 	    !take_string(object, "WorkingDir", &c->working_dir) ||

@@ -117,6 +117,20 @@ int file_new_begin(struct file_new *file, const char *path, mode_t mode, struct 
 	return 0;
 }
 
+int file_new_begin_locked(struct file_new *file, const char *path, mode_t mode, struct err *err)
+{
+	int r;
+
+	file->fd = -1;
+	r = file_path(file->path, err, path, NULL);
+	if (r == 0)
+		r = file_path(file->temp, err, path, ".new", NULL);
+	if (r < 0)
+		return r;
+	file->fd = open(file->temp, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode);
+	return file->fd < 0 ? cannot_write(path, -errno, err) : 0;
+}
+
 int file_new_commit(struct file_new *file, struct err *err)
 {
 	char dir[PATH_MAX];

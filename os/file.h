@@ -36,6 +36,8 @@ struct file_new {
 
 /* Returns 0 or a negative errno.  On success commit or abort must follow. */
 int file_new_begin(struct file_new *file, const char *path, mode_t mode, struct err *err);
+/* The same for the holder of a lock on @path, who takes the place of what a crash left. */
+int file_new_begin_locked(struct file_new *file, const char *path, mode_t mode, struct err *err);
 /* Makes the file durable under its name.  On failure it is as after an abort. */
 int file_new_commit(struct file_new *file, struct err *err);
 void file_new_abort(struct file_new *file);

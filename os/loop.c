@@ -31,8 +31,10 @@ struct loop_source {
 	bool is_timer;	/* fd is a timerfd we own */
 	bool watched;	/* known to epoll */
 	bool dead;
+	bool pending;	/* in loop->idle */
+	struct loop_source *next_idle;
 	loop_fd_fn fd_fn;
-	loop_fn timer_fn;
+	loop_fn fn;	/* of a timer, or of idle times */
 	void *ctx;
 };
 
@@ -48,6 +50,7 @@ struct loop {
 	struct loop_source *wake;
 	struct loop_source *sources;	/* alive */
 	struct loop_source *dead;	/* removed during the batch under way */
+	struct loop_source *idle;	/* to be called before the loop sleeps */
 	bool in_batch;
 	atomic_bool quit;
 	pthread_mutex_t lock;	/* guards the two below */
@@ -165,7 +168,7 @@ static void dispatch(struct loop_source *s, uint32_t events)
 	/* Re-armed or disarmed by an earlier callback of this batch: not due. */
 	if (read(s->fd, &expirations, sizeof(expirations)) < 0)
 		return;
-	s->timer_fn(s->ctx);
+	s->fn(s->ctx);
 }
 
 static uint64_t now_ns(void)
@@ -174,6 +177,17 @@ static uint64_t now_ns(void)
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+}
+
+static void run_idle(struct loop *loop)
+{
+	struct loop_source *s;
+
+	while ((s = loop->idle)) {
+		loop->idle = s->next_idle;
+		s->pending = false;
+		s->fn(s->ctx);
+	}
 }
 
 /* Looks again and again for a while after the last batch, then sleeps. */
@@ -189,6 +203,7 @@ static int wait_events(struct loop *loop, struct epoll_event *ev)
 		if (now_ns() >= until)
 			break;
 	}
+	run_idle(loop);
 	return epoll_wait(loop->epoll_fd, ev, BATCH, -1);
 }
 
@@ -296,7 +311,7 @@ int loop_add_timer(struct loop *loop, loop_fn fn, void *ctx, struct loop_source 
 		return err_set(err, -ENOMEM, "event loop: out of memory");
 	}
 	s->is_timer = true;
-	s->timer_fn = fn;
+	s->fn = fn;
 	r = loop_set_events(s, EPOLLIN);
 	if (r < 0) {
 		loop_remove(s);
@@ -304,6 +319,36 @@ int loop_add_timer(struct loop *loop, loop_fn fn, void *ctx, struct loop_source 
 	}
 	*ret_source = s;
 	return 0;
+}
+
+int loop_add_idle(struct loop *loop, loop_fn fn, void *ctx, struct loop_source **ret_source, struct err *err)
+{
+	struct loop_source *s = new_source(loop, -1, ctx);
+
+	if (!s)
+		return err_set(err, -ENOMEM, "event loop: out of memory");
+	s->fn = fn;
+	*ret_source = s;
+	return 0;
+}
+
+void loop_set_idle(struct loop_source *source)
+{
+	if (source->pending)
+		return;
+	source->pending = true;
+	source->next_idle = source->loop->idle;
+	source->loop->idle = source;
+}
+
+static void unset_idle(struct loop_source *source)
+{
+	struct loop_source **at = &source->loop->idle;
+
+	while (*at && *at != source)
+		at = &(*at)->next_idle;
+	if (*at)
+		*at = source->next_idle;
 }
 
 static struct timespec timespec_of(uint64_t ns)
@@ -327,6 +372,7 @@ void loop_remove(struct loop_source *source)
 		return;
 	loop = source->loop;
 	(void)loop_set_events(source, 0);
+	unset_idle(source);
 	if (source->prev)
 		source->prev->next = source->next;
 	else

@@ -54,6 +54,11 @@ int loop_add_timer(struct loop *loop, loop_fn fn, void *ctx, struct loop_source 
 /* Arms for @delay_ns from now (0 disarms), then every @period_ns (0: once). */
 int loop_set_timer(struct loop_source *source, uint64_t delay_ns, uint64_t period_ns);
 
+/* What is to be done before the loop sleeps, once for each loop_set_idle(). */
+int loop_add_idle(struct loop *loop, loop_fn fn, void *ctx, struct loop_source **ret_source, struct err *err);
+/* On the loop's thread. */
+void loop_set_idle(struct loop_source *source);
+
 /* Removes and frees.  NULL is fine. */
 void loop_remove(struct loop_source *source);
 

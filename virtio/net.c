@@ -12,6 +12,7 @@
 #include "link/link.h"
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/loop.h"
 
 #include <endian.h>
 #include <errno.h>
@@ -22,6 +23,8 @@
 #define HEADER ((uint32_t)sizeof(struct virtio_net_hdr_v1))
 #define QUEUE_SIZE 1024
 #define FLOWS 256u	/* entries of the table of flows */
+#define OWED_FRAMES_MAX 16u	/* frames and bytes whose sending may stay untold until the loop is idle */
+#define OWED_BYTES_MAX 16384u
 #define CONTROL_MAX 64u	/* bytes of a command that are looked at */
 
 #define F(bit) (1ull << VIRTIO_NET_F_##bit)
@@ -30,6 +33,7 @@
 struct net {
 	struct virtio_device dev;	/* first */
 	struct link *link;	/* owned */
+	struct loop_source *idle;
 	struct virtio_net_config config;
 	unsigned npairs;	/* in use; set by the driver */
 	uint64_t offloads;	/* GUEST_OFFLOADS in force */
@@ -38,6 +42,13 @@ struct net {
 	bool inside;	/* the loop's thread holds the lock */
 	bool hungry;	/* the link waits for receive buffers */
 	bool blocked;	/* the link takes no frames for now */
+	/*
+	 * What was sent and is not told yet.  A short frame is often answered at once,
+	 * and one interrupt does for both.
+	 */
+	uint32_t owed_queues;	/* a bit each */
+	uint32_t owed_frames;
+	size_t owed_bytes;
 	uint8_t pair_of[FLOWS];	/* by flow_of() */
 	struct chain sent, received;	/* being worked on */
 	struct queue_done done[QUEUE_SIZE_MAX];	/* buffers that the present frame has filled */
@@ -53,6 +64,24 @@ static void unlock(struct net *n)
 {
 	n->inside = false;
 	virtio_unlock(&n->dev);
+}
+
+static void tell_sent(struct net *n)
+{
+	for (unsigned i = 0; n->owed_queues >> i; i++)
+		if (n->owed_queues >> i & 1)
+			virtio_interrupt(&n->dev, i);
+	n->owed_queues = n->owed_frames = 0;
+	n->owed_bytes = 0;
+}
+
+static void on_idle(void *ctx)
+{
+	struct net *n = ctx;
+
+	lock(n);
+	tell_sent(n);
+	unlock(n);
 }
 
 static unsigned control_queue(const struct net *n)
@@ -251,6 +280,7 @@ static int deliver_locked(struct net *n, const struct link_frame *frame)
 	}
 	queue_push_all(&n->dev.queue[index], n->done, (unsigned)r);
 	virtio_interrupt(&n->dev, index);
+	tell_sent(n);
 	return 0;
 }
 
@@ -294,9 +324,15 @@ static void transmit_all(struct net *n, unsigned index)
 			break;
 		}
 		queue_push(&n->dev.queue[index], &n->sent, 0);
+		n->owed_queues |= 1u << index;
+		n->owed_frames++;
+		n->owed_bytes += n->sent.read_len;
 	}
 	link_flush(n->link);
-	virtio_interrupt(&n->dev, index);
+	if (n->owed_frames > OWED_FRAMES_MAX || n->owed_bytes > OWED_BYTES_MAX || n->blocked)
+		tell_sent(n);
+	else if (n->owed_queues)
+		loop_set_idle(n->idle);
 }
 
 static void net_writable(void *ctx)
@@ -426,6 +462,8 @@ static void net_reset(struct virtio_device *dev)
 
 	n->started = n->offloads_set = false;
 	n->hungry = n->blocked = false;
+	n->owed_queues = n->owed_frames = 0;
+	n->owed_bytes = 0;
 	n->npairs = 1;
 	n->offloads = 0;
 	memset(n->pair_of, 0, sizeof(n->pair_of));
@@ -433,8 +471,9 @@ static void net_reset(struct virtio_device *dev)
 
 static void net_save(struct virtio_device *dev, struct blob *out)
 {
-	const struct net *n = (const struct net *)dev;
+	struct net *n = (struct net *)dev;
 
+	tell_sent(n);
 	blob_put_u32(out, n->npairs);
 	blob_put_u32(out, n->offloads_set);
 	blob_put_u64(out, n->offloads);
@@ -461,6 +500,7 @@ static void net_destroy(struct virtio_device *dev)
 	struct net *n = (struct net *)dev;
 
 	link_destroy(n->link);
+	loop_remove(n->idle);
 	virtio_device_finish(dev);
 	free(n);
 }
@@ -483,9 +523,15 @@ int virtio_net_create(struct loop *loop, struct link *link, unsigned npairs, str
 	struct net *n = calloc(1, sizeof(*n));
 	uint64_t features = F(CSUM) | GUEST_OFFLOADS | F(CTRL_GUEST_OFFLOADS) | F(MTU) | F(MAC) | F(HOST_TSO4) |
 			    F(HOST_TSO6) | F(MRG_RXBUF) | F(STATUS) | F(CTRL_VQ) | F(CTRL_RX);
+	int r;
 
 	if (!n)
 		return err_set(err, -ENOMEM, "virtio-net: out of memory");
+	r = loop_add_idle(loop, on_idle, n, &n->idle, err);
+	if (r < 0) {
+		free(n);
+		return r;
+	}
 	virtio_device_init(&n->dev, &net_ops, loop, features | (npairs > 1 ? F(MQ) : 0));
 	n->dev.nqueues = 2 * npairs + 1;
 	n->dev.config = &n->config;

@@ -109,6 +109,12 @@ struct roux_options {
 	unsigned nnetworks;	/* 0: the guest has its loopback only */
 	enum roux_pull pull;
 	bool insecure_registry;	/* plain HTTP, or certificates that nobody vouches for */
+	/*
+	 * What others on named networks call it, beside its hostname; NULL: nothing.  The name's
+	 * address is kept for the next machine of that name, unless this one is the only one.
+	 */
+	const char *name;
+	bool transient;
 };
 
 struct roux_machine;
@@ -170,6 +176,18 @@ ROUX_API const char *roux_machine_engine(const struct roux_machine *machine);	/*
 typedef void (*roux_counter_fn)(void *ctx, const char *name, uint64_t value);
 ROUX_API int roux_machine_counters(struct roux_machine *machine, roux_counter_fn fn, void *ctx,
 				   struct roux_error *error);
+
+/* What network @index has carried, seen from the guest.  False when there is none, or the VM has not started. */
+struct roux_network_direction {
+	uint64_t frames, bytes;
+	uint64_t dropped;	/* frames */
+};
+struct roux_network_counts {
+	struct roux_network_direction sent, received;
+};
+ROUX_API bool roux_machine_network_counts(const struct roux_machine *machine, unsigned index,
+					  struct roux_network_counts *ret_counts);
+
 ROUX_API int roux_machine_pid(const struct roux_machine *machine);	/* of the VM's process */
 
 /* When a phase of the start ended, CLOCK_MONOTONIC nanoseconds, 0 when not reached. */
@@ -197,6 +215,7 @@ struct roux_exec_options {
 	/* Descriptors, borrowed until the process is freed; -1: /dev/null. */
 	int stdin_fd, stdout_fd, stderr_fd;
 	bool primary;	/* the machine powers off when it ends */
+	bool detached;	/* outlives this session, without streams; only its start is waited for */
 };
 
 /* How a process ended. */

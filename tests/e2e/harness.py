@@ -5,6 +5,7 @@ with main(globals()).  Its arguments are the roux command and, optionally, names
 tests to run.  Every process started here carries a marker in its environment, so
 that what is left over is found wherever it went.
 """
+import contextlib
 import os
 import shutil
 import subprocess
@@ -32,8 +33,8 @@ class ExpectedFailure(Exception):
 
 
 def environ(**extra):
-    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=os.path.join(WORK, "store"),
-               ROUX_STATE=os.path.join(WORK, "state"), DOCKER_CONFIG=os.path.join(WORK, "docker"))
+    env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=WORK + "/store", ROUX_STATE=WORK + "/state",
+               DOCKER_CONFIG=WORK + "/docker")
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)
@@ -116,6 +117,17 @@ def folder(name):
     path = os.path.join(WORK, name)
     os.makedirs(path)
     return path
+
+
+@contextlib.contextmanager
+def tmpfs(name, options):
+    at = folder(name)
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", at]).returncode:
+        raise Skip("mounting a tmpfs needs root")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", at], check=True)
 
 
 def make_busybox(path):

@@ -22,7 +22,7 @@ static int write_boot(const char *conf_path, const char *out, struct err *err)
 	int r = kernel_package_get(false, NULL, &kernel, err);
 
 	if (r == 0)
-		r = initramfs_get(&kernel, initramfs_modules_all, initramfs, err);
+		r = initramfs_get(&kernel, INITRAMFS_ALL, initramfs, err);
 	if (r == 0)
 		r = file_read_all(conf_path, 16384, &conf, &conf_len, err);
 	if (r == 0)

@@ -57,6 +57,11 @@ def docker_archive(path, files, config, more_layers=()):
 
 def oci_layout(path, files, config, more_layers=(), compress=True):
     """An image layout folder; returns @path."""
+    return oci_layout_of(path, [layer_tar(files), *more_layers], config, compress)
+
+
+def oci_layout_of(path, layers, config, compress=True):
+    """The same of the tars @layers."""
     blobs = os.path.join(path, "blobs", "sha256")
     os.makedirs(blobs)
 
@@ -65,7 +70,6 @@ def oci_layout(path, files, config, more_layers=(), compress=True):
             f.write(data)
         return {"mediaType": media_type, "digest": "sha256:" + sha256(data), "size": len(data)}
 
-    layers = [layer_tar(files), *more_layers]
     conf = blob(image_config(layers, config), "application/vnd.oci.image.config.v1+json")
     kind = "application/vnd.oci.image.layer.v1.tar" + ("+gzip" if compress else "")
     packed = [blob(gzip.compress(la, 1) if compress else la, kind) for la in layers]

@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import (CACHE, WORK, Skip, busybox_root, cache_files, check_nothing_left, complains, copy_cache,
-                     expect, folder, main, mounts, read_until, roux, start, wait_until)
+                     expect, folder, main, mounts, read_until, roux, start, tmpfs, wait_until)
 from oci_maker import docker_archive
 
 ROOT = busybox_root()
@@ -57,17 +57,6 @@ def elf(name, code):
     head = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, at, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     head += struct.pack("<IIQQQQQQ", 1, 5, 0x1000, at, at, len(code), len(code), 0x1000)
     return path(name, head.ljust(0x1000, b"\0") + code)
-
-
-@contextlib.contextmanager
-def tmpfs(name, options):
-    at = folder(name)
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", at]).returncode:
-        raise Skip("mounting a tmpfs needs root")
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", at], check=True)
 
 
 def test_missing_and_corrupt_kernels():
@@ -208,7 +197,13 @@ def test_cache_that_nobody_may_write():
     os.chmod(WORK, 0o711)
     root = os.path.join(WORK, "root-of-nobody")	# the usual one may lie in a folder that only its owner may enter
     shutil.copytree(ROOT, root, symlinks=True)
-    one_line(roux(root, "true", env={"ROUX_CACHE": d}, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
+    one_line(roux(root, "true", env={"ROUX_STORE": d}, prefix=nobody), 125, "Permission denied", "ROUX_STORE")
+    theirs = folder("of-nobody")
+    os.chown(theirs, 65534, 65534)
+    env = {"ROUX_STORE": theirs + "/store", "ROUX_STATE": d}
+    one_line(roux(root, "true", env=env, prefix=nobody), 125, "Permission denied", "ROUX_STATE")
+    env = {"ROUX_STORE": theirs + "/store", "ROUX_STATE": theirs + "/state", "ROUX_CACHE": d}
+    one_line(roux(root, "true", env=env, prefix=nobody), 125, "Permission denied", "ROUX_CACHE")
     with tmpfs("read-only", "size=600m") as at:
         one = ("mount", "-o", "remount,ro", at)
         subprocess.run(one, check=True)

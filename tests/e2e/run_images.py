@@ -80,16 +80,25 @@ def test_stop_signal_is_sent_for_term():
 
 
 def broken(name, change):
-    # A content of its own: what has been unpacked once is not read again.
-    layout = oci_layout(folder(name), {**FILES, "name": name.encode()}, CONFIG, [SECOND])
+    # Contents of its own: a layer that is in the cache is not read again.
+    layout = oci_layout(folder(name), {**FILES, "name": name.encode()}, CONFIG,
+                        [layer_tar({"old": b"new\n", "second": name.encode()}, whiteouts=["gone"])])
     change(layout)
     return layout
 
 
-def blobs(layout):
-    """Paths of the blobs, smallest first: manifest and configuration, then layers."""
-    d = os.path.join(layout, "blobs/sha256")
-    return sorted((os.path.join(d, n) for n in os.listdir(d)), key=os.path.getsize)
+def blob(layout, descriptor):
+    return os.path.join(layout, "blobs", descriptor["digest"].replace(":", "/"))
+
+
+def manifest(layout):
+    with open(layout + "/index.json") as f:
+        return blob(layout, json.load(f)["manifests"][0])
+
+
+def layer(layout, n):
+    with open(manifest(layout)) as f:
+        return blob(layout, json.load(f)["layers"][n])
 
 
 def overwrite(path, data):
@@ -113,10 +122,11 @@ def test_missing_and_broken_images_are_told():
     complains(roux(empty, "true"), 125, "empty.tar")
     complains(roux(folder("nothing-in-it"), "true"), 127)
     for name, change, status in (
-            ("layer-flipped", lambda la: flip(blobs(la)[-1]), 125),
-            ("layer-short", lambda la: os.truncate(blobs(la)[-1], 1000), 125),
-            ("layer-missing", lambda la: os.unlink(blobs(la)[-1]), 125),
-            ("manifest-flipped", lambda la: flip(blobs(la)[0]), 125),
+            ("layer-flipped", lambda la: flip(layer(la, 0)), 125),
+            ("second-layer-flipped", lambda la: flip(layer(la, 1)), 125),
+            ("layer-short", lambda la: os.truncate(layer(la, 0), 1000), 125),
+            ("layer-missing", lambda la: os.unlink(layer(la, 0)), 125),
+            ("manifest-flipped", lambda la: flip(manifest(la)), 125),
             ("index-empty", lambda la: overwrite(la + "/index.json", b""), 125),
             ("index-wrong", lambda la: overwrite(la + "/index.json", b'{"manifests": 7}'), 125)):
         r = roux(broken(name, change))

@@ -98,8 +98,14 @@ def manual_options(verb):
 
 
 def test_the_manual_has_every_option_and_no_other():
-    for verb in ("run", "doctor"):
+    listed = subprocess.run([ROUX, "--help"], capture_output=True, text=True, check=True).stdout
+    verbs = re.findall(r"^  ([a-z]+) ", listed, re.M)
+    assert {"run", "ps", "doctor"} <= set(verbs), verbs
+    for verb in verbs:
+        if verb == "create":
+            continue	# has the options of run, and the manual says so
         text = subprocess.run([ROUX, verb, "--help"], capture_output=True, text=True, check=True).stdout
+        text = re.sub(r"'(roux|docker|dpkg) [^']*'", "", text)
         told = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", text)) | {"--help"}
         assert manual_options(verb) == told, (verb, manual_options(verb) ^ told)
     if shutil.which("man"):

@@ -32,6 +32,24 @@ def threads(pid):
     return found
 
 
+def only_child(pid):
+    children = []
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{tid}/children") as f:
+            children += [int(c) for c in f.read().split()]
+    assert len(children) == 1, f"the helper should be gone: {children}"
+    return children[0]
+
+
+def data_of_nobody():
+    """Folders for the records and sockets of VMs that nobody starts."""
+    at = WORK + "/of-nobody"
+    if not os.path.exists(at):
+        os.mkdir(at)
+        os.chown(at, NOBODY, NOBODY)
+    return {"ROUX_STORE": at + "/store", "ROUX_STATE": at + "/state"}
+
+
 class Machine:
     """A VM that waits for its standard input to end; started by root or by nobody."""
 
@@ -39,16 +57,14 @@ class Machine:
         self.process = subprocess.Popen(
             [*(AS_NOBODY if user else ()), roux_command, "run", *options, "-i", root, "--",
              "sh", "-c", "echo go; cat"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environ(ROUX_CACHE=cache))
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=environ(ROUX_CACHE=cache, **(data_of_nobody() if user else {})))
         try:
             read_until(self.process.stdout, b"go\n")
         except AssertionError as e:
             self.process.kill()
             raise AssertionError(f"{e}: {self.process.stderr.read()!r}") from None
-        with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children") as f:
-            children = [int(c) for c in f.read().split()]
-        assert len(children) == 1, f"the helper should be gone: {children}"
-        self.pid = children[0]
+        self.pid = only_child(only_child(self.process.pid))	# roux, monitor, VM
 
     def finish(self):
         self.process.stdin.close()
@@ -197,7 +213,8 @@ def test_it_works_as_an_ordinary_user():
     m.finish()
     r = subprocess.run([*AS_NOBODY, command, "run", "-v", shared + ":/mnt", root, "--", "sh", "-c",
                         "echo x > /mnt/f && chown 5:6 /mnt/f && stat -c %u:%g /mnt/f"],
-                       env=environ(ROUX_CACHE=cache), capture_output=True, stdin=subprocess.DEVNULL, timeout=60)
+                       env=environ(ROUX_CACHE=cache, **data_of_nobody()), capture_output=True, stdin=subprocess.DEVNULL,
+                       timeout=60)
     assert (r.returncode, r.stdout) == (0, b"5:6\n"), r
     assert os.stat(shared + "/f").st_uid == NOBODY
 

@@ -42,14 +42,14 @@ def made(name, *options):
 
 
 def machines(name):
-    """Name -> what inspect says of the machine; those without a name by their address."""
-    return {m["name"] or m["addresses"][0]: m for m in json.loads(network("inspect", name))[0]["machines"]}
+    """Host name -> what inspect says of the machine; those without one by their address."""
+    return {m["hostname"] or m["addresses"][0]: m for m in json.loads(network("inspect", name))[0]["machines"]}
 
 
 @contextlib.contextmanager
 def running(net, hostname, script, *options, expected=None):
     """A machine that has printed "up"; ends with it."""
-    p = start("--network", net, *(["--hostname", hostname] if hostname else []), *options, busybox_root(), "--",
+    p = start("--rm", "--network", net, *(["--hostname", hostname] if hostname else []), *options, busybox_root(), "--",
               "sh", "-c", script)
     try:
         p.got = read_until(p.stdout, b"up\n")
@@ -65,7 +65,7 @@ def running(net, hostname, script, *options, expected=None):
 def guest(net, hostname, script, *options):
     """What a shell on the network prints."""
     name = ("--hostname", hostname) if hostname else ()
-    return expect(harness.roux("--network", net, *name, *options, busybox_root(), "--", "sh", "-c", script)).out.decode()
+    return expect(harness.roux("--rm", "--network", net, *name, *options, busybox_root(), "--", "sh", "-c", script)).out.decode()
 
 
 def test_two_machines_reach_each_other_by_name():
@@ -151,16 +151,41 @@ def test_ports_are_published():
         pass
 
 
+def kept(name, script):
+    """What a machine prints that could be started again."""
+    text = expect(harness.roux("--name", name, "--network", "lab", busybox_root(), "--", "sh", "-c", script)).out.decode()
+    expect(verb("rm", name))
+    return text
+
+
+def test_machines_are_found_by_their_own_names_too():
+    with made("lab"), running("lab", "host", "echo up; sleep 1000", "--name", "Mach_ine"):
+        assert guest("lab", None, "ping -c 1 mach_ine; ping -c 1 host.roux.internal").count("1 packets received") == 2
+        r = json.loads(network("inspect", "lab"))[0]["machines"][0]
+        assert (r["name"], r["hostname"]) == ("mach_ine", "host"), r
+
+
+def test_a_machine_that_restarts_keeps_its_place():
+    with made("lab"):
+        expect(verb("run", "-d", "--name", "again", "--network", "lab", busybox_root(), "--", "sleep", "1000"))
+        first = machines("lab")
+        expect(verb("restart", "-t", "1", "again"))
+        wait_until("it to be back", lambda: [m["connected"] for m in machines("lab").values()] == [True], 60)
+        assert list(machines("lab")) == list(first)
+        assert "1 packets received" in guest("lab", "client", "ping -c 1 again")
+        expect(verb("rm", "-f", "again"))
+
+
 def test_a_name_keeps_its_address():
     with made("lab"):
         where = "ip -4 addr show eth0 | grep -o 'inet [0-9.]*'; cat /sys/class/net/eth0/address"
-        first = guest("lab", "first", where)
-        with running("lab", "second", "echo up; sleep 1000"):
-            pass
+        first = kept("first", where)
         assert "10.89.1.2" in first, first
-        assert "10.89.1.4" in guest("lab", "third", where)
-        time.sleep(4)	# the switch has ended meanwhile
-        assert guest("lab", "first", where) == first
+        assert "10.89.1.3" in kept("second", where)
+        assert "10.89.1.4" in guest("lab", "third", where)	# which does not keep it
+        wait_until("the switch to end", lambda: not switches(), 10)
+        assert "10.89.1.4" in guest("lab", "fourth", where)
+        assert kept("first", where) == first
 
 
 def test_a_machine_without_a_name_leaves_its_address_free():
@@ -221,10 +246,12 @@ def test_a_machine_killed_with_9_frees_its_address():
             p.wait(30)
             wait_until("the address to be free", lambda: not machines("lab"))
         assert "10.89.1.2/24" in guest("lab", None, "ip addr")
-        with running("lab", None, "echo up; sleep 1000") as p:	# the command itself
-            p.kill()
+        with running("lab", None, "echo up; sleep 1000", "--name", "victim") as p:
+            monitor = json.loads(expect(verb("inspect", "victim")).out)[0]["State"]["MonitorPid"]
+            os.kill(monitor, signal.SIGKILL)
             p.wait(30)
             wait_until("the address to be free", lambda: not machines("lab"))
+            verb("rm", "-f", "victim")
 
 
 def test_a_switch_killed_with_9_is_replaced():

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import WORK, ROUX, Skip, busybox_root, complains, environ, expect, folder, main, roux, verb
+from harness import WORK, ROUX, Skip, busybox_root, complains, environ, expect, folder, main, roux, verb, wait_until
 from oci_maker import layer_tar, oci_layout, sha256
 from registries import Registry, certificate
 
@@ -268,8 +269,8 @@ def test_an_ordinary_user_has_a_store_of_their_own():
     shutil.copytree(os.path.join(environ()["ROUX_CACHE"], "kernels"), cache + "/kernels", symlinks=True)
     subprocess.run(["chown", "-R", "65534:65534", place], check=True)
     env = environ(HOME=place, XDG_DATA_HOME=place + "/data", ROUX_CACHE=cache)
-    for name in ("ROUX_STORE", "DOCKER_CONFIG"):
-        env.pop(name)
+    for name in ("ROUX_STORE", "ROUX_STATE", "DOCKER_CONFIG", "XDG_RUNTIME_DIR"):
+        env.pop(name, None)
 
     def as_nobody(*args):
         p = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", binary, *args], env=env,
@@ -307,7 +308,8 @@ def test_a_full_disk_and_a_quota_leave_the_store_whole():
                 expect(roux(f"{reg.host}/small:1", env=env), 0, out=b"second\n")
         finally:
             if os.geteuid() == 0:
-                subprocess.run(["umount", mounted], check=True)
+                # The VM's monitor ends a moment after its command.
+                wait_until("an unused store", lambda: subprocess.run(["umount", mounted]).returncode == 0)
         env = store("s-quota")
         expect(verb("pull", f"{reg.host}/small:1", env=env))
         expect(verb("store", "quota", "4M", env=env))
@@ -330,8 +332,9 @@ def test_what_a_machine_uses_is_not_collected():
         r = expect(verb("rmi", f"{reg.host}/x:1", env=env))
         assert b"Deleted" not in r.out, r
         assert json.loads(verb("store", "df", "--json", env=env).out)["reclaimable_bytes"] == 0
-        p.kill()	# a lease ends with its process, however that ends
-        p.wait()
+        monitor = json.loads(expect(verb("ps", "--json", env=env)).out)[0]["State"]["MonitorPid"]
+        os.kill(monitor, signal.SIGKILL)	# a lease ends with its process, however that ends
+        p.communicate()
         r = expect(verb("store", "gc", env=env))
         assert json.loads(verb("store", "df", "--json", env=env).out)["objects"] == 0, r
 

@@ -14,25 +14,43 @@ from harness import (ROUX, WORK, busybox_root, check_nothing_left, complains, co
 ROOT = busybox_root()
 
 
-def children_of(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as f:
-        return [int(c) for c in f.read().split()]
+def vm_process():
+    (vm,) = [pid for pid, what in marked_processes().items() if " vmm" in what]
+    return vm
 
 
-def test_kill_9_of_roux_ends_the_machine():
-    p = start(ROOT, "--", "sh", "-c", "echo go; sleep 100")
+def monitor_of(cli):
+    """The monitor is forked off by the command and shares its command line."""
+    (monitor,) = [pid for pid, what in marked_processes().items() if " vmm" not in what and pid != cli]
+    return monitor
+
+
+def test_kill_9_of_roux_leaves_the_machine():
+    p = start("--name", "survivor", ROOT, "--", "sh", "-c", "echo go; sleep 100")
     read_until(p.stdout, b"go\n")
-    assert len(marked_processes()) == 2
+    assert len(marked_processes()) == 3
     p.kill()
     p.wait()
+    time.sleep(0.3)
+    assert len(marked_processes()) == 2
+    r = subprocess.run([ROUX, "exec", "survivor", "echo", "alive"], env=environ(), capture_output=True)
+    assert r.stdout == b"alive\n", r
+    subprocess.run([ROUX, "rm", "-f", "survivor"], env=environ(), check=True, stdout=subprocess.DEVNULL)
+
+
+def test_kill_9_of_the_monitor_ends_the_machine():
+    p = start(ROOT, "--", "sh", "-c", "echo go; sleep 100")
+    read_until(p.stdout, b"go\n")
+    os.kill(monitor_of(p.pid), signal.SIGKILL)
+    out, err = p.communicate(timeout=10)
+    complains(harness.Result(p.returncode, out, err, 0), 125, "monitor was killed")
     wait_until("the VM's process to end", lambda: not marked_processes(), 5)
 
 
 def test_kill_9_of_the_vm_is_told():
     p = start(ROOT, "--", "sh", "-c", "echo go; sleep 100")
     read_until(p.stdout, b"go\n")
-    (vm,) = children_of(p.pid)
-    os.kill(vm, signal.SIGKILL)
+    os.kill(vm_process(), signal.SIGKILL)
     out, err = p.communicate(timeout=10)
     complains(harness.Result(p.returncode, out, err, 0), 125, "killed by signal 9")
 

@@ -5,6 +5,7 @@ The tests run themselves in namespaces where they are the rest of the world: wor
 """
 import contextlib
 import hashlib
+import json
 import os
 import re
 import socket
@@ -14,7 +15,7 @@ import threading
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import busybox_root, complains, expect, folder, main, read_until, roux, start
+from harness import ROUX, Skip, busybox_root, complains, environ, expect, folder, main, read_until, roux, start
 from world import (DATA, HASH, PROGRAMS, WORLD4, WORLD6, enter_world, free_port, guest, name_server, programs, read_all,
                    tcp_server, udp_server, wait_for)
 
@@ -196,11 +197,31 @@ def test_a_guest_that_is_gone_leaves_no_connection():
         gone.set()
 
     with tcp_server(hold) as port:
-        p = start(busybox_root(), "--", "sh", "-c", f"(sleep 1; echo up) & sleep 1000 | nc {WORLD4} {port}")
+        p = start("--rm", "--name", "gone", busybox_root(), "--", "sh", "-c",
+                  f"(sleep 1; echo up) & sleep 1000 | nc {WORLD4} {port}")
         read_until(p.stdout, b"up\n")
-        p.kill()
+        subprocess.run([ROUX, "kill", "gone"], env=environ(), check=True, stdout=subprocess.DEVNULL)
         p.wait(30)
         assert gone.wait(20)
+
+
+def test_what_passes_is_counted_and_can_be_limited():
+    with tcp_server(lambda c: c.sendall(DATA[:4 << 20])) as port:
+        began = time.monotonic()
+        p = start("--rm", "--name", "counted", "--download", "16M", busybox_root(), "--", "sh", "-c",
+                  f"nc {WORLD4} {port} | wc -c; sleep 1000")
+        try:
+            assert read_until(p.stdout, b"\n") == b"%d\n" % (4 << 20)
+            assert time.monotonic() - began > 1.5	# 32 Mbit at 16 Mbit/s, less what a limit lets through at once
+            r = subprocess.run([ROUX, "stats", "--json", "--no-stream", "counted"], env=environ(), check=True,
+                               stdout=subprocess.PIPE)
+            told = json.loads(r.stdout)
+            assert 4 << 20 < told["NetworkReceivedBytes"] < 5 << 20, told
+            assert 1000 < told["NetworkSentBytes"] < 1 << 20, told
+        finally:
+            subprocess.run([ROUX, "kill", "counted"], env=environ(), stdout=subprocess.DEVNULL)
+            p.wait(30)
+    complains(roux("--upload", "fast", busybox_root(), "true"), 125, "--upload", "20M")
 
 
 def test_it_is_captured():

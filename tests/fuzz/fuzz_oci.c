@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What comes from an image.  The first byte chooses: a JSON document, a layer
- * that is unpacked over a small tree, or a whole image file.  Whatever happens,
- * nothing may appear beside the root.
+ * What comes from an image.  The first byte chooses: a JSON document or a whole
+ * image file.  fuzz_layer_image is about layers.
  */
-#include "oci/layer.h"
+#include "oci/image.h"
 #include "oci/manifest.h"
-#include "oci/unpack.h"
+#include "os/err.h"
 #include "os/file.h"
 
 #include <errno.h>
@@ -21,7 +20,6 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
 static char base[] = "/dev/shm/roux-fuzz-XXXXXX";
-static char root_path[64];
 
 static void drive_json(const uint8_t *data, size_t len)
 {
@@ -51,62 +49,23 @@ static int fill_memfd(const uint8_t *data, size_t len)
 	return fd;
 }
 
-static void make_tree(void)
-{
-	(void)file_remove_tree(AT_FDCWD, root_path);
-	if (mkdir(root_path, 0755) < 0)
-		abort();
-}
-
-static void drive_layer(const uint8_t *data, size_t len)
-{
-	static const struct oci_limits limits = { .bytes = 1 << 20, .entries = 200 };
-	struct source source = { .path = "/proc/self/fd" };
-	int fd = fill_memfd(data, len), root;
-	struct layer layer;
-	struct unpack u;
-	struct err err = { 0 };
-	char name[16];
-	int r = 0;
-
-	make_tree();
-	root = open(root_path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (root < 0 || mkdirat(root, "d", 0755) < 0 || symlinkat("/", root, "up") < 0)
-		abort();
-	snprintf(name, sizeof(name), "%d", fd);
-	unpack_begin(&u, root, &limits);
-	for (int pass = 0; pass < 2 && r == 0; pass++) {
-		r = layer_open(&layer, &source, name, limits.bytes, &err);
-		if (r < 0)
-			break;
-		r = pass == 0 ? unpack_whiteouts(&u, &layer, &err) : unpack_files(&u, &layer, &err);
-		if (r == 0 && pass == 1)
-			r = layer_finish(&layer, "", "", &err);
-		layer_close(&layer);
-	}
-	unpack_end(&u, r == 0);
-	close(root);
-	close(fd);
-	if (rmdir(base) == 0 || errno != ENOTEMPTY)	/* the root is still there */
-		abort();
-}
-
 static void drive_image(const uint8_t *data, size_t len)
 {
 	static const struct oci_limits limits = { .bytes = 1 << 20, .entries = 200 };
 	int fd = fill_memfd(data, len);
 	struct oci_image *image;
 	struct err err = { 0 };
-	const char *path;
+	char *const *paths;
+	size_t count;
 	char name[32];
 
 	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
-	make_tree();
 	if (oci_image_open(name, &image, &err) == 0) {
-		(void)oci_image_rootfs(image, &limits, &path, &err);
+		(void)oci_image_disk(image, &limits, &paths, &count, &err);
 		oci_image_close(image);
 	}
 	close(fd);
+	(void)file_remove_tree(AT_FDCWD, base);	/* nothing is known from the input before */
 }
 
 static void clean_up(void)
@@ -116,18 +75,15 @@ static void clean_up(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-	if (!root_path[0]) {
-		if (!mkdtemp(base) || atexit(clean_up) != 0)
-			abort();
-		snprintf(root_path, sizeof(root_path), "%s/root", base);
-		setenv("ROUX_CACHE", root_path, 1);
-	}
+	static bool ready;
+
+	if (!ready && (!mkdtemp(base) || atexit(clean_up) != 0 || setenv("ROUX_CACHE", base, 1) < 0))
+		abort();
+	ready = true;
 	if (len == 0)
 		return 0;
 	if (data[0] == 0)
 		drive_json(data + 1, len - 1);
-	else if (data[0] == 1)
-		drive_layer(data + 1, len - 1);
 	else
 		drive_image(data + 1, len - 1);
 	return 0;

@@ -24,17 +24,25 @@ class Wrong(Exception):
     pass
 
 
-def vm_process(owner):
-    """Pid of the VM process whose owner is @owner."""
+def vm_process(ancestor):
+    """Pid of the VM process that @ancestor, a command, has started through its monitor."""
+    parents, candidates = {}, []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{pid}/stat") as f:
                 name, rest = f.read().split("(", 1)[1].rsplit(")", 1)
         except OSError:
             continue
-        if name == "roux-vm" and int(rest.split()[1]) == owner:
-            return int(pid)
-    raise Wrong(f"no VM process of {owner}")
+        parents[int(pid)] = int(rest.split()[1])
+        if name == "roux-vm":
+            candidates.append(int(pid))
+    for pid in candidates:
+        above = pid
+        while above in parents and above != ancestor:
+            above = parents[above]
+        if above == ancestor:
+            return pid
+    raise Wrong(f"no VM process of {ancestor}")
 
 
 def rss_mib(pid):

@@ -37,6 +37,18 @@ static struct archive *new_tar(enum maker_filter filter)
 	return a;
 }
 
+static unsigned type_of(char type)
+{
+	switch (type) {
+	case 'd': return AE_IFDIR;
+	case 'l': return AE_IFLNK;
+	case 'c': return AE_IFCHR;
+	case 'b': return AE_IFBLK;
+	case 'p': return AE_IFIFO;
+	default: return AE_IFREG;
+	}
+}
+
 static void put_entry(struct archive *a, const struct maker_entry *m)
 {
 	struct archive_entry *e = archive_entry_new();
@@ -49,13 +61,15 @@ static void put_entry(struct archive *a, const struct maker_entry *m)
 	if (m->type == 'h')
 		archive_entry_set_hardlink(e, m->data);
 	else
-		archive_entry_set_filetype(e, m->type == 'd' ? AE_IFDIR : m->type == 'l' ? AE_IFLNK :
-					      m->type == 'c' ? AE_IFCHR : m->type == 'p' ? AE_IFIFO : AE_IFREG);
+		archive_entry_set_filetype(e, type_of(m->type));
 	if (m->type == 'l')
 		archive_entry_set_symlink(e, m->data);
-	if (m->type == 'c') {
-		archive_entry_set_rdevmajor(e, 1);
-		archive_entry_set_rdevminor(e, 3);
+	if (m->type == 'c' || m->type == 'b') {
+		unsigned major = 1, minor = 3;
+
+		assert_true(!m->data || sscanf(m->data, "%u:%u", &major, &minor) == 2);
+		archive_entry_set_rdevmajor(e, major);
+		archive_entry_set_rdevminor(e, minor);
 	}
 	archive_entry_set_perm(e, m->mode ? m->mode : 0755);
 	archive_entry_set_size(e, (la_int64_t)len);

@@ -11,8 +11,8 @@
 /* One entry of a layer; the list ends with name NULL. */
 struct maker_entry {
 	const char *name;
-	char type;	/* f file, d folder, l symlink, h hard link, c device, p fifo */
-	const char *data;	/* content or link target */
+	char type;	/* f file, d folder, l symlink, h hard link, c or b device, p fifo */
+	const char *data;	/* content, link target, or "major:minor" (NULL: 1:3) */
 	unsigned mode, uid, gid;
 	const char *xattr;	/* "name=value" or NULL */
 };

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "link/broker.h"
 #include "link/link.h"
 #include "link/policy.h"
 #include "link/user.h"
@@ -7,10 +8,13 @@
 #include "os/loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -145,6 +149,76 @@ static void test_published_ports_are_read_as_docker_writes_them(void **state)
 	assert_int_equal(link_publish_parse("80:80/sctp", &p, NULL), -EINVAL);
 }
 
+/* ----------------------------------------------------------------- sockets */
+
+/* A broker whose server is another process; @ret_pid is that. */
+static struct broker *brokered(int sock[2], pid_t *ret_pid)
+{
+	struct broker *b;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock), 0);
+	*ret_pid = fork();
+	if (*ret_pid == 0) {
+		(void)close(sock[0]);
+		_exit(broker_serve(sock[1]) < 0);
+	}
+	(void)close(sock[1]);
+	assert_int_equal(broker_create(&b), 0);
+	broker_attach(b, sock[0]);
+	return b;
+}
+
+static int end_of(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void test_sockets_come_from_another_process(void **state)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int sock[2], fd[200];
+	const struct link_host *host;
+	struct broker *b;
+	pid_t pid;
+
+	b = brokered(sock, &pid);
+	host = broker_host(b);
+	for (unsigned i = 0; i < 200; i++) {
+		fd[i] = host->socket(host->ctx, AF_INET, i % 2 ? SOCK_STREAM : SOCK_DGRAM, 0);
+		assert_true(fd[i] >= 0);
+		assert_true(fcntl(fd[i], F_GETFL) & O_NONBLOCK);
+		assert_true(fcntl(fd[i], F_GETFD) & FD_CLOEXEC);
+		assert_int_equal(bind(fd[i], (struct sockaddr *)&at, sizeof(at)), 0);
+	}
+	for (unsigned i = 0; i < 200; i++)
+		(void)close(fd[i]);
+	assert_int_equal(host->socket(host->ctx, AF_UNIX, SOCK_STREAM, 0), -EPROTONOSUPPORT);
+	broker_destroy(b);
+	(void)close(sock[0]);
+	assert_int_equal(end_of(pid), 0);
+}
+
+static void test_the_server_of_sockets_ends_at_a_bad_request(void **state)
+{
+	static const uint8_t bad[][3] = { { 99, 1 }, { 0, 0 }, { 0, 255 }, { 0, 1, 1 } };
+
+	for (unsigned i = 0; i < 4; i++) {
+		int sock[2];
+		pid_t pid;
+		struct broker *b = brokered(sock, &pid);
+		const struct link_host *host = broker_host(b);
+
+		assert_true(send(sock[0], bad[i], i == 3 ? 3 : 2, 0) > 0);
+		assert_int_equal(end_of(pid), 1);
+		assert_true(host->socket(host->ctx, AF_INET, SOCK_STREAM, 0) < 0);
+		broker_destroy(b);
+		(void)close(sock[0]);
+	}
+}
+
 /* ------------------------------------------------------ limits and capture */
 
 static struct {
@@ -274,6 +348,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_what_was_learned_runs_out, make_policy, free_policy),
 		cmocka_unit_test_setup_teardown(test_rules_that_are_none_are_refused, make_policy, free_policy),
 		cmocka_unit_test(test_published_ports_are_read_as_docker_writes_them),
+		cmocka_unit_test(test_sockets_come_from_another_process),
+		cmocka_unit_test(test_the_server_of_sockets_ends_at_a_bad_request),
 		cmocka_unit_test_setup_teardown(test_a_limit_of_frames_holds, make_link, free_link),
 		cmocka_unit_test_setup_teardown(test_a_limit_of_bytes_holds, make_link, free_link),
 		cmocka_unit_test_setup_teardown(test_a_capture_is_a_pcap_file, make_link, free_link),

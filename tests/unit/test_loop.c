@@ -115,6 +115,47 @@ static void test_other_threads_may_post(void **state)
 	loop_destroy(p.loop);
 }
 
+static void wants_idle(void *ctx, uint32_t events)
+{
+	struct pair *p = ctx;
+
+	loop_set_idle(p->source[1]);
+	loop_set_idle(p->source[1]);
+	(void)loop_set_events(p->source[0], 0);
+}
+
+static void idle(void *ctx)
+{
+	struct pair *p = ctx;
+
+	p->calls++;
+	loop_quit(p->loop);
+}
+
+static void test_idle_work_is_done_once_before_the_loop_sleeps(void **state)
+{
+	struct pair p = { 0 };
+	int fds[2];
+
+	assert_int_equal(loop_create(&p.loop, NULL), 0);
+	assert_int_equal(pipe(fds), 0);
+	assert_int_equal(loop_add_fd(p.loop, fds[1], EPOLLOUT, wants_idle, &p, &p.source[0], NULL), 0);
+	assert_int_equal(loop_add_idle(p.loop, idle, &p, &p.source[1], NULL), 0);
+	assert_int_equal(loop_run(p.loop, NULL), 0);
+	assert_int_equal(p.calls, 1);
+	assert_int_equal(loop_post(p.loop, quit, p.loop), 0);
+	assert_int_equal(loop_run(p.loop, NULL), 0);
+	assert_int_equal(p.calls, 1);
+	loop_set_idle(p.source[1]);
+	loop_remove(p.source[1]);	/* and is not called any more */
+	assert_int_equal(loop_post(p.loop, quit, p.loop), 0);
+	assert_int_equal(loop_run(p.loop, NULL), 0);
+	assert_int_equal(p.calls, 1);
+	loop_destroy(p.loop);
+	(void)close(fds[0]);
+	(void)close(fds[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -122,6 +163,7 @@ int main(void)
 		cmocka_unit_test(test_periodic_timer_fires_until_quit),
 		cmocka_unit_test(test_paused_source_with_closed_peer_stays_silent),
 		cmocka_unit_test(test_other_threads_may_post),
+		cmocka_unit_test(test_idle_work_is_done_once_before_the_loop_sleeps),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

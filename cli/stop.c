@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* roux stop, restart, kill, pause, unpause, rename, wait: requests to a VM's monitor. */
+#include "cli/cli.h"
+#include "cli/create.h"
+#include "cli/pick.h"
+#include "cli/start.h"
+#include "life/signame.h"
+#include "os/err.h"
+
+#include <cjson/cJSON.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* What a request carries. */
+struct request {
+	const char *target;
+	double timeout_ms;	/* below -1: not given */
+	const char *signal;
+};
+
+static cJSON *request_body(const struct request *rq)
+{
+	cJSON *body = cJSON_CreateObject();
+
+	if (rq->timeout_ms >= -1)
+		(void)cJSON_AddNumberToObject(body, "TimeoutMs", rq->timeout_ms);
+	if (rq->signal)
+		(void)cJSON_AddStringToObject(body, "Signal", rq->signal);
+	return body;
+}
+
+/* Asks for it and prints the word that named the VM. */
+static int ask(const struct vms *vms, const char *what, const struct vm_record *record, const struct request *rq)
+{
+	int status = pick_ask(vms, record, "POST", rq->target, request_body(rq), NULL);
+
+	if (status == 0)
+		(void)puts(what);
+	return status;
+}
+
+static int ask_running(const struct vms *vms, const char *what, const void *ctx)
+{
+	struct vm_record record;
+	int status = pick_running(vms, what, &record);
+
+	if (status == 0)
+		status = ask(vms, what, &record, ctx);
+	record_finish(&record);
+	return status;
+}
+
+/* Stopping what does not run is no mistake. */
+static int stop_one(const struct vms *vms, const char *what, const void *ctx)
+{
+	struct vm_record record;
+	bool alive = false;
+	int status = pick_vm(vms, what, &record, &alive);
+
+	if (status == 0 && alive)
+		status = ask(vms, what, &record, ctx);
+	else if (status == 0)
+		(void)puts(what);
+	record_finish(&record);
+	return status;
+}
+
+static int restart_one(const struct vms *vms, const char *what, const void *ctx)
+{
+	struct vm_record record;
+	bool alive = false;
+	int status = pick_vm(vms, what, &record, &alive);
+
+	if (status == 0 && alive)
+		status = ask(vms, what, &record, ctx);
+	else if (status == 0)
+		status = start_vm(vms, what, &record, false, false, NULL);
+	record_finish(&record);
+	return status;
+}
+
+static const struct option timeout_options[] = { { "time", required_argument, NULL, 't' },
+						 { "timeout", required_argument, NULL, 't' },
+						 { "help", no_argument, NULL, PICK_HELP },
+						 { NULL, 0, NULL, 0 } };
+
+static int timeout_verb(int argc, char **argv, const char *verb, const char *help, struct request *rq, pick_fn fn)
+{
+	int c;
+
+	rq->timeout_ms = -2;
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "t:", timeout_options, NULL)) != -1) {
+		char *end;
+
+		if (c != 't')
+			return pick_usage(verb, help, c);
+		rq->timeout_ms = (double)strtol(optarg, &end, 10) * 1000;
+		if (!*optarg || *end || rq->timeout_ms < -1000)
+			return complain(EXIT_ROUX, "-t needs seconds, not '%s'", optarg);
+		if (rq->timeout_ms < 0)
+			rq->timeout_ms = -1;
+	}
+	return pick_each(argc, argv, verb, fn, rq);
+}
+
+int verb_stop(int argc, char **argv)
+{
+	static const char help[] =
+		"Usage: roux stop [-t SECONDS] VM...\n\n"
+		"Sends the VM's command its stop signal, and SIGKILL when it has not ended after\n"
+		"SECONDS.\n\n"
+		"  -t, --time SECONDS        Default: the VM's own, else 10; -1: never kill\n";
+	struct request rq = { .target = "/v1/stop" };
+
+	return timeout_verb(argc, argv, "stop", help, &rq, stop_one);
+}
+
+int verb_restart(int argc, char **argv)
+{
+	static const char help[] =
+		"Usage: roux restart [-t SECONDS] VM...\n\n"
+		"Stops VMs as 'roux stop' does, and starts them again.\n\n"
+		"  -t, --time SECONDS        Default: the VM's own, else 10; -1: never kill\n";
+	struct request rq = { .target = "/v1/restart" };
+
+	return timeout_verb(argc, argv, "restart", help, &rq, restart_one);
+}
+
+int verb_kill(int argc, char **argv)
+{
+	static const char help[] =
+		"Usage: roux kill [-s SIGNAL] VM...\n\n"
+		"Sends a signal to the VM's command.\n\n"
+		"  -s, --signal SIGNAL       Name or number (default KILL)\n";
+	static const struct option options[] = { { "signal", required_argument, NULL, 's' },
+						 { "help", no_argument, NULL, PICK_HELP },
+						 { NULL, 0, NULL, 0 } };
+	struct request rq = { .target = "/v1/kill", .timeout_ms = -2, .signal = "KILL" };
+	int c;
+
+	optind = 0;
+	while ((c = getopt_long(argc, argv, "s:", options, NULL)) != -1) {
+		if (c != 's')
+			return pick_usage("kill", help, c);
+		if (signal_by_name(optarg) < 0)
+			return complain(EXIT_VERB, "there is no signal '%s'", optarg);
+		rq.signal = optarg;
+	}
+	return pick_each(argc, argv, "kill", ask_running, &rq);
+}
+
+static int plain_verb(int argc, char **argv, const char *verb, const char *help, pick_fn fn, const void *ctx)
+{
+	static const struct option options[] = { { "help", no_argument, NULL, PICK_HELP }, { NULL, 0, NULL, 0 } };
+	int c;
+
+	optind = 0;
+	c = getopt_long(argc, argv, "", options, NULL);
+	return c != -1 ? pick_usage(verb, help, c) : pick_each(argc, argv, verb, fn, ctx);
+}
+
+int verb_pause(int argc, char **argv)
+{
+	static const struct request rq = { .target = "/v1/pause", .timeout_ms = -2 };
+
+	return plain_verb(argc, argv, "pause", "Usage: roux pause VM...\n\nStops the VM's processors until 'roux unpause'.\n",
+			  ask_running, &rq);
+}
+
+int verb_unpause(int argc, char **argv)
+{
+	static const struct request rq = { .target = "/v1/unpause", .timeout_ms = -2 };
+
+	return plain_verb(argc, argv, "unpause", "Usage: roux unpause VM...\n\nLets paused VMs go on.\n", ask_running, &rq);
+}
+
+static void print_status(const struct vm_record *record, int code)
+{
+	cJSON *json = cJSON_CreateObject();
+
+	(void)cJSON_AddStringToObject(json, "Id", record->id);
+	(void)cJSON_AddStringToObject(json, "Name", record->name);
+	(void)cJSON_AddNumberToObject(json, "StatusCode", code);
+	pick_print(json);
+}
+
+static int wait_one(const struct vms *vms, const char *what, const void *ctx)
+{
+	const bool *as_json = ctx;
+	struct vm_record record;
+	bool alive = false;
+	cJSON *json = NULL;
+	int status = pick_vm(vms, what, &record, &alive), code = record.state.exit_code;
+
+	if (status == 0 && alive) {
+		status = pick_ask(vms, &record, "GET", "/v1/wait", NULL, &json);
+		code = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "StatusCode"));
+	}
+	if (status == 0 && *as_json)
+		print_status(&record, code);
+	else if (status == 0)
+		(void)printf("%d\n", code);
+	cJSON_Delete(json);
+	record_finish(&record);
+	return status;
+}
+
+int verb_wait(int argc, char **argv)
+{
+	static const char help[] =
+		"Usage: roux wait [--json] VM...\n\n"
+		"Waits until VMs have ended and prints their exit statuses.\n\n"
+		"      --json                One line of JSON for each VM\n";
+
+	return pick_facts(argc, argv, "wait", help, wait_one);
+}
+
+static int rename_vm(const struct vms *vms, const struct vm_record *record, const char *name)
+{
+	struct vm_record mine;
+	struct vm_owned owned;
+	struct err err = { 0 };
+	bool alive;
+	int r = vms_own(vms, record->id, 1000, &owned, &err);
+
+	if (r < 0)
+		return complain(EXIT_VERB, "%s", err.msg);
+	record_init(&mine);
+	r = vms_load(vms, record->id, &mine, &alive, &err);
+	if (r == 0)
+		r = vm_rename(vms, &owned, &mine, name, &err);
+	record_finish(&mine);
+	vm_release(&owned);
+	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+}
+
+int verb_rename(int argc, char **argv)
+{
+	static const char help[] = "Usage: roux rename VM NAME\n\nGives a VM another name.\n";
+	static const struct option options[] = { { "help", no_argument, NULL, PICK_HELP }, { NULL, 0, NULL, 0 } };
+	struct vm_record record;
+	bool alive = false;
+	struct vms vms;
+	cJSON *body;
+	int c, status;
+
+	optind = 0;
+	c = getopt_long(argc, argv, "", options, NULL);
+	if (c != -1)
+		return pick_usage("rename", help, c);
+	if (argc - optind != 2)
+		return complain(EXIT_ROUX, "rename needs a VM and its new name");
+	status = pick_open(&vms);
+	if (status)
+		return status;
+	status = pick_vm(&vms, argv[optind], &record, &alive);
+	if (status == 0 && alive) {
+		body = cJSON_CreateObject();
+		(void)cJSON_AddStringToObject(body, "Name", argv[optind + 1]);
+		status = pick_ask(&vms, &record, "POST", "/v1/rename", body, NULL);
+	} else if (status == 0) {
+		status = rename_vm(&vms, &record, argv[optind + 1]);
+	}
+	record_finish(&record);
+	return status;
+}

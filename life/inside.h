@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the files of the monitor share.  All of it lives on the thread of the loop, but
+ * for struct starter while its thread runs.
+ *
+ *   fork.c      the process
+ *   monitor.c   lives: start, end, restart, stop
+ *   notes.c     what the first client is told besides: phases, counters
+ *   starter.c   the thread that prepares and boots a machine
+ *   command.c   the command that is the VM's purpose: its streams, log and clients
+ *   server.c    connections and HTTP
+ *   service.c   what is served: one function a route
+ *   guest.c     other business with the agent: exec, health checks, statistics
+ */
+#ifndef LIFE_INSIDE_H
+#define LIFE_INSIDE_H
+
+#include "api/session.h"
+#include "life/frames.h"
+#include "life/http.h"
+#include "life/monitor.h"
+#include "life/output.h"
+#include "life/stream.h"
+#include "os/err.h"
+#include "roux/roux.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct cJSON;
+struct conn;
+struct loop;
+struct loop_source;
+struct monitor;
+
+/* ------------------------------------------------------------------ starter */
+
+/* A start under way: a machine and its command, or why there is none. */
+struct starter {
+	struct monitor *monitor;	/* borrowed; the thread only posts to its loop */
+	pthread_t thread;
+	volatile int cancel;	/* stops the preparations */
+	_Atomic(struct roux_machine *) machine;
+	/* Valid when it has ended. */
+	int result;	/* 0 or a negative errno */
+	int status;	/* exit status that tells the failure: 125, 126, 127 */
+	struct roux_error error;
+	struct session session;	/* of the command */
+	uint64_t started_ns;	/* CLOCK_MONOTONIC when the command ran */
+	char *before;	/* counters before the command ran, or NULL */
+};
+
+/* Begins; monitor_started() is called when it has ended.  0 or a negative errno. */
+int starter_begin(struct monitor *m);
+
+/* Asks it to end soon; it still calls monitor_started(). */
+void starter_cancel(struct monitor *m);
+
+/* ------------------------------------------------------------------ command */
+
+struct command {
+	struct stream stream;	/* to its agent session; fd -1 when it does not run */
+	uint32_t window;	/* bytes of input the agent takes */
+	bool eof_sent;
+};
+
+int command_begin(struct monitor *m, struct session *session);
+void command_end(struct monitor *m);
+
+/* Sends it a signal.  0, or -ESRCH when nothing runs. */
+int command_signal(struct monitor *m, int signo);
+void command_resize(struct monitor *m, uint16_t rows, uint16_t cols);
+
+/* A frame from an attached client.  False when it breaks the protocol. */
+bool command_client_frame(struct conn *c, const struct frame *f);
+
+/* A client has come: tell it where the command is. */
+void command_greet(struct conn *c);
+/* A client is leaving. */
+void command_client_gone(struct conn *c);
+
+/* Goes on reading output when no client holds it up. */
+void command_unblock(struct monitor *m);
+
+/* -------------------------------------------------------------- connections */
+
+enum conn_mode { CONN_HTTP, CONN_WAITING, CONN_ATTACHED, CONN_RELAY, CONN_DEAD };
+
+struct conn {
+	struct conn *next;
+	struct monitor *m;
+	struct stream stream;
+	enum conn_mode mode;
+	bool keep_alive;	/* of the request being answered */
+	/* CONN_WAITING: called when the VM has reached a resting state (stopped, or started again). */
+	void (*answer)(struct conn *c);
+	bool until_started;	/* waits for a start rather than for the end */
+	/* CONN_ATTACHED */
+	bool creator;	/* started the VM; never dropped for being slow */
+	bool output;	/* wants what the command writes */
+	bool detached;	/* said that it leaves, so that its end is not the end of the input */
+	uint8_t *input;	/* what the command has not taken yet; owned */
+	size_t input_len;
+	bool input_eof;
+	/* CONN_RELAY: the guest's end of it. */
+	struct relay *relay;
+	struct question *question;	/* that the guest is asked on its behalf, or NULL */
+};
+
+int server_listen(struct monitor *m, struct err *err);
+/* Takes over a connected descriptor.  NULL when there are too many, or no memory. */
+struct conn *server_add(struct monitor *m, int fd);
+/* Closes all connections when their output is sent; the loop ends with the last one. */
+void server_finish(struct monitor *m);
+void conn_close(struct conn *c);	/* at once; freed soon */
+void conn_finish(struct conn *c);	/* when its output is sent */
+
+/* Answers with JSON, which passes to the callee (NULL: an empty object). */
+void conn_json(struct conn *c, int status, struct cJSON *json);
+void conn_text(struct conn *c, int status, const char *type, const char *text, size_t len);
+/* Answers {"message": ..., "code": exit status}. */
+void conn_error(struct conn *c, int status, int code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* Answers 101; what follows are frames of abi/agent.h. */
+void conn_upgrade(struct conn *c);
+
+/* Sends EXITED, or ERROR with a sentence (may be ""). */
+void conn_exited(struct conn *c, int status);
+void conn_failed(struct conn *c, int error, int status, const char *message);
+/* A frame with text for the client's standard error; see LIFE_NOTE. */
+void conn_note(struct conn *c, const char *text, size_t len);
+
+/* Handles a request; @body is NUL-terminated. */
+void service_request(struct conn *c, const struct http_request *rq, const char *body);
+
+/* -------------------------------------------------------------------- guest */
+
+/*
+ * Connects a client with a session of its own in the guest, in which the command of
+ * @frame (EXEC, passes to the callee) runs.
+ */
+void guest_exec(struct conn *c, uint8_t *frame, size_t len);
+/* There is more to pass on, or room for it. */
+void guest_relay(struct conn *c);
+void relay_end(struct conn *c);
+
+/*
+ * Called once with every frame of the agent's answer but HELLO, one behind the other;
+ * @frames NULL when the guest does not answer.
+ */
+typedef void (*guest_answer_fn)(struct conn *c, const uint8_t *frames, size_t len);
+
+/* Asks the agent on behalf of a client, which waits. */
+void guest_ask(struct conn *c, const uint8_t *request, size_t len, guest_answer_fn answer);
+
+/* The client has gone: the answer is nobody's. */
+void guest_forget(struct conn *c);
+
+/* The monitor's own sessions; health checks live there too. */
+void guest_begin(struct monitor *m);	/* the machine runs */
+void guest_end(struct monitor *m);	/* it is about to be destroyed */
+
+/* -------------------------------------------------------------------- notes */
+
+/* How long each phase of the start took, as one line of JSON. */
+void notes_tell_phases(struct monitor *m);
+/* What the engine counted before and while the command ran. */
+void notes_tell_counters(struct monitor *m);
+
+/* ------------------------------------------------------------------ monitor */
+
+struct monitor {
+	struct vms vms;
+	struct vm_owned owned;
+	struct vm_record record;
+	struct monitor_options options;
+	struct loop *loop;
+	struct loop_source *listen, *signals, *events;	/* events: of the machine */
+	int listen_fd, signal_fd;
+	struct conn *conns;
+	unsigned nconns;
+	struct starter *starter;	/* a start is under way, or NULL */
+	struct roux_machine *machine;	/* NULL: none */
+	struct command command;
+	struct output_writer output;
+	uint64_t command_ns;	/* CLOCK_MONOTONIC of its start */
+	char *counters;	/* of the engine when it started, or NULL */
+	struct loop_source *restart_timer, *stop_timer, *limit_timer, *slow_timer;
+	bool begun;	/* the client that starts the VM is there to see it */
+	bool first_life;
+	bool stopping;	/* the end was asked for */
+	bool killing;	/* and cannot wait any longer */
+	bool restart_asked;	/* it is to start again after that */
+	bool called_off;	/* the client that started it left before it ran */
+	int end_status;	/* exit status the end was asked for with, 0: the command's own */
+	char end_reason[128];
+	uint64_t backoff_ns;
+	bool finished;
+	bool forget;	/* it never became anything: its record goes */
+	struct health *health;	/* owned, NULL without checks */
+};
+
+/* The client that starts the VM has attached: its first life begins. */
+void monitor_begin(struct monitor *m);
+/* That client is gone: without a life begun there is nothing to do. */
+void monitor_unwanted(struct monitor *m);
+
+/* From starter.c, on the loop's thread. */
+void monitor_started(struct monitor *m);
+
+/* The command ended with @status. */
+void monitor_exited(struct monitor *m, int status);
+/* The VM ended in another way; @status is the exit status that tells it. */
+void monitor_failed(struct monitor *m, int status, const char *why);
+
+/* Asks for the end: stop signal, after @timeout_ms (negative: never) SIGKILL. */
+void monitor_stop(struct monitor *m, int64_t timeout_ms);
+/* Ends the machine within moments, whatever the guest does. */
+void monitor_kill(struct monitor *m);
+/* The client that wanted the VM left before it ran. */
+void monitor_call_off(struct monitor *m, int status);
+
+/* Makes its timers.  0 or a negative errno. */
+int monitor_set_up(struct monitor *m, struct err *err);
+
+void monitor_save(struct monitor *m);
+bool monitor_running(const struct monitor *m);
+int monitor_stop_signal(const struct monitor *m);
+
+#define CLIENT_QUEUE_MAX (256u << 10)	/* bytes queued for a client at which the command's output waits */
+#define CLIENT_SLOW_MS 10000u	/* after which a client that takes nothing is dropped */
+
+#endif /* LIFE_INSIDE_H */

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Preparing a machine may take minutes (a kernel to fetch, an image to unpack) and
+ * booting it a while: a thread does both, so that the monitor answers meanwhile.
+ */
+#include "life/inside.h"
+
+#include "api/handle.h"
+#include "api/process.h"
+#include "os/loop.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STATUS_FAILED = 125, STATUS_NOT_RUNNABLE = 126, STATUS_NOT_FOUND = 127 };
+
+/* Text on its way from the thread to the first client. */
+struct note {
+	struct monitor *monitor;
+	size_t len;
+	char text[];
+};
+
+static void deliver(void *ctx)
+{
+	struct note *n = ctx;
+
+	for (struct conn *c = n->monitor->conns; c; c = c->next)
+		if (c->creator && c->mode == CONN_ATTACHED)
+			conn_note(c, n->text, n->len);
+	free(n);
+}
+
+static void post_note(struct monitor *m, const char *text, size_t len)
+{
+	struct note *n = malloc(sizeof(*n) + len);
+
+	if (!n)
+		return;
+	n->monitor = m;
+	n->len = len;
+	memcpy(n->text, text, len);
+	if (loop_post(m->loop, deliver, n) < 0)
+		free(n);
+}
+
+static void on_console(void *ctx, const void *data, size_t len)
+{
+	post_note(ctx, data, len);
+}
+
+static void on_gdb(void *ctx, uint16_t port)
+{
+	char text[96];
+	int n = snprintf(text, sizeof(text), "roux: GDB may connect: target remote 127.0.0.1:%u\n", port);
+
+	post_note(ctx, text, (size_t)n);
+}
+
+/* What the library takes; everything is borrowed from the record. */
+struct wanted {
+	struct roux_options machine;
+	struct roux_exec_options exec;
+	struct roux_share shares[RECORD_SHARES_MAX];
+	struct roux_disk disks[RECORD_DISKS_MAX];
+	struct roux_network network;
+};
+
+static enum roux_network_kind network_kind(const char *kind)
+{
+	if (kind && strcmp(kind, "tap") == 0)
+		return ROUX_NETWORK_TAP;
+	return kind && strcmp(kind, "named") == 0 ? ROUX_NETWORK_NAMED : ROUX_NETWORK_USER;
+}
+
+static void fill_network(const struct vm_config *c, struct roux_network *net)
+{
+	const struct vm_network *n = &c->network;
+
+	*net = (struct roux_network){
+		.kind = network_kind(n->kind), .name = n->name,
+		.address4 = n->address4, .gateway4 = n->gateway4, .address6 = n->address6, .gateway6 = n->gateway6,
+		.publish = (const char *const *)c->publish.v, .npublish = (unsigned)c->publish.n,
+		.egress = (const char *const *)c->egress.v, .negress = (unsigned)c->egress.n,
+		.host_loopback = c->host_loopback, .pcap = n->pcap, .send_bytes = n->send_bytes,
+		.send_frames = n->send_frames, .receive_bytes = n->receive_bytes, .receive_frames = n->receive_frames };
+}
+
+static void fill_wanted(const struct monitor *m, const struct starter *s, struct wanted *w)
+{
+	const struct vm_config *c = &m->record.config;
+
+	*w = (struct wanted){ .machine = { .size = sizeof(w->machine), .image = c->image, .engine = c->engine,
+					   .cpus = c->cpus, .memory = c->memory, .kernel = c->kernel, .append = c->append,
+					   .hostname = c->hostname, .name = m->record.name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
+					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
+					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
+					   .pull = c->no_pull ? ROUX_PULL_NEVER : ROUX_PULL_MISSING, .insecure_registry = c->insecure,
+					   .cancel = &s->cancel, .vmm = m->options.vmm,
+					   /* The limit of the VM's life has a timer of its own, which comes first. */
+					   .start_timeout_ms = c->timeout_s > 50 ? c->timeout_s * 1000 + 10000 : 0,
+					   .gdb = m->first_life && m->options.gdb, .gdb_port = m->options.gdb_port,
+					   .gdb_wait = m->options.gdb_wait },
+			      .exec = { .size = sizeof(w->exec), .argv = (const char *const *)c->argv.v,
+					.use_entrypoint = !c->no_entrypoint, .env = (const char *const *)c->env.v,
+					.cwd = c->cwd, .user = c->user, .tty = c->tty, .rows = m->options.rows, .cols = m->options.cols,
+					.stdin_fd = c->open_stdin ? 0 : -1 } };
+	fill_network(c, &w->network);
+	for (uint32_t i = 0; i < c->nshares; i++)
+		w->shares[i] = (struct roux_share){ c->share[i].host, c->share[i].guest, c->share[i].read_only };
+	for (uint32_t i = 0; i < c->ndisks; i++)
+		w->disks[i] = (struct roux_disk){ c->disk[i].path, c->disk[i].read_only, c->disk[i].overlay };
+}
+
+static void keep_counter(void *ctx, const char *name, uint64_t value)
+{
+	char **text = ctx, *more;
+
+	if (asprintf(&more, "%s%s %llu\n", *text ? *text : "", name, (unsigned long long)value) < 0)
+		return;
+	free(*text);
+	*text = more;
+}
+
+static int status_of(int error)
+{
+	if (error == -ENOENT)
+		return STATUS_NOT_FOUND;
+	return error == -EACCES || error == -ENOEXEC || error == -EISDIR ? STATUS_NOT_RUNNABLE : STATUS_FAILED;
+}
+
+static int start_machine(struct starter *s, const struct wanted *w)
+{
+	struct monitor *m = s->monitor;
+	struct roux_machine *machine;
+	char tail[32] = "";
+	int r = roux_machine_create(&w->machine, &machine, &s->error);
+
+	if (r < 0)
+		return r;
+	atomic_store(&s->machine, machine);	/* before the flag is looked at: a cancel is seen here or ends a wait */
+	if (s->cancel)
+		return -EINTR;
+	if (m->first_life && m->options.console)
+		roux_machine_on_console(machine, on_console, m);
+	if (m->first_life && m->options.gdb)
+		roux_machine_on_gdb(machine, on_gdb, m);
+	r = roux_machine_start(machine, &s->error);
+	if (r < 0 && *roux_machine_console_tail(machine) && !m->options.console)
+		(void)snprintf(tail, sizeof(tail), " (--console shows more)");
+	if (r < 0 && strlen(s->error.message) + sizeof(tail) < sizeof(s->error.message))
+		(void)strcat(s->error.message, tail);
+	return r;
+}
+
+static int start_command(struct starter *s, const struct wanted *w)
+{
+	struct roux_machine *machine = s->machine;
+	struct err err = { 0 };
+	int r;
+
+	if (s->monitor->first_life && s->monitor->options.counters)
+		(void)roux_machine_counters(machine, keep_counter, &s->before, NULL);
+	r = process_start(machine, &w->exec, &s->session, &err);
+	if (r < 0)
+		return give_error(&s->error, &err, r);
+	s->started_ns = monotonic_ns();
+	return 0;
+}
+
+static void ended(void *ctx)
+{
+	struct starter *s = ctx;
+
+	(void)pthread_join(s->thread, NULL);
+	monitor_started(s->monitor);
+}
+
+static void *run(void *ctx)
+{
+	struct starter *s = ctx;
+	struct wanted w;
+
+	fill_wanted(s->monitor, s, &w);
+	s->status = STATUS_FAILED;
+	s->result = start_machine(s, &w);
+	if (s->result == 0) {
+		s->result = start_command(s, &w);
+		s->status = status_of(s->result);
+	}
+	while (loop_post(s->monitor->loop, ended, s) < 0)
+		;	/* no memory for a few bytes: nobody else can tell the monitor */
+	return NULL;
+}
+
+int starter_begin(struct monitor *m)
+{
+	struct starter *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	s->monitor = m;
+	s->session.fd = -1;
+	m->starter = s;
+	r = -pthread_create(&s->thread, NULL, run, s);
+	if (r < 0) {
+		free(s);
+		m->starter = NULL;
+	}
+	return r;
+}
+
+void starter_cancel(struct monitor *m)
+{
+	struct roux_machine *machine;
+
+	if (!m->starter)
+		return;
+	m->starter->cancel = 1;
+	machine = atomic_load(&m->starter->machine);
+	if (machine)
+		roux_machine_interrupt(machine);
+}
