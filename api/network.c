@@ -105,7 +105,7 @@ static int add_named(struct roux_machine *m, struct spec_net *n, const struct ro
 		const char *gateway[] = { seat->network.gateway[0], seat->network.gateway[1] };
 		const char *dns[] = { seat->network.dns[0], seat->network.dns[1] };
 
-		m->seat_fd[m->nseats++] = seat->fd;
+		m->seat_fd[index] = seat->fd;
 		memcpy(n->mac, seat->mac, sizeof(n->mac));
 		n->internal = seat->network.internal;
 		if (n->internal && (net->npublish || net->host_loopback))
@@ -121,8 +121,35 @@ static int add_named(struct roux_machine *m, struct spec_net *n, const struct ro
 
 void leave_networks(struct roux_machine *m)
 {
-	while (m->nseats)
-		(void)close(m->seat_fd[--m->nseats]);
+	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+		if (m->seat_fd[i] >= 0)
+			(void)close(m->seat_fd[i]);
+}
+
+void rejoin_network(struct roux_machine *m, unsigned index)
+{
+	struct network_guest vm = { .name = m->guest_name, .keep = !m->transient };
+	const struct spec_net *n;
+	struct network_seat *seat;
+	int fd = -1;
+
+	/* The process of the VM may say so without cause. */
+	if (index >= m->spec.nnets || m->seat_fd[index] < 0 || !network_seat_lost(m->seat_fd[index]))
+		return;
+	seat = malloc(sizeof(*seat));
+	n = &m->spec.net[index];
+	vm.hostname = n->hostname;
+	vm.addr = n->guest.at[0];
+	if (seat && network_join(n->name, &vm, m->vmm, seat, NULL) == 0) {
+		(void)close(m->seat_fd[index]);
+		m->seat_fd[index] = seat->fd;
+		fd = network_claim(seat, NULL);
+	}
+	if (fd >= 0) {
+		(void)control_send(m->sock, CONTROL_NETWORK, (int32_t)index, 0, NULL, 0, fd);
+		(void)close(fd);
+	}
+	free(seat);
 }
 
 static int add_network(struct roux_machine *m, const struct roux_network *net, const struct network_guest *vm,
@@ -168,8 +195,9 @@ int add_networks(struct roux_machine *m, const struct roux_options *options, str
 		 struct err *err)
 {
 	const struct network_guest vm = { .name = options->name, .hostname = options->hostname, .keep = !options->transient };
-	int r = 0;
+	int r = copy(&m->guest_name, options->name);
 
+	m->transient = options->transient;
 	for (unsigned i = 0; i < options->nnetworks && r == 0; i++)
 		r = add_network(m, &options->networks[i], &vm, conf, err);
 	return r;

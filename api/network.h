@@ -17,4 +17,7 @@ int add_networks(struct roux_machine *machine, const struct roux_options *option
 
 void leave_networks(struct roux_machine *machine);
 
+/* The switch of network @index has ended: takes the same place with a new one, as far as possible. */
+void rejoin_network(struct roux_machine *machine, unsigned index);
+
 #endif /* API_NETWORK_H */

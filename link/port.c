@@ -21,6 +21,8 @@ struct port {
 	struct link *gateway;
 	int fd;	/* -1: the switch is gone */
 	struct loop_source *source;
+	void (*lost)(void *ctx);	/* NULL: nobody wants to know */
+	void *lost_ctx;
 	bool want_write;	/* the device waits for link_writable() */
 	unsigned offloads;	/* of the guest */
 	/* Packets of a batch: in[at] is next; its frame number @segment when @begun. */
@@ -54,6 +56,8 @@ static void lose_switch(struct port *p)
 		p->want_write = false;
 		link_writable(&p->link);
 	}
+	if (p->lost)
+		p->lost(p->lost_ctx);
 }
 
 /* ------------------------------------------------------------ from the guest */
@@ -264,22 +268,49 @@ static const struct link_ops port_ops = {
 	.destroy = port_destroy,
 };
 
+/* Takes over @fd on success. */
+static int join(struct port *p, int fd, struct err *err)
+{
+	int r = loop_add_fd(p->link.loop, fd, EPOLLIN, on_switch, p, &p->source, err);
+
+	if (r < 0)
+		return r;
+	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ SWITCH_SOCKET_BUFFER }, sizeof(int));
+	p->fd = fd;
+	return 0;
+}
+
+void link_port_on_lost(struct link *link, void (*lost)(void *ctx), void *ctx)
+{
+	struct port *p = (struct port *)link;
+
+	p->lost = lost;
+	p->lost_ctx = ctx;
+}
+
+int link_port_renew(struct link *link, int fd)
+{
+	struct port *p = (struct port *)link;
+
+	return p->fd >= 0 ? -EISCONN : join(p, fd, NULL);
+}
+
 int link_port_create(struct loop *loop, int fd, struct link *gateway, struct link **ret_link, struct err *err)
 {
 	struct port *p = calloc(1, sizeof(*p));
 	const struct link_sink sink = { .deliver = from_gateway, .writable = gateway_writable, .ctx = p };
-	int r = p ? loop_add_fd(loop, fd, EPOLLIN, on_switch, p, &p->source, err) :
-		    err_set(err, -ENOMEM, "out of host memory");
+	int r;
 
+	if (!p)
+		return err_set(err, -ENOMEM, "out of host memory");
+	link_init(&p->link, &port_ops, loop, gateway->mac, gateway->mtu);
+	r = join(p, fd, err);
 	if (r < 0) {
 		free(p);
 		return r;
 	}
-	link_init(&p->link, &port_ops, loop, gateway->mac, gateway->mtu);
-	p->fd = fd;
 	p->gateway = gateway;
 	link_attach(gateway, &sink);
-	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &(int){ SWITCH_SOCKET_BUFFER }, sizeof(int));
 	*ret_link = &p->link;
 	return 0;
 }

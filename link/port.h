@@ -28,4 +28,13 @@ int link_port_open(const char *path, const uint8_t token[SWITCH_TOKEN_SIZE], str
  */
 int link_port_create(struct loop *loop, int fd, struct link *gateway, struct link **ret_link, struct err *err);
 
+/*
+ * Calls @lost on the loop's thread when the switch has ended.  Other guests are out of reach from
+ * then on, until link_port_renew().
+ */
+void link_port_on_lost(struct link *link, void (*lost)(void *ctx), void *ctx);
+
+/* Goes on with a new switch at @fd (as for create), which has given the same addresses.  0 or a negative errno. */
+int link_port_renew(struct link *link, int fd);
+
 #endif /* LINK_PORT_H */

@@ -324,9 +324,21 @@ static struct port *choose_port(struct net_switch *sw, const char *name)
 	return fresh ? fresh : any;
 }
 
+/* The port with address @ip4, NULL: there is none, or it is taken. */
+static struct port *port_at(struct net_switch *sw, const struct net_addr *ip4)
+{
+	for (unsigned i = 0; i < sw->config.ports; i++) {
+		struct net_addr addr = switch_address(&sw->config.prefix4, sw->config.first + i);
+
+		if (net_addr_equal(&addr, ip4))
+			return sw->port[i].used ? NULL : &sw->port[i];
+	}
+	return NULL;
+}
+
 static struct port *make_port(struct net_switch *sw, const struct switch_reserve *m)
 {
-	struct port *p = choose_port(sw, m->name);
+	struct port *p = m->ip4.q[0] | m->ip4.q[1] ? port_at(sw, &m->ip4) : choose_port(sw, m->name);
 	uint32_t index;
 
 	if (!p)

@@ -61,6 +61,7 @@ struct switch_packet {
 struct switch_reserve {
 	uint32_t type, version;	/* SWITCH_VERSION */
 	char name[SWITCH_NAME_SIZE], alias[SWITCH_NAME_SIZE];	/* lower case */
+	struct net_addr ip4;	/* wanted, zero: any; with it comes the IPv6 address */
 	uint32_t keep;	/* the address is kept for the name when it has left */
 };
 

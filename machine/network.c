@@ -108,8 +108,7 @@ static bool is_complete(const struct link_user_address *a)
 	       !(net_addr_equal(&a->gateway, &none) || net_addr_equal(&a->dns, &none));
 }
 
-/* Hexadecimal. */
-static bool read_token(const char *text, uint8_t token[SWITCH_TOKEN_SIZE])
+bool network_token_parse(const char *text, uint8_t token[SWITCH_TOKEN_SIZE])
 {
 	unsigned v;
 
@@ -129,7 +128,7 @@ int network_check(const struct spec_net *net, struct err *err)
 	uint8_t token[SWITCH_TOKEN_SIZE];
 	int r = read_addresses(net, &c, err);
 
-	if (r == 0 && net->kind == SPEC_NET_NAMED && !(net->socket && read_token(net->token, token)))
+	if (r == 0 && net->kind == SPEC_NET_NAMED && !(net->socket && network_token_parse(net->token, token)))
 		r = err_set(err, -EINVAL, "a named network needs the socket of its switch and a token");
 	if (r == 0 && !(is_complete(&c.ip4) && is_complete(&c.ip6)))
 		r = err_set(err, -EINVAL, "a user network needs a gateway and a dns address with each of the guest's");
@@ -187,7 +186,7 @@ static int create_named(struct loop *loop, const struct spec_net *net, const str
 
 	if (r < 0)
 		return r;
-	(void)read_token(net->token, token);
+	(void)network_token_parse(net->token, token);
 	fd = link_port_open(net->socket, token, err);
 	r = fd < 0 ? fd : link_port_create(loop, fd, gateway, ret_link, err);
 	if (r < 0) {

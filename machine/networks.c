@@ -2,7 +2,8 @@
 #include "machine/networks.h"
 
 #include "base/checked.h"
-#include "link/switch_wire.h"
+#include "link/port.h"
+#include "machine/network.h"
 #include "machine/networks_private.h"
 #include "net/net.h"
 #include "os/err.h"
@@ -15,6 +16,7 @@
 #include <errno.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,7 @@
 
 #define DEFINITION_MAX 4096u	/* bytes of a definition's file */
 #define PATIENCE_S 10	/* for a switch to answer */
+#define LAST_BREATH_MS 200	/* a process that ends closes one socket after the other */
 #define FIRST_INDEX 2u	/* of a VM: 1 is the gateway's */
 
 /* ------------------------------------------------------------------- folders */
@@ -513,6 +516,8 @@ static int reserve(int fd, const struct network_guest *vm, struct network_seat *
 	unsigned bits[NETWORK_FAMILIES] = { 0 };
 	ssize_t n;
 
+	if (vm->addr && !network_subnet_parse(vm->addr, &m.ip4, &bits[0]))
+		return -EINVAL;
 	copy_name(m.name, vm->name);
 	copy_name(m.alias, vm->hostname);
 	n = ask(fd, &m, sizeof(m), SWITCH_RESERVED, &a, sizeof(a));
@@ -551,6 +556,22 @@ static int join_locked(const char *name, const struct network_guest *vm, const c
 	(void)snprintf(seat->socket, sizeof(seat->socket), "%.107s", p->socket);
 	seat->fd = fd;
 	return 0;
+}
+
+bool network_seat_lost(int seat_fd)
+{
+	struct pollfd p = { .fd = seat_fd };
+
+	return poll(&p, 1, LAST_BREATH_MS) > 0 && p.revents & (POLLHUP | POLLERR);
+}
+
+int network_claim(const struct network_seat *seat, struct err *err)
+{
+	uint8_t token[SWITCH_TOKEN_SIZE];
+
+	if (!network_token_parse(seat->token, token))
+		return err_set(err, -EINVAL, "no token of a network's switch");
+	return link_port_open(seat->socket, token, err);
 }
 
 int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat, struct err *err)

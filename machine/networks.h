@@ -53,6 +53,7 @@ struct network_vm {
 /* How a VM is found, as strings of the caller's; NULL: not. */
 struct network_guest {
 	const char *name, *hostname;
+	const char *addr;	/* the IPv4 address it has to get, "ADDRESS/BITS" */
 	bool keep;	/* the address is kept for the name after it has left */
 };
 
@@ -88,6 +89,12 @@ int network_remove(const char *name, struct err *err);
  * negative errno with a sentence.
  */
 int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat, struct err *err);
+
+/* True when the switch that gave the place has ended; waits a moment for that. */
+bool network_seat_lost(int seat_fd);
+
+/* Takes the place: the descriptor of the VM's connection (link/port.h), or a negative errno with a sentence. */
+int network_claim(const struct network_seat *seat, struct err *err);
 
 /*
  * Makes the switch of network @name, a process in the background; returns when it listens.  The

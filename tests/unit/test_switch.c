@@ -365,6 +365,28 @@ static void test_a_new_switch_remembers_names(void **state)
 	assert_string_equal(text, "10.89.1.5");
 }
 
+static void test_an_address_can_be_asked_for_while_it_is_free(void **state)
+{
+	struct switch_reserve m = { .type = SWITCH_RESERVE, .version = SWITCH_VERSION, .ip4 = vm[1].place.ip4 };
+	struct switch_answer refused;
+	int fd = new_client();
+
+	ask(fd, &m, sizeof(m));
+	assert_int_equal(hear(fd, &refused, sizeof(refused)), sizeof(refused));
+	assert_int_equal(refused.error, -EADDRNOTAVAIL);
+	leave(&vm[1]);
+	ask(fd, &m, sizeof(m));
+	assert_int_equal(hear(fd, &vm[1].place, sizeof(vm[1].place)), sizeof(vm[1].place));
+	assert_true(net_addr_equal(&vm[1].place.ip4, &m.ip4));
+	m.ip4.b[15] = 200;	/* not of the ports */
+	vm[1].holder = fd;
+	fd = new_client();
+	ask(fd, &m, sizeof(m));
+	assert_int_equal(hear(fd, &refused, sizeof(refused)), sizeof(refused));
+	assert_int_equal(refused.error, -EADDRNOTAVAIL);
+	(void)close(fd);
+}
+
 static void test_a_full_network_refuses(void **state)
 {
 	struct switch_reserve m = { .type = SWITCH_RESERVE, .version = SWITCH_VERSION };
@@ -761,6 +783,11 @@ static int deliver(void *ctx, const struct link_frame *frame)
 	return 0;
 }
 
+static void count_loss(void *ctx)
+{
+	++*(unsigned *)ctx;
+}
+
 static void test_a_link_keeps_what_the_guest_has_no_room_for(void **state)
 {
 	struct link_user_config c = { .mtu = 1500, .internal = true };
@@ -768,6 +795,7 @@ static void test_a_link_keeps_what_the_guest_has_no_room_for(void **state)
 	struct link *gateway, *link;
 	struct iovec iov;
 	struct link_frame f = { .iov = &iov, .niov = 1 };
+	unsigned lost = 0;
 
 	assert_true(net_addr_parse("10.89.1.3", &c.ip4.guest));
 	assert_true(net_addr_parse("10.89.1.1", &c.ip4.gateway));
@@ -811,13 +839,28 @@ static void test_a_link_keeps_what_the_guest_has_no_room_for(void **state)
 	assert_true(delivered > 3);
 	assert_int_equal(received(&vm[0]), -EAGAIN);
 	/* The switch ends: what was for others is dropped, and nothing waits. */
+	link_port_on_lost(link, count_loss, &lost);
+	assert_int_equal(link_port_renew(link, -1), -EISCONN);
+	for (unsigned i = 0; i < VMS; i++)
+		leave(&vm[i]);
 	switch_destroy(sw);
-	sw = NULL;
 	settle();
+	assert_int_equal(lost, 1);
 	make_ip4(&vm[1], &vm[0], 17, 50);
 	f.len = iov.iov_len = packet_len;
 	assert_int_equal(link_send(link, &f), 0);
 	assert_int_equal(link->counts->sent.dropped, 1);
+	/* Another one takes its place. */
+	start_switch();
+	for (unsigned i = 0; i < 2; i++) {
+		reserve(&vm[i], i ? "two" : "one");
+		claim(&vm[i]);
+	}
+	(void)drain(&vm[0]);
+	assert_int_equal(link_port_renew(link, dup(vm[1].line)), 0);
+	assert_int_equal(link_send(link, &f), 0);
+	settle();
+	assert_int_equal(received(&vm[0]), ETH + IP4 + 50);
 	link_destroy(link);
 }
 
@@ -832,6 +875,7 @@ int main(void)
 		TEST(test_long_frames_arrive_whole_and_marked),
 		TEST(test_addresses_are_told_and_the_lowest_is_taken),
 		TEST(test_a_new_switch_remembers_names),
+		TEST(test_an_address_can_be_asked_for_while_it_is_free),
 		TEST(test_a_full_network_refuses),
 		TEST(test_a_port_lives_while_one_end_does),
 		TEST(test_a_token_lets_in_once_and_a_false_one_never),
