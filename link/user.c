@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "link/user_private.h"
 
-#include "base/publish.h"
+#include "os/publish.h"
 #include "link/policy.h"
 #include "net/dhcp4.h"
 #include "net/dhcp6.h"
