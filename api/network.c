@@ -2,10 +2,12 @@
 #include "api/network.h"
 
 #include "api/conf.h"
+#include "base/checked.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "roux/roux.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -48,6 +50,47 @@ static int copy(char **field, const char *text)
 {
 	*field = text ? strdup(text) : NULL;
 	return text && !*field ? -ENOMEM : 0;
+}
+
+/* An address with or without the bits of its network; NULL is fine. */
+static bool is_address(const char *text, bool with_bits)
+{
+	char copy[INET6_ADDRSTRLEN + 8], *slash, *end;
+	uint8_t bytes[16];
+	unsigned long bits;
+	int family;
+
+	if (!text)
+		return true;
+	if (strlen(text) >= sizeof(copy))
+		return false;
+	slash = strchr(strcpy(copy, text), '/');
+	if (!slash == with_bits)
+		return false;
+	if (slash)
+		*slash++ = '\0';
+	family = strchr(copy, ':') ? AF_INET6 : AF_INET;
+	if (inet_pton(family, copy, bytes) != 1)
+		return false;
+	if (!slash)
+		return true;
+	bits = strtoul(slash, &end, 10);
+	return *slash >= '0' && *slash <= '9' && !*end && bits <= (family == AF_INET ? 32u : 128u);
+}
+
+static int check_addresses(const struct roux_network *net, struct err *err)
+{
+	const struct {
+		const char *text;
+		bool with_bits;
+	} all[] = { { net->address4, true }, { net->address6, true }, { net->gateway4, false },
+		    { net->gateway6, false }, { net->nameserver, false } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
+		if (!is_address(all[i].text, all[i].with_bits))
+			return err_set(err, -EINVAL, "'%s' is no %s", all[i].text,
+				       all[i].with_bits ? "ADDRESS/BITS for a network" : "address");
+	return 0;
 }
 
 static void tell_guest(struct conf_text *conf, unsigned index, const char *addr, const char *gateway,
@@ -94,6 +137,9 @@ static int add_network(struct machine_spec *spec, const struct roux_network *net
 
 	if (index == SPEC_NETS_MAX)
 		return err_set(err, -EINVAL, "a machine can have at most %d networks", SPEC_NETS_MAX);
+	r = check_addresses(net, err);
+	if (r < 0)
+		return r;
 	*n = (struct spec_net){ .mtu = LINK_MTU_DEFAULT };
 	spec->nnets++;
 	if (net->mtu)
