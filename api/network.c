@@ -3,11 +3,13 @@
 
 #include "api/conf.h"
 #include "api/handle.h"
+#include "base/checked.h"
 #include "machine/networks.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "roux/roux.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +55,47 @@ static int copy(char **field, const char *text)
 	return text && !*field ? -ENOMEM : 0;
 }
 
+/* An address with or without the bits of its network; NULL is fine. */
+static bool is_address(const char *text, bool with_bits)
+{
+	char copy[INET6_ADDRSTRLEN + 8], *slash, *end;
+	uint8_t bytes[16];
+	unsigned long bits;
+	int family;
+
+	if (!text)
+		return true;
+	if (strlen(text) >= sizeof(copy))
+		return false;
+	slash = strchr(strcpy(copy, text), '/');
+	if (!slash == with_bits)
+		return false;
+	if (slash)
+		*slash++ = '\0';
+	family = strchr(copy, ':') ? AF_INET6 : AF_INET;
+	if (inet_pton(family, copy, bytes) != 1)
+		return false;
+	if (!slash)
+		return true;
+	bits = strtoul(slash, &end, 10);
+	return *slash >= '0' && *slash <= '9' && !*end && bits <= (family == AF_INET ? 32u : 128u);
+}
+
+static int check_addresses(const struct roux_network *net, struct err *err)
+{
+	const struct {
+		const char *text;
+		bool with_bits;
+	} all[] = { { net->address4, true }, { net->address6, true }, { net->gateway4, false },
+		    { net->gateway6, false }, { net->nameserver, false } };
+
+	for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
+		if (!is_address(all[i].text, all[i].with_bits))
+			return err_set(err, -EINVAL, "'%s' is no %s", all[i].text,
+				       all[i].with_bits ? "ADDRESS/BITS for a network" : "address");
+	return 0;
+}
+
 static void tell_guest(struct conf_text *conf, unsigned index, const char *addr, const char *gateway,
 		       const char *nameserver)
 {
@@ -91,8 +134,8 @@ static int add_user(struct spec_net *n, const struct roux_network *net, const ch
 }
 
 /* Takes a place on the network, which says what addresses the guest has. */
-static int add_named(struct roux_machine *m, struct spec_net *n, const struct roux_network *net, const struct network_guest *vm,
-		     unsigned index, struct conf_text *conf, struct err *err)
+static int add_named(struct roux_machine *m, struct spec_net *n, const struct roux_network *net,
+		     const struct network_guest *vm, unsigned index, struct conf_text *conf, struct err *err)
 {
 	struct network_seat *seat = malloc(sizeof(*seat));
 	int r;
@@ -109,7 +152,7 @@ static int add_named(struct roux_machine *m, struct spec_net *n, const struct ro
 		memcpy(n->mac, seat->mac, sizeof(n->mac));
 		n->internal = seat->network.internal;
 		if (n->internal && (net->npublish || net->host_loopback))
-			r = err_set(err, -EINVAL, "network %s is internal: no ports can be published, and the host cannot be reached",
+			r = err_set(err, -EINVAL, "network %s is internal: no ports can be published, and the host is out of reach",
 				    net->name);
 		if (r == 0 && (copy(&n->name, net->name) < 0 || copy(&n->socket, seat->socket) < 0 ||
 			       copy(&n->token, seat->token) < 0 || add_user(n, net, guest, gateway, dns, index, conf) < 0))
@@ -162,6 +205,9 @@ static int add_network(struct roux_machine *m, const struct roux_network *net, c
 
 	if (index == SPEC_NETS_MAX)
 		return err_set(err, -EINVAL, "a machine can have at most %d networks", SPEC_NETS_MAX);
+	r = check_addresses(net, err);
+	if (r < 0)
+		return r;
 	*n = (struct spec_net){ .mtu = LINK_MTU_DEFAULT };
 	spec->nnets++;
 	if (net->mtu)
@@ -194,7 +240,8 @@ static int add_network(struct roux_machine *m, const struct roux_network *net, c
 int add_networks(struct roux_machine *m, const struct roux_options *options, struct conf_text *conf,
 		 struct err *err)
 {
-	const struct network_guest vm = { .name = options->name, .hostname = options->hostname, .keep = !options->transient };
+	const struct network_guest vm = { .name = options->name, .hostname = options->hostname,
+					  .keep = !options->transient };
 	int r = copy(&m->guest_name, options->name);
 
 	m->transient = options->transient;

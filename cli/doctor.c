@@ -6,11 +6,14 @@
 #include "machine/engines.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "os/jail.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -88,6 +91,28 @@ static void check_kernel(struct report *rep)
 	}
 }
 
+static void check_jail(struct report *rep)
+{
+	struct err err = { 0 };
+
+	if (jail_probe(&err) == 0)
+		tell(rep, "jail", "ok", "each VM has namespaces and a root of its own", NULL);
+	else
+		tell(rep, "jail", "warning", err.msg,
+		     "VMs run with fewer walls: system call lists and limits; allow user namespaces for the rest");
+}
+
+/* Echo requests leave by sockets that not everybody may make (icmp(7)). */
+static void check_ping(struct report *rep)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, IPPROTO_ICMP);
+
+	if (fd >= 0)
+		(void)close(fd);
+	tell(rep, "ping", fd >= 0 ? "ok" : "warning", fd >= 0 ? "guests may ping the outside" : "guests cannot ping the outside",
+	     fd >= 0 ? NULL : "have root put your group into sysctl net.ipv4.ping_group_range");
+}
+
 static void check_limits(struct report *rep)
 {
 	struct rlimit files;
@@ -135,6 +160,8 @@ int verb_doctor(int argc, char **argv)
 		(void)printf("[");
 	check_engines(&rep);
 	check_kernel(&rep);
+	check_jail(&rep);
+	check_ping(&rep);
 	check_limits(&rep);
 	if (rep.json)
 		(void)printf("\n]\n");

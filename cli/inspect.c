@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* roux inspect and port: all that is known of VMs and images. */
-#include "base/publish.h"
+#include "os/publish.h"
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/image.h"

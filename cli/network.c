@@ -58,7 +58,8 @@ static void put_network(const struct network *n)
 	if (gmtime_r(&created, &tm))
 		(void)strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
 	/* Names and addresses need no escapes. */
-	(void)printf("\"name\": \"%s\", \"created\": \"%s\", \"internal\": %s, ", n->name, when, n->internal ? "true" : "false");
+	(void)printf("\"name\": \"%s\", \"created\": \"%s\", \"internal\": %s, ", n->name, when,
+		     n->internal ? "true" : "false");
 	put_pair("subnets", (const char *const[]){ n->subnet[0], n->subnet[1] });
 	(void)printf(", ");
 	put_pair("gateways", (const char *const[]){ n->gateway[0], n->gateway[1] });
@@ -96,7 +97,8 @@ static int create(const struct flags *f)
 		char *subnet = n.subnet[strchr(f->subnet[i], ':') != NULL];
 
 		if (*subnet || strlen(f->subnet[i]) >= NETWORK_ADDR_SIZE)
-			return complain(EXIT_FAILED, "--subnet is given once for IPv4 and once for IPv6, not '%s'", f->subnet[i]);
+			return complain(EXIT_FAILED, "--subnet is given once for IPv4 and once for IPv6, not '%s'",
+					f->subnet[i]);
 		memcpy(subnet, f->subnet[i], strlen(f->subnet[i]) + 1);
 	}
 	if (network_define(&n, &err) < 0)
@@ -232,7 +234,7 @@ int verb_network(int argc, char **argv)
 		if (status)
 			return status;
 		if (f.nnames < commands[c].min || f.nnames > commands[c].max)
-			return verb_misused("network", commands[c].max == 0 ? "ls takes no names" : "give the name of a network");
+			return verb_misused("network", commands[c].max ? "give the name of a network" : "ls takes no names");
 		return commands[c].run(&f);
 	}
 	return verb_misused("network", argc > 1 ? "there is no such command" : "network needs a command");

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/options.h"
 
-#include "base/publish.h"
+#include "os/publish.h"
 #include "cli/cli.h"
 #include "life/signame.h"
 #include "life/when.h"

@@ -54,7 +54,7 @@ struct vm_config {
 	bool stdin_once;	/* input ends with the client that started the VM */
 	char *hostname;
 	struct strings labels;	/* "key=value" */
-	struct strings publish;	/* as publish_format() has them (base/publish.h) */
+	struct strings publish;	/* as publish_format() has them (os/publish.h) */
 	struct strings egress;	/* "allow|deny TARGET [PROTOCOL] [PORTS]" */
 	bool host_loopback;	/* the guest reaches 127.0.0.1 of the host */
 	struct vm_share share[RECORD_SHARES_MAX];

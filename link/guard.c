@@ -51,7 +51,8 @@ static enum guard_verdict check_ip4(const struct guard *g, const uint8_t *ip, ui
 {
 	uint32_t head = len ? (ip[0] & 0xfu) * 4 : 0;
 
-	if (len < IP4_SIZE || ip[0] >> 4 != 4 || head < IP4_SIZE || head > len || get16(ip + 2) < head || get16(ip + 2) > len)
+	if (len < IP4_SIZE || ip[0] >> 4 != 4 || head < IP4_SIZE || head > len || get16(ip + 2) < head ||
+	    get16(ip + 2) > len)
 		return GUARD_REFUSED;
 	if (is_zero(ip + 12, 4))
 		return GUARD_REFUSED;	/* DHCP */

@@ -125,15 +125,15 @@ static void port_flush(struct link *link)
 static bool hand_on(struct port *p)
 {
 	struct switch_packet *packet = &p->in[p->at].frame;
+	uint32_t len = p->len[p->at] - (uint32_t)sizeof(packet->head);
 	struct link_frame frame;
 	struct iovec iov;
 
-	if (!p->begun)
-		segments_begin(&p->segments, &packet->head.hdr, packet->bytes, p->len[p->at] - (uint32_t)sizeof(packet->head),
-			       p->offloads);
-	if (!p->begun)
+	if (!p->begun) {
+		segments_begin(&p->segments, &packet->head.hdr, packet->bytes, len, p->offloads);
 		p->segment = 0;
-	p->begun = true;
+		p->begun = true;
+	}
 	for (; p->segment < p->segments.count; p->segment++) {
 		segments_get(&p->segments, p->segment, &frame, &iov);
 		if (link_deliver(&p->link, &frame) == -EAGAIN)

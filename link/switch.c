@@ -270,6 +270,7 @@ static void describe(const struct port *p, const char *name, struct switch_name 
 static void send_names(struct net_switch *sw, struct port *p)
 {
 	struct switch_names *m = &sw->message.names;
+	ssize_t sent;
 
 	*m = (struct switch_names){ .type = SWITCH_NAMES };
 	for (unsigned i = 0; i < sw->config.ports; i++) {
@@ -280,8 +281,8 @@ static void send_names(struct net_switch *sw, struct port *p)
 		if (q->line && q->alias[0] && strcmp(q->name, q->alias) != 0)
 			describe(q, q->alias, &m->entry[m->count++]);
 	}
-	p->names_due = send(p->line->fd, m, offsetof(struct switch_names, entry[m->count]), MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
-		       errno != EPIPE && errno != ECONNRESET;
+	sent = send(p->line->fd, m, offsetof(struct switch_names, entry[m->count]), MSG_DONTWAIT | MSG_NOSIGNAL);
+	p->names_due = sent < 0 && errno != EPIPE && errno != ECONNRESET;
 	watch(p);
 }
 

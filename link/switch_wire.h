@@ -92,7 +92,8 @@ struct switch_names {
 };
 
 struct switch_counters {
-	struct link_direction sent, received;	/* by the guest; dropped: its frames that nobody took, frames it did not take */
+	/* By the guest; dropped are its frames that nobody got, and frames for it that it did not take. */
+	struct link_direction sent, received;
 	uint64_t forged;	/* with addresses that are not its own */
 	uint64_t refused;	/* of kinds that are not carried, or malformed */
 	uint64_t unknown;	/* to nobody on the network */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "link/user_private.h"
 
-#include "base/publish.h"
+#include "os/publish.h"
 #include "link/policy.h"
 #include "net/dhcp4.h"
 #include "net/dhcp6.h"
@@ -142,24 +142,49 @@ const struct net_addr *user_guest(const struct user *u, const struct net_addr *l
 
 /* -------------------------------------------------------------------- time */
 
-void user_enter(struct user *u)
+static void user_now(struct user *u)
 {
 	struct timespec t;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &t);
 	u->now_ns = (uint64_t)t.tv_sec * S_NS + (uint64_t)t.tv_nsec;
+}
+
+void user_enter(struct user *u)
+{
+	user_now(u);
 	net_clock(u->net, u->now_ns);
+}
+
+/* A timer that fires early does no harm, and setting it costs a system call. */
+static bool needs_timer(const struct user *u)
+{
+	uint64_t due = net_deadline(u->net);
+
+	return due && (!u->armed_ns || u->armed_ns > due);
 }
 
 void user_leave(struct user *u)
 {
-	uint64_t due;
+	uint64_t due = net_deadline(u->net);
 
+	/* A busy loop may not get round to its timers for long. */
+	if (due && due <= u->now_ns)
+		net_timers(u->net, u->now_ns);
 	net_flush(u->net, u->now_ns);
-	due = net_deadline(u->net);
-	/* A timer that fires early does no harm, and setting it costs a system call. */
-	if (!due || (u->armed_ns && u->armed_ns <= due))
+	if (needs_timer(u))
+		loop_set_idle(u->idle);
+}
+
+/* What comes while the loop still looks for events may have made the timer needless. */
+static void on_idle(void *ctx)
+{
+	struct user *u = ctx;
+	uint64_t due = net_deadline(u->net);
+
+	if (!needs_timer(u))
 		return;
+	user_now(u);
 	if (loop_set_timer(u->timer, due > u->now_ns ? due - u->now_ns : 1, 0) == 0)
 		u->armed_ns = due;
 }
@@ -423,6 +448,7 @@ static void user_destroy(struct link *link)
 		net_destroy(u->net);
 	loop_remove(u->timer);
 	loop_remove(u->seconds);
+	loop_remove(u->idle);
 	policy_destroy(u->policy);
 	link_finish(link);
 	free(u->domain);
@@ -493,7 +519,6 @@ static int start_net(struct user *u, const struct link_user_config *c, struct er
 	const struct link_user_address *families[] = { &c->ip4, &c->ip6 };
 	struct net_config n = { .mtu = c->mtu, .proxy = true, .limits = { .memory = MEMORY_MAX },
 				.ops = &user_net_ops, .ctx = u };
-	struct timespec t;
 
 	memcpy(n.mac, link_user_mac, sizeof(n.mac));
 	for (unsigned i = 0; i < 2; i++) {
@@ -504,8 +529,7 @@ static int start_net(struct user *u, const struct link_user_config *c, struct er
 		n.addrs[n.addr_count].addr = families[i]->dns;
 		n.addrs[n.addr_count++].prefix = families[i]->prefix;
 	}
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	u->now_ns = (uint64_t)t.tv_sec * S_NS + (uint64_t)t.tv_nsec;
+	user_now(u);
 	u->net = net_create(&n, u->now_ns);
 	if (!u->net || !start_services(u, c))
 		return err_set(err, -ENOMEM, "cannot start the user network: out of memory");
@@ -531,6 +555,8 @@ int link_user_create(struct loop *loop, const struct link_user_config *c, struct
 	u->domain = c->domain ? strdup(c->domain) : NULL;
 	u->hostname = c->hostname ? strdup(c->hostname) : NULL;
 	r = loop_add_timer(loop, on_timer, u, &u->timer, err);
+	if (r == 0)
+		r = loop_add_idle(loop, on_idle, u, &u->idle, err);
 	if (r == 0)
 		r = loop_add_timer(loop, on_second, u, &u->seconds, err);
 	if (r == 0)

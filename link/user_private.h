@@ -57,6 +57,7 @@ struct user {
 	struct net *net;
 	struct policy *policy;	/* NULL: everything is allowed */
 	struct loop_source *timer;	/* what net/ waits for */
+	struct loop_source *idle;	/* sets the timer */
 	uint64_t armed_ns;	/* when it fires, 0: not set */
 	struct loop_source *seconds;	/* fires every second while there are flows or look-ups */
 	bool seconds_on;

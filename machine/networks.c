@@ -55,8 +55,8 @@ int network_paths_get(const char *name, struct network_paths *ret, struct err *e
 	int r;
 
 	if (!network_name_valid(name))
-		return err_set(err, -EINVAL, "'%s' is no name for a network: it has 1 to %u letters, digits, '_', '.' and '-'", name,
-			       NETWORK_NAME_SIZE - 1);
+		return err_set(err, -EINVAL, "'%s' is no name for a network: it has 1 to %u letters, digits, '_', '.' and '-'",
+			       name, NETWORK_NAME_SIZE - 1);
 	r = open_folders(data, state, err);
 	if (r == 0)
 		r = file_path(ret->definition, err, data, "/", name, NULL);
@@ -67,7 +67,8 @@ int network_paths_get(const char *name, struct network_paths *ret, struct err *e
 	if (r == 0)
 		r = file_path(ret->lock, err, state, "/lock", NULL);
 	if (r == 0 && strlen(ret->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		r = err_set(err, -ENAMETOOLONG, "%s is too long for a socket: set ROUX_STATE to a shorter folder", ret->socket);
+		r = err_set(err, -ENAMETOOLONG, "%s is too long for a socket: set ROUX_STATE to a shorter folder",
+			    ret->socket);
 	return r;
 }
 
@@ -244,7 +245,9 @@ static int read_definition(const char *name, const char *path, struct network *n
 	n->internal = internal;
 	n->created_s = created;
 	r = complete(n, NULL);
-	return r < 0 ? err_set(err, r, "the definition of network %s is damaged; 'roux network rm %s' removes it", name, name) : 0;
+	if (r < 0)
+		return err_set(err, r, "the definition of network %s is damaged; 'roux network rm %s' removes it", name, name);
+	return 0;
 }
 
 int network_read(const char *name, struct network *ret_network, struct err *err)
@@ -406,9 +409,11 @@ int network_vms(const char *name, struct network_vm **ret_vms, struct err *err)
 	struct switch_listed *m = malloc(sizeof(*m));
 	struct network_vm *vms = calloc(SWITCH_PORTS_MAX, sizeof(*vms));
 	struct network_paths p;
-	int fd = -ENOENT, r = m && vms ? network_paths_get(name, &p, err) : err_set(err, -ENOMEM, "out of memory"), count = 0;
+	int fd = -ENOENT, r = m && vms ? 0 : err_set(err, -ENOMEM, "out of memory"), count = 0;
 	ssize_t n = 0;
 
+	if (r == 0)
+		r = network_paths_get(name, &p, err);
 	if (r == 0)
 		fd = connect_switch(&p);
 	if (fd >= 0)
@@ -448,7 +453,8 @@ static int end_switch(const char *name, const struct network_paths *p, struct er
 		(void)recv(fd, &a, sizeof(a), 0);	/* until it has ended */
 	(void)close(fd);
 	if (n == -EBUSY)
-		return err_set(err, -EBUSY, "network %s is in use; stop the VMs that 'roux network inspect %s' shows", name, name);
+		return err_set(err, -EBUSY, "network %s is in use; stop the VMs that 'roux network inspect %s' shows", name,
+			       name);
 	return n < 0 && n != -EPIPE && n != -ECONNRESET ? refused((int)n, name, err) : 0;
 }
 
@@ -574,7 +580,8 @@ int network_claim(const struct network_seat *seat, struct err *err)
 	return link_port_open(seat->socket, token, err);
 }
 
-int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat, struct err *err)
+int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat,
+		 struct err *err)
 {
 	struct network_paths p;
 	int r = network_paths_get(name, &p, err), lock;

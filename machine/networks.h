@@ -85,10 +85,11 @@ int network_vms(const char *name, struct network_vm **ret_vms, struct err *err);
 int network_remove(const char *name, struct err *err);
 
 /*
- * Reserves a place for VM @vm, on a switch that is started by program @roux ("roux switch NAME") when there is none.  0 with ownership in @ret_seat, or a
- * negative errno with a sentence.
+ * Reserves a place for VM @vm, on a switch that is started by program @roux ("roux switch NAME")
+ * when there is none.  0 with ownership in @ret_seat, or a negative errno with a sentence.
  */
-int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat, struct err *err);
+int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat,
+		 struct err *err);
 
 /* True when the switch that gave the place has ended; waits a moment for that. */
 bool network_seat_lost(int seat_fd);

@@ -196,7 +196,7 @@ static int start(struct server *s, struct err *err)
 
 int network_serve(const char *name, struct err *err)
 {
-	struct server s = { .listen_fd = -1, .lock_fd = -1, .leases_fd = -1, .config = { .linger_ns = LINGER_NS, .may_end = may_end } };
+	struct server s = { .config = { .linger_ns = LINGER_NS, .may_end = may_end } };
 	struct network_paths p;
 	struct network n;
 	struct rlimit files;

@@ -76,5 +76,7 @@ int folder_make(const char *folder, const char *sub, const char *variable, struc
 	r = file_mkdirs(path, 0700, NULL);
 	if (r == 0 && access(path, W_OK) < 0)
 		r = -errno;
-	return r < 0 ? err_set(err, r, "cannot make %.120s: %s: set %s to a folder you may write", path, strerror(-r), variable) : 0;
+	if (r < 0)
+		return err_set(err, r, "cannot make %.120s: %s: set %s to a folder you may write", path, strerror(-r), variable);
+	return 0;
 }

@@ -32,13 +32,22 @@ def threads(pid):
     return found
 
 
-def only_child(pid):
-    children = []
+def children(pid):
+    """Name -> pid; two of a name are a mistake."""
+    found = {}
     for tid in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{tid}/children") as f:
-            children += [int(c) for c in f.read().split()]
-    assert len(children) == 1, f"the helper should be gone: {children}"
-    return children[0]
+            for child in map(int, f.read().split()):
+                name = status_of(f"/proc/{child}")["Name"]
+                assert name not in found, (name, found)
+                found[name] = child
+    return found
+
+
+def only_child(pid):
+    found = children(pid)
+    assert len(found) == 1, found
+    return list(found.values())[0]
 
 
 def data_of_nobody():
@@ -64,7 +73,10 @@ class Machine:
         except AssertionError as e:
             self.process.kill()
             raise AssertionError(f"{e}: {self.process.stderr.read()!r}") from None
-        self.pid = only_child(only_child(self.process.pid))	# roux, monitor, VM
+        found = children(only_child(self.process.pid))	# roux, monitor, VM and perhaps the maker of its sockets
+        self.pid = found.pop("roux-vm")
+        self.helper = found.pop("roux-helper", None)
+        assert not found, found
 
     def finish(self):
         self.process.stdin.close()
@@ -122,6 +134,19 @@ def check_descriptors(pid):
 
 
 CAP_READ, CAP_WRITE = 1 << 2, 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 31
+
+
+def test_the_helper_makes_sockets_or_is_gone():
+    m = Machine("--network", "none")
+    assert m.helper is None, m.helper
+    m.finish()
+    m = Machine()
+    s = status_of(f"/proc/{m.helper}")
+    assert s["NoNewPrivs"] == "1" and s["Seccomp"] == "2" and int(s["CapEff"], 16) == int(s["CapPrm"], 16) == 0, s
+    assert s["Threads"] == "1", s
+    # Without it connections fail; the VM goes on.
+    os.kill(m.helper, signal.SIGKILL)
+    m.finish()
 
 
 def test_a_running_machine_is_in_its_jail():

@@ -366,7 +366,7 @@ def test_wrong_names_and_states_are_told():
     complains(verb("run", "--rm", "--restart", "always", ROOT, "true"), 125, "--rm and --restart")
     complains(verb("run", "--restart", "sometimes", ROOT, "true"), 125, "sometimes")
     out = ok("create", "--name", "only", "-p", "8080:80", ROOT, "--", "true").strip()
-    assert status("only") == "created" and names() == [] and ok("port", out[:12]) == "8080:80\n"
+    assert status("only") == "created" and names() == [] and ok("port", out[:12]) == "80/tcp -> 0.0.0.0:8080\n"
     complains(verb("kill", "only"), 1, "not running")
     complains(verb("exec", "only", "true"), 1, "not running")
     expect(verb("start", "-a", "only"), 0)
@@ -751,7 +751,7 @@ def test_words_are_completed():
 
 def test_facts_can_be_had_as_json():
     run_d("facts", "sleep", "1000", options=("-p", "8080:80"))
-    assert json.loads(ok("port", "--json", "facts"))["Publish"] == ["8080:80"]
+    assert json.loads(ok("port", "--json", "facts"))["Publish"] == ["8080:80/tcp"]
     assert any(p["Command"].startswith("sleep") for p in json.loads(ok("top", "--json", "facts")))
     ok("kill", "facts")
     assert json.loads(ok("wait", "--json", "facts"))["StatusCode"] == 137

@@ -65,7 +65,7 @@ def test_the_guest_has_the_addresses_it_was_given():
 
 
 def test_without_a_network_there_is_only_the_loopback():
-    r = roux(busybox_root(), "--", "ls", "/sys/class/net")
+    r = roux("--network", "none", busybox_root(), "--", "ls", "/sys/class/net")
     assert r.out == b"lo\n", r
 
 

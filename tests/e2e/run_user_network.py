@@ -205,6 +205,33 @@ def test_a_guest_that_is_gone_leaves_no_connection():
         assert gone.wait(20)
 
 
+def rss_mib(name):
+    pid = subprocess.run([ROUX, "inspect", "--format", "{{.State.Pid}}", name], env=environ(), check=True,
+                         stdout=subprocess.PIPE, text=True).stdout.strip()
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"VmRSS:\s+(\d+) kB", f.read())[1]) // 1024
+
+
+def test_a_guest_that_floods_and_forges_hurts_only_itself():
+    with tcp_server(lambda c: c.sendall(DATA)) as port:
+        p = start("--rm", "--name", "flood", *programs(), busybox_root(), "--", "sh", "-c",
+                  f"echo go; /mnt/flood 8 {WORLD4} {port}; nc {WORLD4} {port} | sha256sum; sleep 1000")
+        try:
+            read_until(p.stdout, b"go\n")
+            before = rss_mib("flood")
+            text = guest(f"nc {WORLD4} {port} | sha256sum; ping -c 10 -i 0.2 {GATEWAY4}")
+            assert HASH in text and "10 packets received" in text, text
+            out = read_until(p.stdout, b"-\n", 90).decode()	# its own network still works
+            sent = int(re.search(r"sent (\d+)", out)[1])
+            assert sent > 10_000 and HASH in out, out
+            after = rss_mib("flood")
+            print(f"{sent} frames; {before} MiB before, {after} MiB after")
+            assert after < before + 200, (before, after)
+        finally:
+            subprocess.run([ROUX, "kill", "flood"], env=environ(), stdout=subprocess.DEVNULL)
+            p.wait(30)
+
+
 def test_what_passes_is_counted_and_can_be_limited():
     with tcp_server(lambda c: c.sendall(DATA[:4 << 20])) as port:
         began = time.monotonic()

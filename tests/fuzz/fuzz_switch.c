@@ -110,8 +110,10 @@ static void send_frame(unsigned i, enum step step, const uint8_t *data, size_t l
 		memcpy(packet.bytes + 12, step == STEP_IP4 ? "\x08\x00" : "\x86\xdd", 2);
 		len -= sizeof(packet.head.hdr) + 14;
 		packet.bytes[14] = (uint8_t)((packet.bytes[14] & 0x0f) | (step == STEP_IP4 ? 0x40 : 0x60));
-		memcpy(packet.bytes + 14 + (step == STEP_IP4 ? 12 : 8), step == STEP_IP4 ? &place[i].ip4.b[12] : place[i].ip6.b,
-		       step == STEP_IP4 ? 4 : 16);
+		if (step == STEP_IP4)
+			memcpy(packet.bytes + 14 + 12, &place[i].ip4.b[12], 4);
+		else
+			memcpy(packet.bytes + 14 + 8, place[i].ip6.b, 16);
 		packet.bytes[14 + (step == STEP_IP4 ? 2 : 4)] = (uint8_t)((len - (step == STEP_IP4 ? 0 : 40)) >> 8);
 		packet.bytes[15 + (step == STEP_IP4 ? 2 : 4)] = (uint8_t)(len - (step == STEP_IP4 ? 0 : 40));
 		len += sizeof(packet.head.hdr) + 14;

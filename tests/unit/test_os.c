@@ -4,6 +4,7 @@
 #include "os/err.h"
 #include "os/log.h"
 #include "os/pool.h"
+#include "os/publish.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -246,9 +247,32 @@ static void test_bad_pools_are_refused(void **state)
 	pool_destroy(make_pool(32));	/* never used */
 }
 
+static void test_published_ports_are_written_in_one_way(void **state)
+{
+	static const char *const same[][2] = {
+		{ "8080:80", "8080:80/tcp" }, { "80", "0:80/tcp" }, { "127.0.0.1:53:5353/udp", "127.0.0.1:53:5353/udp" },
+		{ "[::1]:1:2/tcp", "[::1]:1:2/tcp" }, { "192.0.2.1::80", "192.0.2.1:0:80/tcp" },
+	};
+	static const char *const bad[] = { "", ":", "80:", ":80", "a:80", "80:a", "80:0", "80:70000", "80:80/sctp",
+					   "1:2:3:4", "::1:80:80", "[]:80:80", "80/", "-1:80" };
+	struct publish p;
+	char text[100];
+
+	for (size_t i = 0; i < sizeof(same) / sizeof(same[0]); i++) {
+		assert_true(publish_parse(same[i][0], &p));
+		(void)publish_format(&p, text, sizeof(text));
+		assert_string_equal(text, same[i][1]);
+		assert_true(publish_parse(text, &p));
+	}
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		if (publish_parse(bad[i], &p))
+			fail_msg("'%s' was taken", bad[i]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_published_ports_are_written_in_one_way),
 		cmocka_unit_test(test_a_report_has_code_and_sentence),
 		cmocka_unit_test(test_long_reports_are_cut_inside_their_memory),
 		cmocka_unit_test(test_lines_reach_the_sink_by_level),

@@ -604,7 +604,7 @@ static void test_neighbours_speak_for_themselves_only(void **state)
 static void test_link_local_addresses_are_ones_own(void **state)
 {
 	const uint8_t *mac = vm[0].place.mac;
-	const uint8_t own[16] = { 0xfe, 0x80, 0, 0, 0, 0, 0, 0, mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] };
+	const uint8_t own[16] = { 0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] };
 
 	make_ip6(&vm[0], &vm[1], 17, 100);
 	memcpy(packet.bytes + ETH + 8, own, 16);

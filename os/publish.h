@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Published ports as people write them. */
-#ifndef BASE_PUBLISH_H
-#define BASE_PUBLISH_H
+#ifndef OS_PUBLISH_H
+#define OS_PUBLISH_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,4 +22,4 @@ bool publish_parse(const char *text, struct publish *ret_publish);
 /* The same in one way: as publish_parse() reads it, with the protocol.  Returns as snprintf(). */
 int publish_format(const struct publish *publish, char *ret_text, size_t size);
 
-#endif /* BASE_PUBLISH_H */
+#endif /* OS_PUBLISH_H */

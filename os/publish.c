@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "base/publish.h"
+#include "os/publish.h"
 
 #include <ctype.h>
 #include <stdio.h>
