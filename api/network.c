@@ -19,6 +19,7 @@
 
 #define RESOLV_CONF "/etc/resolv.conf"
 #define DOMAIN "roux.internal"
+#define REJOIN_TRIES 3u
 
 /* The user network, the same for every guest: nobody else is on it. */
 static const char *const user_guest[] = { "10.0.2.15/24", "fd72:6f75:7800::15/64" };
@@ -183,10 +184,12 @@ void rejoin_network(struct roux_machine *m, unsigned index)
 	n = &m->spec.net[index];
 	vm.hostname = n->hostname;
 	vm.addr = n->guest.at[0];
-	if (seat && network_join(n->name, &vm, m->vmm, seat, NULL) == 0) {
+	for (unsigned i = 0; seat && fd < 0 && i < REJOIN_TRIES; i++) {
+		if (network_join(n->name, &vm, m->vmm, seat, NULL) < 0)
+			continue;
 		(void)close(m->seat_fd[index]);
 		m->seat_fd[index] = seat->fd;
-		fd = network_claim(seat, NULL);
+		fd = network_claim(seat, NULL);	/* the new one may end just as well */
 	}
 	if (fd >= 0) {
 		(void)control_send(m->sock, CONTROL_NETWORK, (int32_t)index, 0, NULL, 0, fd);

@@ -28,6 +28,8 @@
 #define DEFINITION_MAX 4096u	/* bytes of a definition's file */
 #define PATIENCE_S 10	/* for a switch to answer */
 #define LAST_BREATH_MS 200	/* a process that ends closes one socket after the other */
+#define DYING_NS 10000000	/* between tries */
+#define DYING_TRIES 50u
 #define FIRST_INDEX 2u	/* of a VM: 1 is the gateway's */
 
 /* ------------------------------------------------------------------- folders */
@@ -542,23 +544,29 @@ static int reserve(int fd, const struct network_guest *vm, struct network_seat *
 static int join_locked(const char *name, const struct network_guest *vm, const char *roux, const struct network_paths *p,
 		       struct network_seat *seat, struct err *err)
 {
+	const struct timespec pause = { .tv_nsec = DYING_NS };
 	int fd, r = read_definition(name, p->definition, &seat->network, err);
 
 	if (r < 0)
 		return r;
-	fd = connect_switch(p);
-	if (fd == -ENOENT || fd == -ECONNREFUSED) {
-		r = start_switch(name, roux, err);
-		if (r < 0)
-			return r;
+	for (unsigned i = 0;; i++) {
 		fd = connect_switch(p);
-	}
-	r = fd < 0 ? fd : reserve(fd, vm, seat);
-	if (r < 0) {
-		if (fd >= 0)
+		if (fd == -ENOENT || fd == -ECONNREFUSED) {
+			r = start_switch(name, roux, err);
+			if (r < 0)
+				return r;
+			fd = connect_switch(p);
+		}
+		r = fd < 0 ? fd : reserve(fd, vm, seat);
+		if (r < 0 && fd >= 0)
 			(void)close(fd);
-		return refused(r, name, err);
+		/* One that was killed may let us in with its last breath. */
+		if ((r != -ECONNRESET && r != -EPIPE) || i == DYING_TRIES)
+			break;
+		(void)nanosleep(&pause, NULL);
 	}
+	if (r < 0)
+		return refused(r, name, err);
 	(void)snprintf(seat->socket, sizeof(seat->socket), "%.107s", p->socket);
 	seat->fd = fd;
 	return 0;

@@ -76,7 +76,7 @@ def test_two_machines_reach_each_other_by_name():
 
 
 def test_streams_arrive_whole():
-    with made("lab"), running("lab", "server", f"{TAKE.format(5000)}; {TAKE.format(5001)}") as server:
+    with made("lab"), running("lab", "server", f"{TAKE.format(5000)}; {TAKE.format(5001)}; sleep 1000") as server:
         for port, family in ((5000, "-4"), (5001, "-6")):
             address = {"-4": "10.89.1.2", "-6": "fd72:6f75:7801::2"}[family]
             sums = guest("lab", "client", f"{SEND}; until nc {address} {port} < /tmp/d; do sleep 0.1; done").split()
