@@ -254,7 +254,7 @@ def test_a_machine_killed_with_9_frees_its_address():
 def test_a_switch_killed_with_9_is_replaced():
     """Those who are on the network get another switch, and keep their addresses."""
     with made("lab"), tcp_server(lambda c: c.sendall(b"hello\n")) as port, running("lab", "one", "echo up; sleep 1000"), \
-            running("lab", "two", f"echo up; nc {WORLD4} {port}; read x; until ping -c 1 -W 1 one; do sleep 0.2; done", "-i",
+            running("lab", "two", f"echo up; nc {WORLD4} {port}; read x; until ping -c 1 -W 1 one; do sleep 0.2; done; sleep 1000", "-i",
                     stdin=subprocess.PIPE) as two:
         before = {name: m["addresses"] for name, m in machines("lab").items()}
         for _ in range(2):
