@@ -31,6 +31,9 @@ struct machine_connect {
 
 struct roux_machine {
 	struct machine_spec spec;
+	int seat_fd[SPEC_NETS_MAX];	/* places on named networks, owned; -1: none */
+	char *guest_name;	/* there, NULL: none */
+	bool transient;
 	struct store *store;	/* owned, NULL unless the image is from there */
 	struct store_lease *lease;	/* owned; keeps the image while the machine exists */
 	struct oci_image *image;	/* owned, NULL without one */

@@ -3,6 +3,7 @@
 #include "api/handle.h"
 
 #include "abi/agent.h"
+#include "api/network.h"
 #include "machine/counts.h"
 #include "oci/image.h"
 #include "os/seccomp.h"
@@ -69,6 +70,8 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 		return give_error(error, &err, -ENOMEM);
 	take_options(&o, options);
 	m->sock = m->ready_fd = m->connect.fd = -1;
+	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+		m->seat_fd[i] = -1;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	m->phase[ROUX_PHASE_BEGIN] = monotonic_ns();
 	m->start_timeout_ms = o.start_timeout_ms || o.gdb ? o.start_timeout_ms : START_TIMEOUT_MS;
@@ -313,6 +316,9 @@ static void on_message(struct roux_machine *m, int fd)
 		free(m->counters);
 		m->counters = strdup(msg->text);
 		break;
+	case CONTROL_NETWORK_LOST:
+		rejoin_network(m, (unsigned)msg->value);
+		break;
 	case CONTROL_FORBIDDEN:
 		m->state = ROUX_FAILED;
 		(void)snprintf(m->reason, sizeof(m->reason),
@@ -326,6 +332,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_SPEC:
 	case CONTROL_CONNECT:
 	case CONTROL_COUNT:
+	case CONTROL_NETWORK:
 	case CONTROL_CONSOLE_INPUT:
 		break;
 	}
@@ -605,6 +612,8 @@ void roux_machine_destroy(struct roux_machine *m)
 	oci_image_close(m->image);
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);
+	leave_networks(m);
+	free(m->guest_name);
 	machine_spec_finish(&m->spec);
 	counts_unmap(m->counts);
 	free(m->counters);

@@ -2,7 +2,9 @@
 #include "api/network.h"
 
 #include "api/conf.h"
+#include "api/handle.h"
 #include "base/checked.h"
+#include "machine/networks.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "roux/roux.h"
@@ -13,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #define RESOLV_CONF "/etc/resolv.conf"
 #define DOMAIN "roux.internal"
@@ -104,14 +107,16 @@ static void tell_guest(struct conf_text *conf, unsigned index, const char *addr,
 		conf_add(conf, "nameserver=%s\n", nameserver);
 }
 
-static int add_user(struct spec_net *n, const struct roux_network *net, unsigned index, struct conf_text *conf)
+/* What the user's own network and a named one have in common: two addresses and what leads out. */
+static int add_user(struct spec_net *n, const struct roux_network *net, const char *const *guest,
+		    const char *const *gateway, const char *const *dns, unsigned index, struct conf_text *conf)
 {
-	int r = add_all(&n->guest, user_guest, 2);
+	int r = add_all(&n->guest, guest, 2);
 
 	if (r == 0)
-		r = add_all(&n->gateway, user_gateway, 2);
+		r = add_all(&n->gateway, gateway, 2);
 	if (r == 0)
-		r = add_all(&n->dns, user_dns, 2);
+		r = add_all(&n->dns, dns, 2);
 	if (r == 0)
 		r = add_all(&n->publish, net->publish, net->npublish);
 	if (r == 0)
@@ -122,15 +127,78 @@ static int add_user(struct spec_net *n, const struct roux_network *net, unsigned
 		r = copy(&n->domain, DOMAIN);
 	n->host_loopback = net->host_loopback;
 	for (unsigned i = 0; i < 2; i++)
-		tell_guest(conf, index, user_guest[i], user_gateway[i], i == 0 ? user_dns[i] : NULL);
+		tell_guest(conf, index, guest[i], n->internal ? NULL : gateway[i], i == 0 ? dns[i] : NULL);
 	if (index == 0)
 		conf_add(conf, "search=" DOMAIN "\n");
 	return r;
 }
 
-static int add_network(struct machine_spec *spec, const struct roux_network *net, const char *hostname,
+/* Takes a place on the network, which says what addresses the guest has. */
+static int add_named(struct roux_machine *m, struct spec_net *n, const struct roux_network *net,
+		     const struct network_guest *vm, unsigned index, struct conf_text *conf, struct err *err)
+{
+	struct network_seat *seat = malloc(sizeof(*seat));
+	int r;
+
+	if (!seat)
+		return err_set(err, -ENOMEM, "out of memory");
+	r = network_join(net->name, vm, m->vmm, seat, err);
+	if (r == 0) {
+		const char *guest[] = { seat->addr[0], seat->addr[1] };
+		const char *gateway[] = { seat->network.gateway[0], seat->network.gateway[1] };
+		const char *dns[] = { seat->network.dns[0], seat->network.dns[1] };
+
+		m->seat_fd[index] = seat->fd;
+		memcpy(n->mac, seat->mac, sizeof(n->mac));
+		n->internal = seat->network.internal;
+		if (n->internal && (net->npublish || net->host_loopback))
+			r = err_set(err, -EINVAL, "network %s is internal: no ports can be published, and the host is out of reach",
+				    net->name);
+		if (r == 0 && (copy(&n->name, net->name) < 0 || copy(&n->socket, seat->socket) < 0 ||
+			       copy(&n->token, seat->token) < 0 || add_user(n, net, guest, gateway, dns, index, conf) < 0))
+			r = err_set(err, -ENOMEM, "out of memory");
+	}
+	free(seat);
+	return r;
+}
+
+void leave_networks(struct roux_machine *m)
+{
+	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+		if (m->seat_fd[i] >= 0)
+			(void)close(m->seat_fd[i]);
+}
+
+void rejoin_network(struct roux_machine *m, unsigned index)
+{
+	struct network_guest vm = { .name = m->guest_name, .keep = !m->transient };
+	const struct spec_net *n;
+	struct network_seat *seat;
+	int fd = -1;
+
+	/* The process of the VM may say so without cause. */
+	if (index >= m->spec.nnets || m->seat_fd[index] < 0 || !network_seat_lost(m->seat_fd[index]))
+		return;
+	seat = malloc(sizeof(*seat));
+	n = &m->spec.net[index];
+	vm.hostname = n->hostname;
+	vm.addr = n->guest.at[0];
+	if (seat && network_join(n->name, &vm, m->vmm, seat, NULL) == 0) {
+		(void)close(m->seat_fd[index]);
+		m->seat_fd[index] = seat->fd;
+		fd = network_claim(seat, NULL);
+	}
+	if (fd >= 0) {
+		(void)control_send(m->sock, CONTROL_NETWORK, (int32_t)index, 0, NULL, 0, fd);
+		(void)close(fd);
+	}
+	free(seat);
+}
+
+static int add_network(struct roux_machine *m, const struct roux_network *net, const struct network_guest *vm,
 		       struct conf_text *conf, struct err *err)
 {
+	struct machine_spec *spec = &m->spec;
 	unsigned index = spec->nnets;
 	struct spec_net *n = &spec->net[index];
 	int r;
@@ -151,6 +219,12 @@ static int add_network(struct machine_spec *spec, const struct roux_network *net
 	n->send = (struct link_limits){ net->send_bytes, net->send_frames };
 	n->receive = (struct link_limits){ net->receive_bytes, net->receive_frames };
 	r = copy(&n->pcap, net->pcap);
+	if (r == 0 && net->kind != ROUX_NETWORK_TAP)
+		r = copy(&n->hostname, vm->hostname);
+	if (r == 0 && net->kind == ROUX_NETWORK_NAMED) {
+		n->kind = SPEC_NET_NAMED;
+		return add_named(m, n, net, vm, index, conf, err);
+	}
 	if (r == 0 && net->kind == ROUX_NETWORK_TAP) {
 		n->kind = SPEC_NET_TAP;
 		r = copy(&n->name, net->name);
@@ -158,19 +232,20 @@ static int add_network(struct machine_spec *spec, const struct roux_network *net
 		tell_guest(conf, index, net->address6, net->gateway6, NULL);
 	} else if (r == 0) {
 		n->kind = SPEC_NET_USER;
-		r = copy(&n->hostname, hostname);
-		if (r == 0)
-			r = add_user(n, net, index, conf);
+		r = add_user(n, net, user_guest, user_gateway, user_dns, index, conf);
 	}
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }
 
-int add_networks(struct machine_spec *spec, const struct roux_options *options, struct conf_text *conf,
+int add_networks(struct roux_machine *m, const struct roux_options *options, struct conf_text *conf,
 		 struct err *err)
 {
-	int r = 0;
+	const struct network_guest vm = { .name = options->name, .hostname = options->hostname,
+					  .keep = !options->transient };
+	int r = copy(&m->guest_name, options->name);
 
+	m->transient = options->transient;
 	for (unsigned i = 0; i < options->nnetworks && r == 0; i++)
-		r = add_network(spec, &options->networks[i], options->hostname, conf, err);
+		r = add_network(m, &options->networks[i], &vm, conf, err);
 	return r;
 }

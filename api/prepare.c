@@ -249,7 +249,7 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 	if (r == 0)
 		r = add_shares(m, o, conf, err);
 	if (r == 0)
-		r = add_networks(&m->spec, o, conf, err);
+		r = add_networks(m, o, conf, err);
 	if (r == 0)
 		r = add_kernel(m, o, err);
 	m->phase[ROUX_PHASE_KERNEL] = monotonic_ns();

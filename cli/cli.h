@@ -59,6 +59,8 @@ int verb_login(int argc, char **argv);
 int verb_logout(int argc, char **argv);
 int verb_store(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_network(int argc, char **argv);
+int verb_switch(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);
 

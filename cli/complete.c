@@ -8,6 +8,7 @@
  */
 #include "cli/cli.h"
 #include "life/vms.h"
+#include "machine/networks.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -172,6 +173,17 @@ static int offer_name(void *ctx, const char *id)
 	return 0;
 }
 
+static void offer_networks(const char *prefix)
+{
+	struct network *all;
+	int n = network_list(&all, NULL);
+
+	for (int i = 0; i < n; i++)
+		offer(all[i].name, all[i].subnet[0], prefix);
+	if (n >= 0)
+		free(all);
+}
+
 /* The values of options that have few. */
 static bool offer_values(const char *option, const char *prefix)
 {
@@ -186,6 +198,8 @@ static bool offer_values(const char *option, const char *prefix)
 			continue;
 		for (const char *const *v = known[i].values; *v; v++)
 			offer(*v, "", prefix);
+		if (strcmp(option, "--network") == 0)
+			offer_networks(prefix);
 		return true;
 	}
 	return false;
@@ -216,6 +230,8 @@ int verb_complete(int argc, char **argv)
 		return 0;
 	if (*last == '-')
 		offer_options(verb, last);
+	else if (verb->run == verb_network)
+		offer_networks(last);
 	else if (takes_vms(verb) && vms_open(&vms, NULL) == 0)
 		(void)vms_each(&vms, offer_name, &(struct names){ &vms, last });
 	return 0;

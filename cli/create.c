@@ -70,6 +70,8 @@ static bool take_mounts(struct vm_config *c, const struct run_options *r)
 
 static bool take_network(struct vm_network *n, const struct run_options *r)
 {
+	static const char *const kinds[] = { [ROUX_NETWORK_USER] = "user", [ROUX_NETWORK_TAP] = "tap",
+					     [ROUX_NETWORK_NAMED] = "named" };
 	const struct roux_network *from = &r->network;
 
 	if (r->machine.nnetworks == 0)
@@ -78,7 +80,7 @@ static bool take_network(struct vm_network *n, const struct run_options *r)
 	n->send_frames = from->send_frames;
 	n->receive_bytes = from->receive_bytes;
 	n->receive_frames = from->receive_frames;
-	return take_text(&n->kind, from->kind == ROUX_NETWORK_TAP ? "tap" : "user") && take_text(&n->name, from->name) && take_text(&n->address4, from->address4) &&
+	return take_text(&n->kind, kinds[from->kind]) && take_text(&n->name, from->name) && take_text(&n->address4, from->address4) &&
 	       take_text(&n->gateway4, from->gateway4) && take_text(&n->address6, from->address6) &&
 	       take_text(&n->gateway6, from->gateway6) && take_path(&n->pcap, from->pcap);
 }

@@ -41,11 +41,13 @@ const struct verb verbs[] = {
 	{ "save", "Write images to a tar", verb_save, VERB_IMAGES },
 	{ "store", "Look after the store of images", verb_store, VERB_IMAGES },
 	{ "tag", "Give an image another name", verb_tag, VERB_IMAGES },
+	{ "network", "Look after networks that join VMs", verb_network, VERB_OTHER },
 	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor, VERB_OTHER },
 	{ "completion", "Print a script that completes commands in a shell", verb_completion, VERB_OTHER },
 	{ "version", "Print the version", verb_version, VERB_OTHER },
 	{ "complete", NULL, verb_complete, VERB_OTHER },
 	{ "vmm", NULL, verb_vmm, VERB_OTHER },
+	{ "switch", NULL, verb_switch, VERB_OTHER },
 	{ NULL, NULL, NULL, VERB_OTHER },
 };
 

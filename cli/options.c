@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "life/signame.h"
 #include "life/when.h"
+#include "machine/networks.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -67,8 +68,9 @@ static const char help[] =
 	"  -p, --publish [ADDR:]HOST:GUEST[/udp]\n"
 	"                            Let a port of the host (any, if not given) lead to one of\n"
 	"                            the guest\n"
-	"      --network NET         none, user (default) or tap=NAME[,ADDRESS/BITS][,GATEWAY]...\n"
-	"                            with addresses for the guest's end of a TAP device\n"
+	"      --network NET         none, user (default), a network of 'roux network', or\n"
+	"                            tap=NAME[,ADDRESS/BITS][,GATEWAY]... with addresses for the\n"
+	"                            guest's end of a TAP device\n"
 	"      --egress RULE         What the guest may reach, first match: allow|deny\n"
 	"                            any|ADDRESS[/BITS]|NAME|*.NAME [tcp|udp|icmp] [PORT[-PORT]]\n"
 	"      --host-loopback       Let the guest reach 127.0.0.1 here as host.roux.internal\n"
@@ -382,7 +384,7 @@ static int take_life_option(struct vm_config *c, int option)
 	}
 }
 
-/* none, user, or tap=NAME[,ADDRESS/BITS][,GATEWAY] with addresses of either family. */
+/* none, user, the name of a network, or tap=NAME[,ADDRESS/BITS][,GATEWAY] with addresses of either family. */
 static int take_network(struct run_options *r, const char *arg)
 {
 	char *text = own(r, strdup(arg)), *part, *save = NULL;
@@ -393,8 +395,13 @@ static int take_network(struct run_options *r, const char *arg)
 		r->machine.nnetworks = 0;
 	if (strcmp(arg, "none") == 0 || strcmp(arg, "user") == 0)
 		return 0;
+	if (network_name_valid(arg)) {
+		r->network.kind = ROUX_NETWORK_NAMED;
+		r->network.name = arg;
+		return 0;
+	}
 	if (strncmp(arg, "tap=", 4) != 0 || !text)
-		return complain(EXIT_ROUX, "--network is none, user or tap=NAME, not '%s'", arg);
+		return complain(EXIT_ROUX, "--network is none, user, tap=NAME or a network of 'roux network', not '%s'", arg);
 	r->network.kind = ROUX_NETWORK_TAP;
 	r->network.name = strtok_r(text + 4, ",", &save);
 	while ((part = strtok_r(NULL, ",", &save))) {

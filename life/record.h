@@ -34,7 +34,7 @@ struct vm_disk {
 
 /* A network device as --network names it; strings are owned, NULL when not given. */
 struct vm_network {
-	char *kind;	/* NULL: no network; "user", "tap" */
+	char *kind;	/* NULL: no network; "user", "tap", "named" */
 	char *name;	/* of the TAP device */
 	char *address4, *gateway4, *address6, *gateway6;	/* what the guest is told */
 	char *pcap;	/* absolute path */

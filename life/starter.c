@@ -68,12 +68,19 @@ struct wanted {
 	struct roux_network network;
 };
 
+static enum roux_network_kind network_kind(const char *kind)
+{
+	if (kind && strcmp(kind, "tap") == 0)
+		return ROUX_NETWORK_TAP;
+	return kind && strcmp(kind, "named") == 0 ? ROUX_NETWORK_NAMED : ROUX_NETWORK_USER;
+}
+
 static void fill_network(const struct vm_config *c, struct roux_network *net)
 {
 	const struct vm_network *n = &c->network;
 
 	*net = (struct roux_network){
-		.kind = n->kind && strcmp(n->kind, "tap") == 0 ? ROUX_NETWORK_TAP : ROUX_NETWORK_USER, .name = n->name,
+		.kind = network_kind(n->kind), .name = n->name,
 		.address4 = n->address4, .gateway4 = n->gateway4, .address6 = n->address6, .gateway6 = n->gateway6,
 		.publish = (const char *const *)c->publish.v, .npublish = (unsigned)c->publish.n,
 		.egress = (const char *const *)c->egress.v, .negress = (unsigned)c->egress.n,
@@ -87,7 +94,7 @@ static void fill_wanted(const struct monitor *m, const struct starter *s, struct
 
 	*w = (struct wanted){ .machine = { .size = sizeof(w->machine), .image = c->image, .engine = c->engine,
 					   .cpus = c->cpus, .memory = c->memory, .kernel = c->kernel, .append = c->append,
-					   .hostname = c->hostname, .shares = w->shares, .nshares = c->nshares,
+					   .hostname = c->hostname, .name = m->record.name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
 					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
 					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
 					   .pull = c->no_pull ? ROUX_PULL_NEVER : ROUX_PULL_MISSING, .insecure_registry = c->insecure,

@@ -20,7 +20,7 @@
 #define BACKLOG 1024
 #define MEMORY_MAX (256u << 20)	/* bytes of all buffers of a guest's connections */
 
-static const uint8_t gateway_mac[NET_MAC_SIZE] = { 0x02, 'r', 'o', 'u', 'x', 0x01 };
+const uint8_t link_user_mac[NET_MAC_SIZE] = { 0x02, 'r', 'o', 'u', 'x', 0x01 };
 
 struct publisher {
 	struct user *user;
@@ -113,6 +113,8 @@ bool user_outside(const struct user *u, const struct net_endpoint *to, struct ne
 	const struct link_user_address *own = family(u, &to->addr);
 
 	*ret_to = *to;
+	if (u->internal)
+		return false;
 	if (net_addr_equal(&own->dns, &to->addr)) {
 		*ret_to = u->nameserver[0];
 		return to->port == DNS_PORT && u->nnameservers;
@@ -485,8 +487,9 @@ static bool reserved6(void *ctx, const uint8_t mac[NET_MAC_SIZE], struct net_add
 static bool start_services(struct user *u, const struct link_user_config *c)
 {
 	if (user_has(&c->ip4)) {
+		static const struct net_addr none;
 		const struct dhcp4_server_config d = {
-			.server = c->ip4.gateway, .prefix = c->ip4.prefix, .router = c->ip4.gateway,
+			.server = c->ip4.gateway, .prefix = c->ip4.prefix, .router = c->internal ? none : c->ip4.gateway,
 			.dns = { c->ip4.dns }, .dns_count = 1, .domain = c->domain, .mtu = c->mtu,
 			.lease_s = LEASE_S, .first = c->ip4.guest, .last = c->ip4.guest,
 			.reserved = reserved4, .ctx = u,
@@ -500,7 +503,7 @@ static bool start_services(struct user *u, const struct link_user_config *c)
 		const struct dhcp6_server_config d = { .dns = { c->ip6.dns }, .dns_count = 1, .search = c->domain,
 						       .lease_s = LEASE_S, .reserved = reserved6, .ctx = u };
 		const struct ra_config r = { .prefix = c->ip6.gateway, .prefix_len = c->ip6.prefix, .managed = true,
-					     .other = true, .lifetime_s = LEASE_S, .router_lifetime_s = 9000,
+					     .other = true, .lifetime_s = LEASE_S, .router_lifetime_s = c->internal ? 0 : 9000,
 					     .dns = { c->ip6.dns }, .dns_count = 1, .search = c->domain,
 					     .mtu = c->mtu };
 
@@ -517,7 +520,7 @@ static int start_net(struct user *u, const struct link_user_config *c, struct er
 	struct net_config n = { .mtu = c->mtu, .proxy = true, .limits = { .memory = MEMORY_MAX },
 				.ops = &user_net_ops, .ctx = u };
 
-	memcpy(n.mac, gateway_mac, sizeof(n.mac));
+	memcpy(n.mac, link_user_mac, sizeof(n.mac));
 	for (unsigned i = 0; i < 2; i++) {
 		if (!user_has(families[i]))
 			continue;
@@ -546,7 +549,8 @@ int link_user_create(struct loop *loop, const struct link_user_config *c, struct
 	u->ip4 = c->ip4;
 	u->ip6 = c->ip6;
 	u->host_loopback = c->host_loopback;
-	u->nnameservers = c->nnameservers;
+	u->internal = c->internal;
+	u->nnameservers = c->internal ? 0 : c->nnameservers;
 	memcpy(u->nameserver, c->nameserver, sizeof(u->nameserver));
 	u->domain = c->domain ? strdup(c->domain) : NULL;
 	u->hostname = c->hostname ? strdup(c->hostname) : NULL;

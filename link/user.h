@@ -11,6 +11,9 @@
  * ones look as they are.  Published ports are listened to on the host; the guest
  * sees the client's real address, or the gateway's for clients on the host itself.
  * Names are looked up by forwarding to the host's name servers.
+ *
+ * It is also the gateway of a guest on a named network (link/port.h): every guest has its own,
+ * with the same addresses.
  */
 #ifndef LINK_USER_H
 #define LINK_USER_H
@@ -55,7 +58,17 @@ struct link_user_config {
 	struct policy *policy;	/* taken over on success; NULL: everything is allowed */
 	/* The gateway's address stands for 127.0.0.1 and ::1 of the host. */
 	bool host_loopback;
-	const struct link_host *host;	/* borrowed for the link's life */
+	bool internal;	/* nothing goes out, and the guest is told of no router */
+	const struct link_host *host;	/* borrowed for the link's life; not used when internal */
+};
+
+/* The gateway's own, the same on every link. */
+extern const uint8_t link_user_mac[NET_MAC_SIZE];
+
+/* Another guest, on a named network.  Several may have one name. */
+struct link_user_peer {
+	const char *name;	/* lower case */
+	struct net_addr ip4, ip6;
 };
 
 /* 0 with ownership in @ret_link, or a negative errno. */
@@ -68,5 +81,8 @@ int link_user_create(struct loop *loop, const struct link_user_config *config, s
  */
 int link_user_publish(struct link *link, const struct link_publish *publish, uint16_t *ret_port,
 		      struct err *err);
+
+/* Look-ups find these from now on, in place of those given before.  0 or -ENOMEM: as before. */
+int link_user_peers(struct link *link, const struct link_user_peer *peers, unsigned n);
 
 #endif /* LINK_USER_H */

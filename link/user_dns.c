@@ -196,15 +196,70 @@ static int serve(struct user *u, struct dns_server *server, const struct net_add
 	return udp_serve(u->net, &server->service) == NET_OK ? 0 : err_set(err, -ENOMEM, "out of host memory");
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(((const struct link_user_peer *)a)->name, ((const struct link_user_peer *)b)->name);
+}
+
+/* One entry for each name, with the addresses of all that have it.  @peers is sorted.  Returns how many. */
+static unsigned fill_table(struct dns_host *hosts, struct net_addr *addrs, char *text, const struct link_user_peer *peers,
+			   unsigned n)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct dns_host *h = count ? &hosts[count - 1] : NULL;
+
+		if (!h || strcmp(h->name, peers[i].name) != 0) {
+			h = &hosts[count++];
+			*h = (struct dns_host){ .name = text, .addrs = addrs };
+			text = stpcpy(text, peers[i].name) + 1;
+		}
+		*addrs++ = peers[i].ip4;
+		*addrs++ = peers[i].ip6;
+		h->count += 2;
+	}
+	return count;
+}
+
+int link_user_peers(struct link *link, const struct link_user_peer *peers, unsigned n)
+{
+	struct user *u = (struct user *)link;
+	struct link_user_peer *sorted = calloc(n + 1, sizeof(*sorted));
+	struct dns_host *hosts;
+	struct net_addr *addrs;
+	size_t text = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		text += strlen(peers[i].name) + 1;
+	/* The table, the addresses and the names, in one piece. */
+	hosts = calloc(1, (n + 1) * sizeof(*hosts) + 2ul * n * sizeof(*addrs) + text);
+	if (!sorted || !hosts) {
+		free(sorted);
+		free(hosts);
+		return -ENOMEM;
+	}
+	if (n)
+		memcpy(sorted, peers, n * sizeof(*sorted));
+	qsort(sorted, n, sizeof(*sorted), by_name);
+	/* Servers on 127.0.0.1 are many, on ::1 alone few, and simple programs try the first address only. */
+	hosts[0] = (struct dns_host){
+		.name = "host", .addrs = user_has(&u->ip4) ? &u->ip4.gateway : &u->ip6.gateway, .count = 1 };
+	addrs = (struct net_addr *)(void *)(hosts + n + 1);
+	n = fill_table(hosts + 1, addrs, (char *)(addrs + 2ul * n), sorted, n);
+	free(sorted);
+	free(u->hosts);
+	u->hosts = hosts;
+	u->names = (struct dns_table){ .hosts = hosts, .count = n + 1, .domain = u->domain, .ttl_s = 5 };
+	return 0;
+}
+
 int user_dns_create(struct user *u, struct err *err)
 {
 	int r = 0;
 
-	/* Servers on 127.0.0.1 are many, on ::1 alone few, and simple programs try the first address only. */
-	u->host_names[0] = (struct dns_host){
-		.name = "host", .addrs = user_has(&u->ip4) ? &u->ip4.gateway : &u->ip6.gateway, .count = 1 };
-	u->names = (struct dns_table){ .hosts = u->host_names, .count = 1, .domain = u->domain, .ttl_s = 60 };
-	if (user_has(&u->ip4))
+	r = link_user_peers(&u->link, NULL, 0);
+	if (r == 0 && user_has(&u->ip4))
 		r = serve(u, &u->dns4, &u->ip4.dns, err);
 	if (r == 0 && user_has(&u->ip6))
 		r = serve(u, &u->dns6, &u->ip6.dns, err);
@@ -216,4 +271,5 @@ void user_dns_destroy(struct user *u)
 	for (unsigned i = 0; i < LOOKUPS_MAX; i++)
 		if (u->lookup[i])
 			lookup_free(u->lookup[i]);
+	free(u->hosts);
 }

@@ -63,7 +63,7 @@ struct user {
 	bool seconds_on;
 	uint64_t now_ns;
 	struct link_user_address ip4, ip6;
-	bool host_loopback;
+	bool host_loopback, internal;
 	struct flow *flows;	/* a list */
 	unsigned nflows;
 	struct datagram_flows datagrams;
@@ -74,7 +74,7 @@ struct user {
 
 	struct dns_server dns4, dns6;
 	struct dns_table names;
-	struct dns_host host_names[1];
+	struct dns_host *hosts;	/* of @names, with what they name; owned */
 	struct net_endpoint nameserver[LINK_NAMESERVERS_MAX];
 	unsigned nnameservers;
 	struct lookup *lookup[LOOKUPS_MAX];

@@ -112,6 +112,12 @@ static const struct seccomp_rule networks[] = {
 	RULE_IF(ioctl, 1, FIONREAD), RULE_IF(ioctl, 1, TUNSETOFFLOAD), RULE_IF(ioctl, 1, TUNSETVNETHDRSZ),
 };
 
+/* Its sockets are all Unix ones; the lock tells whether it may end. */
+static const struct seccomp_rule switches[] = {
+	RULE(accept4), RULE(sendmmsg), RULE(recvmmsg), RULE(flock), RULE(pwrite64), RULE(geteuid),
+	RULE_IF(getsockopt, 1, SOL_SOCKET), RULE_IF(setsockopt, 1, SOL_SOCKET),
+};
+
 static const struct seccomp_rule dbt_thread[] = {
 	RULE(timer_create),
 };
@@ -158,7 +164,7 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 	list[n++] = LIST(common);
 	if (c->kvm)
 		list[n++] = LIST(kvm_interrupts);
-	if (thread == CONFINE_MAIN || thread == CONFINE_FILES || thread == CONFINE_NET)
+	if (thread == CONFINE_MAIN || thread == CONFINE_FILES || thread == CONFINE_NET || thread == CONFINE_SWITCH)
 		list[n++] = LIST(loops);
 	switch (thread) {
 	case CONFINE_MAIN:
@@ -183,6 +189,10 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 	case CONFINE_NET:
 		list[n++] = LIST(streams);
 		list[n++] = LIST(networks);
+		break;
+	case CONFINE_SWITCH:
+		list[n++] = LIST(streams);
+		list[n++] = LIST(switches);
 		break;
 	case CONFINE_DBT:
 		list[n++] = LIST(dbt_thread);

@@ -7,6 +7,7 @@
  *	net     networks
  *	dbt     vCPUs of the translator
  *	kvm     vCPUs of KVM
+ *	switch  the one thread of a named network's switch (machine/networks.h)
  *
  * Threads share their memory: who has taken over one can make another act for
  * him.  What no thread may do is what the jail is good for; the differences
@@ -18,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum confine_thread { CONFINE_MAIN, CONFINE_FILES, CONFINE_NET, CONFINE_DBT, CONFINE_KVM };
+enum confine_thread { CONFINE_MAIN, CONFINE_FILES, CONFINE_NET, CONFINE_DBT, CONFINE_KVM, CONFINE_SWITCH };
 
 /* What the machine is made of, as far as it matters here. */
 struct confine {

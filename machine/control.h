@@ -15,6 +15,8 @@
  *          <----------------------------- CONNECTED (value: id, result) + stream
  *   COUNT ------------------------------>
  *          <----------------------------- COUNTERS of the engine, as text
+ *          <----------------------------- NETWORK_LOST (value: number of the network)
+ *   NETWORK (value: its number) -------> + connection to a new switch
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
@@ -35,6 +37,7 @@ enum control_type {
 	CONTROL_CONNECT,	/* value: request id; value2: port */
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
 	CONTROL_COUNT,	/* asks for COUNTERS */
+	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
@@ -44,6 +47,7 @@ enum control_type {
 	CONTROL_CONSOLE,	/* text: bytes */
 	CONTROL_READY,	/* descriptor: stream to the agent */
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
+	CONTROL_NETWORK_LOST,	/* value: number of a named network whose switch has ended */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */

@@ -9,6 +9,7 @@
 #include "block/block.h"
 #include "link/broker.h"
 #include "link/link.h"
+#include "link/port.h"
 #include "machine/confine.h"
 #include "machine/counts.h"
 #include "machine/debugger.h"
@@ -59,6 +60,13 @@ struct slot {
 	unsigned gsi;
 };
 
+/* A named network, by its number in the spec.  Its link belongs to the device. */
+struct named {
+	struct machine *machine;
+	struct link *link;	/* NULL: it is none */
+	int fd;	/* to a new switch, on its way to the link's thread; -1: none.  Atomic */
+};
+
 /* A loop on a thread of its own. */
 struct worker {
 	struct loop *loop;
@@ -83,6 +91,7 @@ struct machine {
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
+	struct named named[SPEC_NETS_MAX];
 	struct counts *counts;	/* NULL without networks */
 	int counts_fd;	/* -1: given away or none */
 	struct broker *broker;	/* sockets of user networks */
@@ -265,8 +274,47 @@ static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned in
 	return add_device(m, dev, err);
 }
 
-static int add_net(struct machine *m, const struct spec_net *net, struct link_counts *counts, unsigned npairs,
-		   struct err *err)
+static void run_network_lost(void *ctx)
+{
+	struct named *n = ctx;
+	struct machine *m = n->machine;
+
+	if (m->events.network_lost)
+		m->events.network_lost(m->events.ctx, (unsigned)(n - m->named));
+}
+
+/* On the networks' thread. */
+static void network_lost(void *ctx)
+{
+	struct named *n = ctx;
+
+	(void)loop_post(n->machine->loop, run_network_lost, n);
+}
+
+/* On the networks' thread. */
+static void run_renew_network(void *ctx)
+{
+	struct named *n = ctx;
+	int fd = __atomic_exchange_n(&n->fd, -1, __ATOMIC_ACQ_REL);
+
+	if (fd >= 0 && link_port_renew(n->link, fd) < 0)
+		(void)close(fd);
+}
+
+void machine_renew_network(struct machine *m, unsigned index, int fd)
+{
+	struct named *n = index < SPEC_NETS_MAX ? &m->named[index] : NULL;
+
+	if (n && n->link) {
+		fd = __atomic_exchange_n(&n->fd, fd, __ATOMIC_ACQ_REL);
+		(void)loop_post(m->net.loop, run_renew_network, n);
+	}
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+static int add_net(struct machine *m, const struct spec_net *net, struct link_counts *counts, struct named *named,
+		   unsigned npairs, struct err *err)
 {
 	struct virtio_device *dev;
 	struct link *link;
@@ -279,6 +327,10 @@ static int add_net(struct machine *m, const struct spec_net *net, struct link_co
 	if (r < 0) {
 		link_destroy(link);
 		return r;
+	}
+	if (net->kind == SPEC_NET_NAMED) {
+		named->link = link;
+		link_port_on_lost(link, network_lost, named);
 	}
 	return add_device(m, dev, err);
 }
@@ -302,7 +354,7 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 	for (unsigned i = 0; i < spec->ndisks && r == 0; i++)
 		r = add_disk(m, &spec->disk[i], i, err);
 	for (unsigned i = 0; i < spec->nnets && r == 0; i++)
-		r = add_net(m, &spec->net[i], &m->counts->net[i], spec->cpus, err);
+		r = add_net(m, &spec->net[i], &m->counts->net[i], &m->named[i], spec->cpus, err);
 	return r;
 }
 
@@ -478,7 +530,8 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 		c->files_writable |= !spec->disk[i].read_only;
 	for (unsigned i = 0; i < spec->nnets; i++) {
 		c->captures |= spec->net[i].pcap != NULL;
-		c->sockets |= spec->net[i].kind == SPEC_NET_USER;
+		/* Without a way out there is no use for any. */
+		c->sockets |= spec->net[i].kind != SPEC_NET_TAP && !spec->net[i].internal;
 	}
 }
 
@@ -499,6 +552,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->events = *events;
 	m->jail = jail;
 	m->counts_fd = -1;
+	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+		m->named[i] = (struct named){ .machine = m, .fd = -1 };
 	r = engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
 		r = mem_create(spec->memory, &m->mem, err);
@@ -555,6 +610,9 @@ void machine_destroy(struct machine *m)
 	loop_destroy(m->io.loop);
 	loop_destroy(m->net.loop);
 	broker_destroy(m->broker);
+	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
+		if (m->named[i].fd >= 0)
+			(void)close(m->named[i].fd);
 	counts_unmap(m->counts);
 	if (m->counts_fd >= 0)
 		(void)close(m->counts_fd);

@@ -36,6 +36,8 @@ struct machine_events {
 	 * of the stream, which passes to the callee.
 	 */
 	void (*ready)(void *ctx, int fd);
+	/* Optional.  The switch of network @index has ended: machine_renew_network(). */
+	void (*network_lost)(void *ctx, unsigned index);
 	/*
 	 * Optional, of the jail.  A thread made forbidden system call @nr; the process is
 	 * about to be killed.  In a signal handler.
@@ -86,6 +88,9 @@ size_t machine_console_input(struct machine *machine, const uint8_t *data, size_
  */
 void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *ctx, int result, int fd),
 		     void *ctx);
+
+/* Named network @index goes on with a new switch at @fd, taken over (link_port_renew()). */
+void machine_renew_network(struct machine *machine, unsigned index, int fd);
 
 /* Parks and releases all vCPUs. */
 void machine_pause(struct machine *machine);

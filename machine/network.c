@@ -3,6 +3,7 @@
 
 #include "link/link.h"
 #include "link/policy.h"
+#include "link/port.h"
 #include "link/user.h"
 #include "machine/spec.h"
 #include "net/net.h"
@@ -10,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -106,12 +108,28 @@ static bool is_complete(const struct link_user_address *a)
 	       !(net_addr_equal(&a->gateway, &none) || net_addr_equal(&a->dns, &none));
 }
 
+bool network_token_parse(const char *text, uint8_t token[SWITCH_TOKEN_SIZE])
+{
+	unsigned v;
+
+	if (!text || strlen(text) != 2ul * SWITCH_TOKEN_SIZE || strspn(text, "0123456789abcdef") != 2ul * SWITCH_TOKEN_SIZE)
+		return false;
+	for (unsigned i = 0; i < SWITCH_TOKEN_SIZE; i++) {
+		(void)sscanf(text + 2ul * i, "%2x", &v);
+		token[i] = (uint8_t)v;
+	}
+	return true;
+}
+
 int network_check(const struct spec_net *net, struct err *err)
 {
 	struct link_user_config c = { 0 };
 	struct link_publish publish;
+	uint8_t token[SWITCH_TOKEN_SIZE];
 	int r = read_addresses(net, &c, err);
 
+	if (r == 0 && net->kind == SPEC_NET_NAMED && !(net->socket && network_token_parse(net->token, token)))
+		r = err_set(err, -EINVAL, "a named network needs the socket of its switch and a token");
 	if (r == 0 && !(is_complete(&c.ip4) && is_complete(&c.ip6)))
 		r = err_set(err, -EINVAL, "a user network needs a gateway and a dns address with each of the guest's");
 	for (unsigned i = 0; i < net->publish.n && r == 0; i++)
@@ -139,7 +157,8 @@ static int create_user(struct loop *loop, const struct spec_net *net, const stru
 		       struct link **ret_link, struct err *err)
 {
 	struct link_user_config c = { .mtu = net->mtu, .hostname = net->hostname, .domain = net->domain,
-				      .host_loopback = net->host_loopback, .host = host };
+				      .host_loopback = net->host_loopback, .internal = net->internal,
+				      .host = host };
 	int r = read_addresses(net, &c, err);
 
 	memcpy(c.mac, net->mac, sizeof(c.mac));
@@ -155,6 +174,26 @@ static int create_user(struct loop *loop, const struct spec_net *net, const stru
 	r = publish_all(*ret_link, net, err);
 	if (r < 0)
 		link_destroy(*ret_link);
+	return r;
+}
+
+static int create_named(struct loop *loop, const struct spec_net *net, const struct link_host *host,
+			struct link **ret_link, struct err *err)
+{
+	uint8_t token[SWITCH_TOKEN_SIZE] = { 0 };
+	struct link *gateway;
+	int fd, r = create_user(loop, net, host, &gateway, err);
+
+	if (r < 0)
+		return r;
+	(void)network_token_parse(net->token, token);
+	fd = link_port_open(net->socket, token, err);
+	r = fd < 0 ? fd : link_port_create(loop, fd, gateway, ret_link, err);
+	if (r < 0) {
+		link_destroy(gateway);
+		if (fd >= 0)
+			(void)close(fd);
+	}
 	return r;
 }
 
@@ -182,9 +221,19 @@ int network_create(struct loop *loop, const struct spec_net *net, const struct l
 		   struct err *err)
 {
 	struct link *link;
-	int r = net->kind == SPEC_NET_TAP ? create_tap(loop, net, &link, err) :
-					    create_user(loop, net, host, &link, err);
+	int r = -EINVAL;
 
+	switch (net->kind) {
+	case SPEC_NET_TAP:
+		r = create_tap(loop, net, &link, err);
+		break;
+	case SPEC_NET_USER:
+		r = create_user(loop, net, host, &link, err);
+		break;
+	case SPEC_NET_NAMED:
+		r = create_named(loop, net, host, &link, err);
+		break;
+	}
 	if (r < 0)
 		return r;
 	r = link_limit(link, &net->send, &net->receive, err);

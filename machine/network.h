@@ -3,6 +3,9 @@
 #ifndef MACHINE_NETWORK_H
 #define MACHINE_NETWORK_H
 
+#include <stdbool.h>
+#include <stdint.h>
+
 struct err;
 struct link;
 struct link_host;
@@ -15,5 +18,8 @@ int network_check(const struct spec_net *net, struct err *err);
 /* Makes the link; @host, borrowed for its life, gives a user network its sockets.  0 with ownership in @ret_link, or a negative errno with a sentence. */
 int network_create(struct loop *loop, const struct spec_net *net, const struct link_host *host, struct link **ret_link,
 		   struct err *err);
+
+/* The token of a place on a named network, from its hexadecimal text; @text may be NULL. */
+bool network_token_parse(const char *text, uint8_t ret_token[16]);
 
 #endif /* MACHINE_NETWORK_H */

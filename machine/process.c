@@ -67,6 +67,13 @@ static void on_ready(void *ctx, int fd)
 	(void)close(fd);
 }
 
+static void on_network_lost(void *ctx, unsigned index)
+{
+	struct process *p = ctx;
+
+	(void)control_send(p->sock, CONTROL_NETWORK_LOST, (int32_t)index, 0, NULL, 0, -1);
+}
+
 static int forbidden_sock;	/* for the signal handler */
 
 static void on_forbidden(long nr)
@@ -76,7 +83,7 @@ static void on_forbidden(long nr)
 
 static void start(struct process *p, const struct control_msg *msg)
 {
-	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready,
+	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready, .network_lost = on_network_lost,
 					 .forbidden = on_forbidden, .ctx = p };
 	struct machine_spec spec;
 	struct err err = { 0 };
@@ -150,8 +157,12 @@ static void on_message(void *ctx, uint32_t events)
 		loop_quit(p->loop);
 		return;
 	}
+	if (p->msg->type == CONTROL_NETWORK && p->machine && fd >= 0) {
+		machine_renew_network(p->machine, (unsigned)p->msg->value, fd);
+		return;
+	}
 	if (fd >= 0)
-		(void)close(fd);	/* no message of ours carries one */
+		(void)close(fd);	/* no other message of ours carries one */
 	switch (p->msg->type) {
 	case CONTROL_SPEC:
 		start(p, p->msg);

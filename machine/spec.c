@@ -15,7 +15,8 @@
 static const char *const cache_names[] = {
 	[SPEC_CACHE_AUTO] = "auto", [SPEC_CACHE_ALWAYS] = "always", [SPEC_CACHE_NONE] = "none" };
 
-static const char *const net_names[] = { [SPEC_NET_TAP] = "tap", [SPEC_NET_USER] = "user" };
+static const char *const net_names[] = { [SPEC_NET_TAP] = "tap", [SPEC_NET_USER] = "user",
+						[SPEC_NET_NAMED] = "named" };
 
 int spec_list_add(struct spec_list *list, const char *text)
 {
@@ -84,6 +85,8 @@ void machine_spec_finish(struct machine_spec *spec)
 		free(spec->net[i].pcap);
 		free(spec->net[i].domain);
 		free(spec->net[i].hostname);
+		free(spec->net[i].socket);
+		free(spec->net[i].token);
 		for (unsigned k = 0; k < ARRAY_SIZE(net_lists); k++)
 			list_finish(net_list(&spec->net[i], k));
 	}
@@ -114,7 +117,7 @@ int machine_spec_check(const struct machine_spec *spec, struct err *err)
 	for (unsigned i = 0; i < spec->nnets; i++) {
 		const struct spec_net *n = &spec->net[i];
 
-		if (n->kind == SPEC_NET_TAP && !n->name)
+		if (n->kind != SPEC_NET_USER && !n->name)
 			return err_set(err, -EINVAL, "network %u needs a name", i + 1);
 		if (n->mtu < LINK_MTU_MIN || n->mtu > LINK_MTU_MAX)
 			return err_set(err, -EINVAL, "an MTU is %u to %u bytes, not %u", LINK_MTU_MIN, LINK_MTU_MAX,
@@ -150,13 +153,18 @@ static void put_net(struct toml_writer *w, const struct spec_net *n)
 	toml_put_int(w, "send_frames", (int64_t)n->send.frames_per_s);
 	toml_put_int(w, "receive_bytes", (int64_t)n->receive.bytes_per_s);
 	toml_put_int(w, "receive_frames", (int64_t)n->receive.frames_per_s);
-	if (n->kind != SPEC_NET_USER)
+	if (n->kind == SPEC_NET_TAP)
 		return;
 	for (unsigned i = 0; i < ARRAY_SIZE(net_lists); i++)
 		toml_put_strings(w, net_lists[i].key, net_list(n, i)->at, net_list(n, i)->n);
 	put_given(w, "domain", n->domain);
 	put_given(w, "hostname", n->hostname);
 	toml_put_bool(w, "host_loopback", n->host_loopback);
+	if (n->kind != SPEC_NET_NAMED)
+		return;
+	put_given(w, "socket", n->socket);
+	put_given(w, "token", n->token);
+	toml_put_bool(w, "internal", n->internal);
 }
 
 char *machine_spec_text(const struct machine_spec *spec)
@@ -401,6 +409,22 @@ static int set_net_hostname(struct machine_spec *s, const struct toml_value *v)
 	return set_text(&last_net(s)->hostname, v->string);
 }
 
+static int set_net_socket(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&last_net(s)->socket, v->string);
+}
+
+static int set_net_token(struct machine_spec *s, const struct toml_value *v)
+{
+	return set_text(&last_net(s)->token, v->string);
+}
+
+static int set_net_internal(struct machine_spec *s, const struct toml_value *v)
+{
+	last_net(s)->internal = v->integer;
+	return 0;
+}
+
 static int set_net_host_loopback(struct machine_spec *s, const struct toml_value *v)
 {
 	last_net(s)->host_loopback = v->integer;
@@ -475,6 +499,9 @@ static const struct key keys[] = {
 	{ "net", "domain", TOML_STRING, false, set_net_domain },
 	{ "net", "hostname", TOML_STRING, false, set_net_hostname },
 	{ "net", "host_loopback", TOML_BOOL, false, set_net_host_loopback },
+	{ "net", "internal", TOML_BOOL, false, set_net_internal },
+	{ "net", "socket", TOML_STRING, false, set_net_socket },
+	{ "net", "token", TOML_STRING, false, set_net_token },
 };
 
 static int open_table(struct machine_spec *s, const struct toml_value *v, struct err *err)

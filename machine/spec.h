@@ -27,8 +27,8 @@
  *   more = ["/another"]        # files that follow on the first, in one read-only disk
  *
  *   [[net]]                    # virtio-net
- *   kind = "tap"               # tap, user
- *   name = "tap0"              # of the TAP device
+ *   kind = "tap"               # tap, user, named
+ *   name = "tap0"              # of the TAP device, or the network
  *   mac = "52:54:00:12:34:56"
  *   mtu = 1500
  *   pcap = "/path"             # what passes is written there, optional
@@ -36,7 +36,11 @@
  *   send_frames = 0
  *   receive_bytes = 0
  *   receive_frames = 0
- *                              # user only:
+ *                              # named only (machine/networks.h):
+ *   socket = "/path"           # of the switch
+ *   token = "0123..."          # of the place that is reserved there
+ *   internal = false           # there is no way out
+ *                              # user and named:
  *   guest = ["10.0.2.15/24"]   # its addresses, gateways and where it looks names up,
  *   gateway = ["10.0.2.2"]     # each for IPv4 and IPv6
  *   dns = ["10.0.2.3"]
@@ -81,7 +85,7 @@ struct spec_disk {
 	bool read_only, overlay;
 };
 
-enum spec_net_kind { SPEC_NET_TAP, SPEC_NET_USER };
+enum spec_net_kind { SPEC_NET_TAP, SPEC_NET_USER, SPEC_NET_NAMED };
 
 /* A list of strings that grows. */
 struct spec_list {
@@ -96,8 +100,8 @@ struct spec_net {
 	uint16_t mtu;	/* bytes */
 	struct link_limits send, receive;
 	struct spec_list guest, gateway, dns, nameserver, publish, egress;
-	char *domain, *hostname;
-	bool host_loopback;
+	char *domain, *hostname, *socket, *token;
+	bool host_loopback, internal;
 };
 
 /* Adds a copy of @text.  0 or -ENOMEM. */

@@ -50,20 +50,21 @@ struct roux_disk {
 enum roux_network_kind {
 	ROUX_NETWORK_USER,	/* roux's own TCP/IP: connections leave as sockets of this user */
 	ROUX_NETWORK_TAP,	/* frames go to a TAP device of the host */
+	ROUX_NETWORK_NAMED,	/* as USER, and together with other machines; see "roux network" in roux(1) */
 };
 
 struct roux_network {
 	enum roux_network_kind kind;
-	const char *name;	/* of the TAP device */
+	const char *name;	/* of the TAP device, or the network */
 	/* TAP: what the guest is told, or NULL: "192.0.2.2/24", "192.0.2.1", "2001:db8::2/64", ... */
 	const char *address4, *gateway4, *address6, *gateway6, *nameserver;
-	/* User: "[ADDRESS:]HOST:GUEST[/tcp|/udp]", ports of the host that lead to the guest. */
+	/* User and named: "[ADDRESS:]HOST:GUEST[/tcp|/udp]", ports of the host that lead to the guest. */
 	const char *const *publish;
 	unsigned npublish;
-	/* User: what the guest may reach, "allow|deny TARGET [PROTOCOL] [PORTS]"; see roux(1). */
+	/* User and named: what the guest may reach, "allow|deny TARGET [PROTOCOL] [PORTS]"; see roux(1). */
 	const char *const *egress;
 	unsigned negress;
-	bool host_loopback;	/* user: the gateway's address is 127.0.0.1 of the host */
+	bool host_loopback;	/* user, named: the gateway's address is 127.0.0.1 of the host */
 	unsigned mtu;	/* bytes, 0: 1500 */
 	const char *pcap;	/* file that gets what passes, or NULL */
 	/* Limits of what the guest sends and receives per second, 0: none. */
@@ -108,6 +109,12 @@ struct roux_options {
 	unsigned nnetworks;	/* 0: the guest has its loopback only */
 	enum roux_pull pull;
 	bool insecure_registry;	/* plain HTTP, or certificates that nobody vouches for */
+	/*
+	 * What others on named networks call it, beside its hostname; NULL: nothing.  The name's
+	 * address is kept for the next machine of that name, unless this one is the only one.
+	 */
+	const char *name;
+	bool transient;
 };
 
 struct roux_machine;

@@ -4,6 +4,7 @@
  *
  *   udp echo PORT             sends each back to whoever sent it, until killed
  *   udp send ADDR PORT SIZE   sends one of SIZE bytes until it comes back; prints "SIZE came back"
+ *   udp flood ADDR PORT SIZE  sends them as fast as it can, until killed
  */
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -73,8 +74,23 @@ static int send_one(const char *addr, const char *port, const char *size_text)
 	return 1;
 }
 
+static int flood(const char *addr, const char *port, const char *size_text)
+{
+	size_t size = strtoul(size_text, NULL, 10);
+	struct sockaddr_storage to;
+	socklen_t len = address(&to, addr, port);
+	int fd = socket(to.ss_family, SOCK_DGRAM, 0);
+
+	if (!len || fd < 0 || size > sizeof(out) || setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &(int){ 1 }, sizeof(int)) < 0)
+		return 1;
+	for (;;)	/* what comes back as an error is no reason to stop */
+		(void)sendto(fd, out, size, 0, (struct sockaddr *)&to, len);
+}
+
 int main(int argc, char **argv)
 {
+	if (argc == 5 && strcmp(argv[1], "flood") == 0)
+		return flood(argv[2], argv[3], argv[4]);
 	if (argc == 3 && strcmp(argv[1], "echo") == 0)
 		return echo(argv[2]);
 	return argc == 5 && strcmp(argv[1], "send") == 0 ? send_one(argv[2], argv[3], argv[4]) : 2;

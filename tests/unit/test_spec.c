@@ -140,6 +140,27 @@ static void test_half_given_parts_are_written_and_refused_by_the_check(void **st
 	assert_int_equal(machine_spec_check(&spec, &err), -EINVAL);
 }
 
+static void test_a_place_on_a_named_network_is_read_and_survives(void **state)
+{
+	static const char text[] =
+		"kernel = \"k\"\n[[net]]\nkind = \"named\"\nname = \"lab\"\nsocket = \"/run/lab.sock\"\n"
+		"token = \"00112233445566778899aabbccddeeff\"\ninternal = true\nguest = [\"10.89.1.2/24\"]\n"
+		"gateway = [\"10.89.1.1\"]\ndns = [\"10.89.1.254\"]\nmac = \"02:72:78:59:01:00\"\nmtu = 1500\n";
+	char *again;
+
+	assert_int_equal(read_text(text), 0);
+	assert_int_equal(machine_spec_check(&spec, &err), 0);
+	again = machine_spec_text(&spec);
+	assert_int_equal(read_text(again), 0);
+	free(again);
+	assert_int_equal(spec.net[0].kind, SPEC_NET_NAMED);
+	assert_true(spec.net[0].internal);
+	assert_string_equal(spec.net[0].socket, "/run/lab.sock");
+	assert_string_equal(spec.net[0].token, "00112233445566778899aabbccddeeff");
+	spec.net[0].token[3] = 'x';
+	assert_int_equal(machine_spec_check(&spec, &err), -EINVAL);
+}
+
 static void test_ranges_are_checked(void **state)
 {
 	static const char *const bad[] = { "cpus = 0", "cpus = 9", "cpus = -1", "cpus = 4294967297", "memory = 0",
@@ -244,6 +265,7 @@ int main(void)
 		T(test_everything_is_read_and_survives_being_written),
 		T(test_what_is_not_given_has_defaults),
 		T(test_half_given_parts_are_written_and_refused_by_the_check),
+		T(test_a_place_on_a_named_network_is_read_and_survives),
 		T(test_ranges_are_checked),
 		T(test_errors_name_their_line),
 		T(test_tables_are_limited),
