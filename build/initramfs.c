@@ -18,16 +18,17 @@
 #define FORMAT "roux initramfs 1" /* changes whenever equal inputs give other bytes */
 
 const char *const initramfs_modules_minimal[] = {
-	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", NULL,
+	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", "?virtio_balloon", NULL,
 };
 
 const char *const initramfs_modules_net[] = {
-	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", "virtio_net", "?af_packet", NULL,
+	"?virtio_mmio", "virtiofs", "overlay", "vmw_vsock_virtio_transport", "virtio_net", "?af_packet",
+	"?virtio_balloon", NULL,
 };
 
 const char *const initramfs_modules_all[] = {
 	"?virtio_mmio", "?virtio_pci", "virtiofs", "overlay", "vmw_vsock_virtio_transport",
-	"virtio_blk", "virtio_console", "?virtio_rng", "?virtio_net", "?af_packet",
+	"virtio_blk", "virtio_console", "?virtio_rng", "?virtio_net", "?af_packet", "?virtio_balloon",
 	"?crc32c_generic", "?crc32c_intel", "?ext4", "?erofs", "?squashfs", "?loop", NULL,
 };
 

@@ -14,6 +14,8 @@
  *          <----------------------------- CONNECTED (value: id, result) + stream
  *   COUNT ------------------------------>
  *          <----------------------------- COUNTERS of the engine, as text
+ *   RESIZE (value: MiB) ---------------->
+ *          <----------------------------- RESIZED (value: result)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
@@ -34,6 +36,7 @@ enum control_type {
 	CONTROL_CONNECT,	/* value: request id; value2: port */
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
 	CONTROL_COUNT,	/* asks for COUNTERS */
+	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
@@ -43,6 +46,7 @@ enum control_type {
 	CONTROL_READY,	/* descriptor: stream to the agent */
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
+	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };

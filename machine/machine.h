@@ -26,6 +26,8 @@ struct machine;
 struct machine_spec;
 struct vm_end;
 
+#define MACHINE_MEMORY_MIN (64ull << 20)	/* bytes; with less, Linux fights for its life rather than works */
+
 struct machine_events {
 	/* Required.  The guest stopped by itself. */
 	void (*ended)(void *ctx, const struct vm_end *end);
@@ -66,7 +68,7 @@ int machine_start(struct machine *machine, struct err *err);
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);
 
-/* Writes the engine's counters to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
+/* Writes the counters of engine and balloon to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
 void machine_counters(struct machine *machine, char *text, size_t size);
 /* Name of the engine in use.  Borrowed. */
 const char *machine_engine(const struct machine *machine);
@@ -83,6 +85,14 @@ size_t machine_console_input(struct machine *machine, const uint8_t *data, size_
  */
 void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *ctx, int result, int fd),
 		     void *ctx);
+
+/*
+ * Asks the guest to do with @bytes of its memory, and to give the rest back to the
+ * host; it follows as it can.  Returns 0, or with a sentence -EINVAL beyond what the
+ * machine was made with or below MACHINE_MEMORY_MIN, -EOPNOTSUPP without a balloon,
+ * -ENOTCONN while the guest has no driver for it.
+ */
+int machine_set_memory(struct machine *machine, uint64_t bytes, struct err *err);
 
 /* Parks and releases all vCPUs. */
 void machine_pause(struct machine *machine);

@@ -161,6 +161,14 @@ ROUX_API const char *roux_machine_engine(const struct roux_machine *machine);	/*
 typedef void (*roux_counter_fn)(void *ctx, const char *name, uint64_t value);
 ROUX_API int roux_machine_counters(struct roux_machine *machine, roux_counter_fn fn, void *ctx,
 				   struct roux_error *error);
+/*
+ * Asks the guest to do with @bytes (rounded down to MiB) of the memory that the machine
+ * was made with, and to give the rest back to the host; it follows as it can, within
+ * seconds, and memory that it does not use goes back unasked.  Returns 0, -EINVAL below
+ * 64 MiB or beyond what it was made with, -ENOTCONN when the guest has no driver for
+ * this or the machine does not run, or another negative errno.
+ */
+ROUX_API int roux_machine_set_memory(struct roux_machine *machine, uint64_t bytes, struct roux_error *error);
 ROUX_API int roux_machine_pid(const struct roux_machine *machine);	/* of the VM's process */
 
 /* When a phase of the start ended, CLOCK_MONOTONIC nanoseconds, 0 when not reached. */
