@@ -353,7 +353,7 @@ static int take_update(cJSON *body, int c)
 	}
 	if (c == 'm') {
 		if (!parse_size(optarg, &bytes) || bytes < MACHINE_MEMORY_MIN)
-			return complain(EXIT_ROUX, "--memory needs a size such as 512M or 2G, at least 64M, not '%s'", optarg);
+			return complain(EXIT_ROUX, "--memory needs a size such as 512M or 2G, at least 32M, not '%s'", optarg);
 		(void)cJSON_AddNumberToObject(body, "Memory", (double)bytes);
 		return 0;
 	}

@@ -346,7 +346,7 @@ static bool update_memory(struct conn *c, double bytes)
 	int r;
 
 	if (!(bytes >= 1 << 20 && bytes < 1e18)) {
-		conn_error(c, 400, 1, "memory is a number of bytes, from 64 MiB");
+		conn_error(c, 400, 1, "memory is a number of bytes, from 32 MiB");
 		return false;
 	}
 	if (!needs_running(c))

@@ -667,11 +667,11 @@ int machine_set_memory(struct machine *m, uint64_t bytes, struct err *err)
 		return err_set(err, -EINVAL, "it has had %llu MiB since its start and cannot have more before the next",
 			       (unsigned long long)(m->mem->size >> 20));
 	if (bytes < MACHINE_MEMORY_MIN)
-		return err_set(err, -EINVAL, "a machine that runs needs %llu MiB",
+		return err_set(err, -EINVAL, "a machine needs %llu MiB",
 			       (unsigned long long)(MACHINE_MEMORY_MIN >> 20));
 	if (!m->balloon)
 		return err_set(err, -EOPNOTSUPP, "the machine has no balloon");
-	r = virtio_balloon_ask(m->balloon, m->mem->size - bytes);
+	r = virtio_balloon_want(m->balloon, m->mem->size - bytes);
 	return r < 0 ? err_set(err, r, "the guest's kernel has no driver for the balloon") : 0;
 }
 

@@ -26,7 +26,7 @@ struct machine;
 struct machine_spec;
 struct vm_end;
 
-#define MACHINE_MEMORY_MIN (64ull << 20)	/* bytes; with less, Linux fights for its life rather than works */
+#define MACHINE_MEMORY_MIN (32ull << 20)	/* bytes */
 
 struct machine_events {
 	/* Required.  The guest stopped by itself. */
@@ -88,7 +88,7 @@ void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *
 
 /*
  * Asks the guest to do with @bytes of its memory, and to give the rest back to the
- * host; it follows as it can.  Returns 0, or with a sentence -EINVAL beyond what the
+ * host; it follows at once with what it does not use, and later with what comes free.  Returns 0, or with a sentence -EINVAL beyond what the
  * machine was made with or below MACHINE_MEMORY_MIN, -EOPNOTSUPP without a balloon,
  * -ENOTCONN while the guest has no driver for it.
  */

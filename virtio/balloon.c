@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/loop.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +23,8 @@
 #define STATS_MAX 64u	/* entries looked at; there are ten kinds */
 #define STAT_BYTES 10u	/* le16 tag, le64 value, not padded (5.5.6.3) */
 #define LARGE_PAGE (2u << 20)
+#define RESERVE ((32u << 20) / MEM_PAGE)	/* pages that the guest keeps for what it starts next */
+#define PERIOD_NS 1000000000ull	/* between looks at what the guest can spare by now */
 
 enum { QUEUE_INFLATE, QUEUE_DEFLATE, QUEUE_STATS, QUEUE_3, QUEUE_4, QUEUES };
 
@@ -36,7 +39,9 @@ struct balloon_config {
 struct balloon {
 	struct virtio_device dev;	/* first */
 	struct balloon_config config;
-	struct virtio_balloon_state state;	/* but for what config has */
+	uint32_t wanted;	/* pages; config.num_pages goes there in steps */
+	struct virtio_balloon_state state;	/* but for what config and @wanted have */
+	struct loop_source *timer;	/* runs until all that is wanted was asked for */
 	struct chain chain;	/* the request being served */
 	struct chain stats;	/* the buffer that is kept, when @has_stats */
 	bool has_stats;
@@ -153,12 +158,38 @@ static void return_stats(struct balloon *b)
 	b->has_stats = false;
 }
 
+/* Asks for as much of what is wanted as the guest can spare by its last statistics. */
+static void ask(struct balloon *b)
+{
+	uint64_t spare = b->state.available / MEM_PAGE, pages = b->wanted;
+
+	spare = spare > RESERVE ? spare - RESERVE : 0;
+	if (b->dev.acked & FEATURE_STATS && pages > b->config.actual + spare)
+		pages = b->config.actual + spare;
+	if (pages != b->config.num_pages) {
+		b->config.num_pages = (uint32_t)pages;
+		virtio_config_changed(&b->dev);
+	}
+	(void)loop_set_timer(b->timer, pages == b->wanted ? 0 : PERIOD_NS, 0);
+}
+
+/* Its statistics of now make it ask for more. */
+static void on_timer(void *ctx)
+{
+	struct balloon *b = ctx;
+
+	virtio_lock(&b->dev);
+	return_stats(b);
+	virtio_unlock(&b->dev);
+}
+
 static void take_stats(struct balloon *b)
 {
 	return_stats(b);	/* a driver has one; whoever offers more gets the older one back */
 	b->stats = b->chain;
 	b->has_stats = true;
 	read_stats(b);
+	ask(b);
 }
 
 /* -------------------------------------------------------------------- device */
@@ -219,13 +250,13 @@ static void balloon_config_write(struct virtio_device *dev, uint32_t off, const 
 		memcpy((uint8_t *)c + off, bytes, len);
 }
 
-/* What it gave up is its own again; what is asked stays for the next driver to find. */
+/* What it gave up is its own again; the next driver's first statistics make it give up what is still wanted. */
 static void balloon_reset(struct virtio_device *dev)
 {
 	struct balloon *b = balloon_of(dev);
 
 	b->has_stats = false;
-	b->config.actual = 0;
+	b->config.num_pages = b->config.actual = 0;
 	b->state.total = b->state.free = b->state.available = 0;
 }
 
@@ -234,6 +265,7 @@ static void balloon_save(struct virtio_device *dev, struct blob *out)
 	struct balloon *b = balloon_of(dev);
 
 	return_stats(b);	/* the driver offers it again */
+	blob_put_u32(out, b->wanted);
 	blob_put_u32(out, b->config.num_pages);
 	blob_put_u32(out, b->config.actual);
 }
@@ -242,6 +274,7 @@ static int balloon_restore(struct virtio_device *dev, struct blob_reader *in)
 {
 	struct balloon *b = balloon_of(dev);
 
+	b->wanted = blob_take_u32(in);
 	b->config.num_pages = blob_take_u32(in);
 	b->config.actual = blob_take_u32(in);
 	return in->failed ? -EINVAL : 0;
@@ -249,6 +282,7 @@ static int balloon_restore(struct virtio_device *dev, struct blob_reader *in)
 
 static void balloon_destroy(struct virtio_device *dev)
 {
+	loop_remove(balloon_of(dev)->timer);
 	virtio_device_finish(dev);
 	free(dev);
 }
@@ -270,9 +304,15 @@ static const struct virtio_device_ops balloon_ops = {
 int virtio_balloon_create(struct loop *loop, bool yield, struct virtio_device **ret_dev, struct err *err)
 {
 	struct balloon *b = calloc(1, sizeof(*b));
+	int r;
 
 	if (!b)
 		return err_set(err, -ENOMEM, "virtio-balloon: out of memory");
+	r = loop_add_timer(loop, on_timer, b, &b->timer, err);
+	if (r < 0) {
+		free(b);
+		return err_prefix(err, r, "virtio-balloon");
+	}
 	virtio_device_init(&b->dev, &balloon_ops, loop,
 			   FEATURE_STATS | FEATURE_REPORTING | (yield ? FEATURE_DEFLATE_ON_OOM : 0));
 	b->dev.config = &b->config;
@@ -281,15 +321,18 @@ int virtio_balloon_create(struct loop *loop, bool yield, struct virtio_device **
 	return 0;
 }
 
-int virtio_balloon_ask(struct virtio_device *dev, uint64_t bytes)
+int virtio_balloon_want(struct virtio_device *dev, uint64_t bytes)
 {
+	struct balloon *b = balloon_of(dev);
 	uint64_t pages = bytes / MEM_PAGE;
 	int r = -ENOTCONN;
 
 	virtio_lock(dev);
 	if (dev->running) {
-		balloon_of(dev)->config.num_pages = pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages;
-		virtio_config_changed(dev);
+		b->wanted = pages > UINT32_MAX ? UINT32_MAX : (uint32_t)pages;
+		b->state.available = 0;	/* old by now: more is asked for when there are new ones */
+		ask(b);
+		return_stats(b);
 		r = 0;
 	}
 	virtio_unlock(dev);
@@ -302,7 +345,7 @@ void virtio_balloon_get(struct virtio_device *dev, struct virtio_balloon_state *
 
 	virtio_lock(dev);
 	*ret_state = b->state;
-	ret_state->asked = (uint64_t)b->config.num_pages * MEM_PAGE;
+	ret_state->wanted = (uint64_t)b->wanted * MEM_PAGE;
 	ret_state->given = (uint64_t)b->config.actual * MEM_PAGE;
 	return_stats(b);
 	virtio_unlock(dev);

@@ -165,7 +165,7 @@ ROUX_API int roux_machine_counters(struct roux_machine *machine, roux_counter_fn
  * Asks the guest to do with @bytes (rounded down to MiB) of the memory that the machine
  * was made with, and to give the rest back to the host; it follows as it can, within
  * seconds, and memory that it does not use goes back unasked.  Returns 0, -EINVAL below
- * 64 MiB or beyond what it was made with, -ENOTCONN when the guest has no driver for
+ * 32 MiB or beyond what it was made with, -ENOTCONN when the guest has no driver for
  * this or the machine does not run, or another negative errno.
  */
 ROUX_API int roux_machine_set_memory(struct roux_machine *machine, uint64_t bytes, struct roux_error *error);

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	drv_attach(&d, dev);
 	fuzz_run(&d, data, len);
 	/* The host's side of it finds whatever state the driver has left. */
-	(void)virtio_balloon_ask(dev, len << 20);
+	(void)virtio_balloon_want(dev, len << 20);
 	virtio_balloon_get(dev, &state);
 	drv_pump(&d);
 	drv_finish(&d);

@@ -13,6 +13,7 @@
 #define STATS (1ull << 1)
 #define DEFLATE_ON_OOM (1ull << 2)
 #define REPORTING (1ull << 5)
+#define RESERVE 8192u	/* pages that a guest keeps */
 #define CONFIG 0x100	/* register of num_pages; actual comes behind it */
 #define GIVEN (2u << 20)	/* guest address of the pages that the tests give up */
 
@@ -158,36 +159,88 @@ static void test_one_turn_does_not_serve_all_pages_of_a_flood(void **state)
 
 /* -------------------------------------------------------------------- asking */
 
+static void put_stat(unsigned i, uint16_t tag, uint64_t value)
+{
+	drv_put(&drv, DRV_DATA + 10 * i, &tag, 2);
+	drv_put(&drv, DRV_DATA + 10 * i + 2, &value, 8);
+}
+
+/* Offers statistics that say so many pages are available. */
+static void tell_available(uint64_t pages)
+{
+	const struct drv_seg seg = { DRV_DATA, 10, false };
+
+	put_stat(0, 6, pages * PAGE);
+	(void)drv_add(&drv, STATISTICS, &seg, 1);
+	drv_kick(&drv, STATISTICS);
+}
+
+static bool stats_wanted(void)
+{
+	uint32_t id, len;
+
+	return drv_used(&drv, STATISTICS, &id, &len);
+}
+
 static void test_the_driver_learns_what_is_asked_and_tells_what_it_gave(void **state)
 {
 	struct virtio_balloon_state s;
 	unsigned irqs = atomic_load(&drv.irqs);
 
-	assert_int_equal(virtio_balloon_ask(drv.dev, 10 * PAGE + 5), 0);
+	assert_int_equal(drv_start(&drv, ~STATS), 15);
+	assert_int_equal(virtio_balloon_want(drv.dev, 10 * PAGE + 5), 0);
 	assert_true(atomic_load(&drv.irqs) > irqs);
 	assert_int_equal(drv_read(&drv, CONFIG), 10);
 	drv_write(&drv, CONFIG + 4, 7);
 	drv_write(&drv, CONFIG, 1000);	/* not the driver's */
 	s = get();
-	assert_int_equal(s.asked, 10 * PAGE);
+	assert_int_equal(s.wanted, 10 * PAGE);
 	assert_int_equal(s.given, 7 * PAGE);
+	assert_int_equal(drv_read(&drv, CONFIG), 10);
 	assert_int_equal(drv_read(&drv, CONFIG + 4), 7);
+}
+
+static void test_a_guest_is_asked_only_for_what_it_can_spare(void **state)
+{
+	tell_available(RESERVE + 1000);	/* was so, some time ago */
+	assert_int_equal(virtio_balloon_want(drv.dev, 300 * PAGE), 0);
+	assert_int_equal(drv_read(&drv, CONFIG), 0);
+	assert_true(stats_wanted());
+	tell_available(RESERVE + 100);
+	assert_int_equal(drv_read(&drv, CONFIG), 100);
+	drv_write(&drv, CONFIG + 4, 100);
+	assert_false(stats_wanted());
+	for (int i = 0; i < 3000 && !stats_wanted(); i++) {	/* after a second it looks again */
+		(void)nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
+		drv_pump(&drv);
+	}
+	tell_available(RESERVE - 50);
+	assert_int_equal(drv_read(&drv, CONFIG), 100);
+	(void)get();
+	tell_available(RESERVE + 1000);
+	assert_int_equal(drv_read(&drv, CONFIG), 300);
+	assert_int_equal(virtio_balloon_want(drv.dev, 20 * PAGE), 0);
+	assert_int_equal(drv_read(&drv, CONFIG), 20);	/* it may have the rest back at once */
 }
 
 static void test_nothing_is_asked_of_a_guest_without_driver(void **state)
 {
 	drv_write(&drv, 0x70, 0);
-	assert_int_equal(virtio_balloon_ask(drv.dev, 10 * PAGE), -ENOTCONN);
-	assert_int_equal(get().asked, 0);
+	assert_int_equal(virtio_balloon_want(drv.dev, 10 * PAGE), -ENOTCONN);
+	assert_int_equal(get().wanted, 0);
 }
 
-static void test_reset_empties_the_balloon_but_not_the_wish(void **state)
+static void test_the_next_driver_is_asked_for_what_the_last_one_was(void **state)
 {
-	assert_int_equal(virtio_balloon_ask(drv.dev, 10 * PAGE), 0);
+	tell_available(RESERVE + 1000);
+	assert_int_equal(virtio_balloon_want(drv.dev, 10 * PAGE), 0);
+	tell_available(RESERVE + 1000);
 	drv_write(&drv, CONFIG + 4, 10);
 	assert_int_equal(drv_start(&drv, DRV_FEATURES_ALL), 15);
-	assert_int_equal(drv_read(&drv, CONFIG), 10);
 	assert_int_equal(get().given, 0);
+	assert_int_equal(drv_read(&drv, CONFIG), 0);
+	tell_available(RESERVE + 1000);
+	assert_int_equal(drv_read(&drv, CONFIG), 10);
 }
 
 static void test_only_a_yielding_balloon_lets_a_guest_short_of_memory_deflate(void **state)
@@ -239,12 +292,6 @@ static void test_reports_of_parts_of_pages_or_from_outside_break_the_device(void
 
 /* ---------------------------------------------------------------- statistics */
 
-static void put_stat(unsigned i, uint16_t tag, uint64_t value)
-{
-	drv_put(&drv, DRV_DATA + 10 * i, &tag, 2);
-	drv_put(&drv, DRV_DATA + 10 * i + 2, &value, 8);
-}
-
 static void test_statistics_are_kept_until_new_ones_are_wanted(void **state)
 {
 	const struct drv_seg seg = { DRV_DATA, 45, false };	/* half an entry at the end does not count */
@@ -286,14 +333,13 @@ static void test_a_second_buffer_of_statistics_returns_the_first(void **state)
 static void test_statistics_of_a_driver_that_is_gone_are_forgotten(void **state)
 {
 	const struct drv_seg seg = { DRV_DATA, 10, false };
-	uint32_t id, len;
 
 	put_stat(0, 5, 500);
 	(void)drv_add(&drv, STATISTICS, &seg, 1);
 	drv_kick(&drv, STATISTICS);
 	assert_int_equal(drv_start(&drv, DRV_FEATURES_ALL), 15);
 	assert_int_equal(get().total, 0);
-	assert_false(drv_used(&drv, STATISTICS, &id, &len));
+	assert_false(stats_wanted());
 }
 
 static void test_state_survives_saving(void **state)
@@ -301,14 +347,16 @@ static void test_state_survives_saving(void **state)
 	struct blob blob = { 0 };
 	struct blob_reader in;
 
-	assert_int_equal(virtio_balloon_ask(drv.dev, 10 * PAGE), 0);
+	assert_int_equal(drv_start(&drv, ~STATS), 15);
+	assert_int_equal(virtio_balloon_want(drv.dev, 10 * PAGE), 0);
 	drv_write(&drv, CONFIG + 4, 7);
 	virtio_mmio_save(drv.mmio, &blob);
-	assert_int_equal(virtio_balloon_ask(drv.dev, 0), 0);
+	assert_int_equal(virtio_balloon_want(drv.dev, 0), 0);
 	drv_write(&drv, CONFIG + 4, 0);
 	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
 	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
-	assert_int_equal(get().asked, 10 * PAGE);
+	assert_int_equal(drv_read(&drv, CONFIG), 10);
+	assert_int_equal(get().wanted, 10 * PAGE);
 	assert_int_equal(get().given, 7 * PAGE);
 	blob_finish(&blob);
 }
@@ -324,8 +372,9 @@ int main(void)
 		T(test_lists_may_be_long_but_not_endless),
 		T(test_one_turn_does_not_serve_all_pages_of_a_flood),
 		T(test_the_driver_learns_what_is_asked_and_tells_what_it_gave),
+		T(test_a_guest_is_asked_only_for_what_it_can_spare),
 		T(test_nothing_is_asked_of_a_guest_without_driver),
-		T(test_reset_empties_the_balloon_but_not_the_wish),
+		T(test_the_next_driver_is_asked_for_what_the_last_one_was),
 		T(test_only_a_yielding_balloon_lets_a_guest_short_of_memory_deflate),
 		T(test_reported_pages_go_back_to_the_host),
 		T(test_reports_come_on_the_third_queue_without_statistics),
