@@ -41,6 +41,10 @@ struct roux_machine {
 	char *vmm;	/* path of the roux command */
 	const struct counts *counts;	/* NULL: none yet */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
+	struct {
+		bool done;
+		struct err err;
+	} resize;	/* last answer to CONTROL_RESIZE */
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
 	pid_t helper;	/* of the process that helps it from outside its jail, 0: none */

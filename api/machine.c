@@ -319,6 +319,10 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_NETWORK_LOST:
 		rejoin_network(m, (unsigned)msg->value);
 		break;
+	case CONTROL_RESIZED:
+		m->resize.done = true;
+		(void)err_set(&m->resize.err, msg->value, "%s", msg->text);
+		break;
 	case CONTROL_FORBIDDEN:
 		m->state = ROUX_FAILED;
 		(void)snprintf(m->reason, sizeof(m->reason),
@@ -333,6 +337,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_CONNECT:
 	case CONTROL_COUNT:
 	case CONTROL_NETWORK:
+	case CONTROL_RESIZE:
 	case CONTROL_CONSOLE_INPUT:
 		break;
 	}
@@ -575,6 +580,34 @@ int roux_machine_counters(struct roux_machine *m, roux_counter_fn fn, void *ctx,
 		fn(ctx, line, strtoull(space + 1, NULL, 10));
 	}
 	return 0;
+}
+
+/* ------------------------------------------------------------------- memory */
+
+static int resize(struct roux_machine *m, uint64_t bytes, struct err *err)
+{
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull, mib = bytes >> 20;
+	int r = m->sock < 0 || mib > INT32_MAX ? -EINVAL : 0;
+
+	m->resize.done = false;
+	m->resize.err = (struct err){ 0 };
+	if (r == 0)
+		r = control_send(m->sock, CONTROL_RESIZE, (int32_t)mib, 0, NULL, 0, -1);
+	while (r == 0 && !m->resize.done && !ended(m))
+		r = events_until(m, deadline);
+	if (r == 0 && !m->resize.done)
+		r = -ENOTCONN;
+	if (r < 0)
+		return err_set(err, r, "cannot ask the VM's process for another size of memory: %s", strerror(-r));
+	*err = m->resize.err;
+	return err->code;
+}
+
+int roux_machine_set_memory(struct roux_machine *m, uint64_t bytes, struct roux_error *error)
+{
+	struct err err = { 0 };
+
+	return give_error(error, &err, resize(m, bytes, &err));
 }
 
 /* ------------------------------------------------------------------- others */

@@ -202,6 +202,7 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 		if (!m->spec.engine)
 			return err_set(err, -ENOMEM, "out of memory");
 	}
+	m->spec.balloon = true;
 	m->spec.gdb = o->gdb;
 	m->spec.gdb_port = o->gdb_port;
 	m->spec.gdb_wait = o->gdb_wait;

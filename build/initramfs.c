@@ -23,7 +23,7 @@ static const struct {
 	unsigned part;	/* 0: every machine */
 	const char *names[8];	/* NULL-ended */
 } modules_of[] = {
-	{ 0, { "?virtio_mmio", "overlay", "vmw_vsock_virtio_transport", NULL } },
+	{ 0, { "?virtio_mmio", "overlay", "vmw_vsock_virtio_transport", "?virtio_balloon", NULL } },
 	{ INITRAMFS_SHARE, { "virtiofs", NULL } },
 	{ INITRAMFS_IMAGE, { "virtio_blk", "erofs", NULL } },
 	{ INITRAMFS_NET, { "virtio_net", "?af_packet", NULL } },

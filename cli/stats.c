@@ -5,6 +5,7 @@
 #include "cli/pick.h"
 #include "life/client.h"
 #include "life/when.h"
+#include "machine/machine.h"
 #include "os/err.h"
 
 #include <cjson/cJSON.h>
@@ -307,6 +308,7 @@ int verb_top(int argc, char **argv)
 static int update_record(const struct vms *vms, const char *id, const cJSON *body)
 {
 	const cJSON *shares = cJSON_GetObjectItemCaseSensitive(body, "CpuShares");
+	const cJSON *memory = cJSON_GetObjectItemCaseSensitive(body, "Memory");
 	const char *policy = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(body, "RestartPolicy"));
 	struct vm_record record;
 	struct vm_owned owned;
@@ -320,6 +322,8 @@ static int update_record(const struct vms *vms, const char *id, const cJSON *bod
 	r = vms_load(vms, id, &record, &alive, &err);
 	if (r == 0 && shares)
 		record.config.cpu_shares = (uint32_t)shares->valuedouble;
+	if (r == 0 && memory)
+		record.config.memory = (uint64_t)memory->valuedouble;
 	if (r == 0 && policy)
 		(void)vm_restart_parse(policy, &record.config.restart, &record.config.restart_max);
 	if (r == 0)
@@ -348,6 +352,7 @@ static int update_one(const struct vms *vms, const char *what, const void *ctx)
 static int take_update(cJSON *body, int c)
 {
 	uint32_t restart, max;
+	uint64_t bytes;
 	char *end;
 	long v;
 
@@ -355,6 +360,12 @@ static int take_update(cJSON *body, int c)
 		(void)cJSON_AddStringToObject(body, "RestartPolicy", optarg);
 		return vm_restart_parse(optarg, &restart, &max) ? 0 :
 			complain(EXIT_ROUX, "--restart is no, on-failure[:N], always or unless-stopped, not '%s'", optarg);
+	}
+	if (c == 'm') {
+		if (!parse_size(optarg, &bytes) || bytes < MACHINE_MEMORY_MIN)
+			return complain(EXIT_ROUX, "--memory needs a size such as 512M or 2G, at least 32M, not '%s'", optarg);
+		(void)cJSON_AddNumberToObject(body, "Memory", (double)bytes);
+		return 0;
 	}
 	v = strtol(optarg, &end, 10);
 	(void)cJSON_AddNumberToObject(body, "CpuShares", (double)v);
@@ -368,8 +379,11 @@ int verb_update(int argc, char **argv)
 		"Usage: roux update [OPTIONS] VM...\n\n"
 		"Changes VMs that exist, at once when they run.\n\n"
 		"      --cpu-shares N        Weight among VMs when CPUs are short (1024 is everybody's)\n"
+		"      --memory SIZE         Memory such as 256M: of a VM that runs at most what it started with,\n"
+		"                            the guest gives the rest back; without end, what it starts with next\n"
 		"      --restart POLICY      no, on-failure[:N], always or unless-stopped\n";
 	static const struct option options[] = { { "cpu-shares", required_argument, NULL, 'c' },
+						 { "memory", required_argument, NULL, 'm' },
 						 { "restart", required_argument, NULL, 'r' },
 						 { "help", no_argument, NULL, PICK_HELP },
 						 { NULL, 0, NULL, 0 } };
@@ -378,7 +392,7 @@ int verb_update(int argc, char **argv)
 
 	optind = 0;
 	while (status == 0 && (c = getopt_long(argc, argv, "c:", options, NULL)) != -1) {
-		if (c != 'c' && c != 'r') {
+		if (c != 'c' && c != 'm' && c != 'r') {
 			cJSON_Delete(body);
 			return pick_usage("update", help, c);
 		}

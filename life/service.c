@@ -338,6 +338,28 @@ static void get_metrics(struct conn *c, const struct http_request *rq, const cJS
 		stats_answer_metrics(c, NULL, 0);
 }
 
+/* Of the guest that runs, and of what the VM starts with.  False, and the client is told, if it cannot be. */
+static bool update_memory(struct conn *c, double bytes)
+{
+	struct monitor *m = c->m;
+	struct roux_error error = { 0 };
+	int r;
+
+	if (!(bytes >= 1 << 20 && bytes < 1e18)) {
+		conn_error(c, 400, 1, "memory is a number of bytes, from 32 MiB");
+		return false;
+	}
+	if (!needs_running(c))
+		return false;
+	r = roux_machine_set_memory(m->machine, (uint64_t)bytes, &error);
+	if (r < 0)
+		conn_error(c, r == -EINVAL ? 400 : 409, 1, "cannot give VM %s %.0f MiB: %s", m->record.name, bytes / (1 << 20),
+			   error.message);
+	else
+		m->record.config.memory = (uint64_t)bytes;
+	return r == 0;
+}
+
 static void post_update(struct conn *c, const struct http_request *rq, const cJSON *body)
 {
 	struct monitor *m = c->m;
@@ -345,10 +367,6 @@ static void post_update(struct conn *c, const struct http_request *rq, const cJS
 	const char *policy = get_text(body, "RestartPolicy");
 	struct err err = { 0 };
 
-	if (memory) {
-		conn_error(c, 501, 1, "memory cannot be changed while the VM exists");
-		return;
-	}
 	if (shares && (shares < 2 || shares > 262144)) {
 		conn_error(c, 400, 1, "CPU shares are a number from 2 to 262144");
 		return;
@@ -357,6 +375,8 @@ static void post_update(struct conn *c, const struct http_request *rq, const cJS
 		conn_error(c, 400, 1, "there is no restart policy '%.32s'", policy);
 		return;
 	}
+	if (memory && !update_memory(c, memory))
+		return;
 	if (shares && m->machine && weight_set(roux_machine_pid(m->machine), (uint32_t)shares, &err) < 0) {
 		conn_error(c, 500, 1, "%s", err.msg);
 		return;

@@ -17,6 +17,8 @@
  *          <----------------------------- COUNTERS of the engine, as text
  *          <----------------------------- NETWORK_LOST (value: number of the network)
  *   NETWORK (value: its number) -------> + connection to a new switch
+ *   RESIZE (value: MiB) ---------------->
+ *          <----------------------------- RESIZED (value: result)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
@@ -38,6 +40,7 @@ enum control_type {
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
 	CONTROL_COUNT,	/* asks for COUNTERS */
 	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
+	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
@@ -49,6 +52,7 @@ enum control_type {
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
 	CONTROL_NETWORK_LOST,	/* value: number of a named network whose switch has ended */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
+	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };

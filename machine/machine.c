@@ -21,6 +21,7 @@
 #include "os/jail.h"
 #include "os/log.h"
 #include "os/loop.h"
+#include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/fs/fs.h"
 #include "virtio/mmio.h"
@@ -46,7 +47,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 2)
+#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 3)
 #define FIRST_GSI 5u
 #define IO_POLL_NS 30000u	/* a guest that gets an answer usually asks again within this time */
 #define GUEST_CID 3u
@@ -87,7 +88,7 @@ struct machine {
 	struct vm *vm;
 	struct platform *platform;
 	struct serial *serial;
-	struct virtio_device *vsock;	/* borrowed from its slot */
+	struct virtio_device *vsock, *balloon;	/* borrowed from their slots; NULL: none */
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
@@ -355,6 +356,11 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 		r = add_disk(m, &spec->disk[i], i, err);
 	for (unsigned i = 0; i < spec->nnets && r == 0; i++)
 		r = add_net(m, &spec->net[i], &m->counts->net[i], &m->named[i], spec->cpus, err);
+	if (r == 0 && spec->balloon) {
+		r = virtio_balloon_create(m->loop, spec->balloon_yield, &m->balloon, err);
+		if (r == 0)
+			r = add_device(m, m->balloon, err);
+	}
 	return r;
 }
 
@@ -695,12 +701,27 @@ int machine_take_counts_fd(struct machine *m)
 	return fd;
 }
 
+static unsigned balloon_counters(struct virtio_device *balloon, struct engine_counter *ret_counters)
+{
+	struct virtio_balloon_state s;
+
+	virtio_balloon_get(balloon, &s);
+	ret_counters[0] = (struct engine_counter){ "balloon", s.given };
+	ret_counters[1] = (struct engine_counter){ "reported", s.reported };
+	ret_counters[2] = (struct engine_counter){ "guest-total", s.total };
+	ret_counters[3] = (struct engine_counter){ "guest-free", s.free };
+	ret_counters[4] = (struct engine_counter){ "guest-avail", s.available };
+	return 5;
+}
+
 void machine_counters(struct machine *m, char *text, size_t size)
 {
-	struct engine_counter counter[32];
-	unsigned n = m->engine->counters ? m->engine->counters(m->vm, counter, ARRAY_SIZE(counter)) : 0;
+	struct engine_counter counter[32 + 5];
+	unsigned n = m->engine->counters ? m->engine->counters(m->vm, counter, 32) : 0;
 	size_t at = 0;
 
+	if (m->balloon)
+		n += balloon_counters(m->balloon, counter + n);
 	text[0] = '\0';
 	for (unsigned i = 0; i < n && at < size; i++)
 		at += (size_t)snprintf(text + at, size - at, "%s %llu\n", counter[i].name,
@@ -744,6 +765,22 @@ void machine_connect(struct machine *m, uint32_t port, void (*done)(void *ctx, i
 		(void)close(pair[0]);
 		connected(c, r);
 	}
+}
+
+int machine_set_memory(struct machine *m, uint64_t bytes, struct err *err)
+{
+	int r;
+
+	if (bytes > m->mem->size)
+		return err_set(err, -EINVAL, "it has had %llu MiB since its start and cannot have more before the next",
+			       (unsigned long long)(m->mem->size >> 20));
+	if (bytes < MACHINE_MEMORY_MIN)
+		return err_set(err, -EINVAL, "a machine needs %llu MiB",
+			       (unsigned long long)(MACHINE_MEMORY_MIN >> 20));
+	if (!m->balloon)
+		return err_set(err, -EOPNOTSUPP, "the machine has no balloon");
+	r = virtio_balloon_want(m->balloon, m->mem->size - bytes);
+	return r < 0 ? err_set(err, r, "the guest's kernel has no driver for the balloon") : 0;
 }
 
 void machine_pause(struct machine *m)

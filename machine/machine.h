@@ -26,6 +26,8 @@ struct machine;
 struct machine_spec;
 struct vm_end;
 
+#define MACHINE_MEMORY_MIN (32ull << 20)	/* bytes */
+
 struct machine_events {
 	/* Required.  The guest stopped by itself. */
 	void (*ended)(void *ctx, const struct vm_end *end);
@@ -71,7 +73,7 @@ bool machine_has_helper(const struct machine *machine);
 /* The memory of machine/counts.h, once: a descriptor that passes to the caller, or -1 without networks. */
 int machine_take_counts_fd(struct machine *machine);
 
-/* Writes the engine's counters to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
+/* Writes the counters of engine and balloon to @text, a line "name value" each, NUL-terminated.  Any time after the start. */
 void machine_counters(struct machine *machine, char *text, size_t size);
 /* Name of the engine in use.  Borrowed. */
 const char *machine_engine(const struct machine *machine);
@@ -91,6 +93,14 @@ void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *
 
 /* Named network @index goes on with a new switch at @fd, taken over (link_port_renew()). */
 void machine_renew_network(struct machine *machine, unsigned index, int fd);
+
+/*
+ * Asks the guest to do with @bytes of its memory, and to give the rest back to the
+ * host; it follows at once with what it does not use, and later with what comes free.  Returns 0, or with a sentence -EINVAL beyond what the
+ * machine was made with or below MACHINE_MEMORY_MIN, -EOPNOTSUPP without a balloon,
+ * -ENOTCONN while the guest has no driver for it.
+ */
+int machine_set_memory(struct machine *machine, uint64_t bytes, struct err *err);
 
 /* Parks and releases all vCPUs. */
 void machine_pause(struct machine *machine);

@@ -145,6 +145,15 @@ static void send_counters(struct process *p)
 	(void)control_send(p->sock, CONTROL_COUNTERS, 0, 0, text, strlen(text), -1);
 }
 
+static void resize(struct process *p, const struct control_msg *msg)
+{
+	struct err err = { 0 };
+	int r = !p->machine || msg->value < 0 ? err_set(&err, -EINVAL, "there is no machine, or it cannot have this size") :
+		machine_set_memory(p->machine, (uint64_t)msg->value << 20, &err);
+
+	(void)control_send(p->sock, CONTROL_RESIZED, r, 0, err.msg, strlen(err.msg), -1);
+}
+
 static void on_message(void *ctx, uint32_t events)
 {
 	struct process *p = ctx;
@@ -172,6 +181,9 @@ static void on_message(void *ctx, uint32_t events)
 		break;
 	case CONTROL_COUNT:
 		send_counters(p);
+		break;
+	case CONTROL_RESIZE:
+		resize(p, p->msg);
 		break;
 	case CONTROL_CONSOLE_INPUT:
 		if (p->machine)

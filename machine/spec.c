@@ -179,6 +179,8 @@ char *machine_spec_text(const struct machine_spec *spec)
 	toml_put_strings(&w, "initrd", spec->initrd, spec->ninitrds);
 	put_given(&w, "guest_conf", spec->guest_conf);
 	toml_put_bool(&w, "vsock", spec->vsock);
+	toml_put_bool(&w, "balloon", spec->balloon);
+	toml_put_bool(&w, "balloon_yield", spec->balloon_yield);
 	if (spec->gdb) {
 		toml_put_int(&w, "gdb_port", spec->gdb_port);
 		toml_put_bool(&w, "gdb_wait", spec->gdb_wait);
@@ -271,6 +273,18 @@ static int set_memory(struct machine_spec *s, const struct toml_value *v)
 static int set_vsock(struct machine_spec *s, const struct toml_value *v)
 {
 	s->vsock = v->integer;
+	return 0;
+}
+
+static int set_balloon(struct machine_spec *s, const struct toml_value *v)
+{
+	s->balloon = v->integer;
+	return 0;
+}
+
+static int set_balloon_yield(struct machine_spec *s, const struct toml_value *v)
+{
+	s->balloon_yield = v->integer;
 	return 0;
 }
 
@@ -471,6 +485,8 @@ static const struct key keys[] = {
 	{ "", "guest_conf", TOML_STRING, false, set_guest_conf },
 	{ "", "initrd", TOML_STRING, true, set_initrd },
 	{ "", "vsock", TOML_BOOL, false, set_vsock },
+	{ "", "balloon", TOML_BOOL, false, set_balloon },
+	{ "", "balloon_yield", TOML_BOOL, false, set_balloon_yield },
 	{ "", "gdb_port", TOML_INT, false, set_gdb_port },
 	{ "", "gdb_wait", TOML_BOOL, false, set_gdb_wait },
 	{ "share", "tag", TOML_STRING, false, set_share_tag },

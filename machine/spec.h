@@ -11,6 +11,8 @@
  *   initrd = ["/path/a"]       # put together in this order
  *   guest_conf = "root=..."    # /roux.conf of the guest (abi/guest_conf.h), optional
  *   vsock = true
+ *   balloon = false            # virtio-balloon: free memory goes back to the host
+ *   balloon_yield = false      # a guest short of memory may take back what it was asked to give up
  *   gdb_port = 1234            # GDB may connect to 127.0.0.1:1234 (0: a free port), optional
  *   gdb_wait = false           # do not start before GDB says so
  *
@@ -121,6 +123,7 @@ struct machine_spec {
 	struct spec_net net[SPEC_NETS_MAX];
 	unsigned nnets;
 	bool vsock;
+	bool balloon, balloon_yield;
 	bool gdb, gdb_wait;	/* @gdb: gdb_port is given */
 	uint16_t gdb_port;
 };

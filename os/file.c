@@ -2,11 +2,11 @@
 #include "os/file.h"
 
 #include "os/err.h"
+#include "os/folders.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -359,37 +359,10 @@ int file_remove_tree(int dirfd, const char *name)
 	return remove_entry(dirfd, name, 0);
 }
 
-/* Environment variables count only when they hold an absolute path. */
-static const char *env_path(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && value[0] == '/' ? value : NULL;
-}
-
-static int cache_base(char ret_path[PATH_MAX], struct err *err)
-{
-	const char *base = env_path("ROUX_CACHE");
-	struct passwd pw, *found = NULL;
-	char buf[4096];
-
-	if (base)
-		return file_path(ret_path, err, base, NULL);
-	base = env_path("XDG_CACHE_HOME");
-	if (base)
-		return file_path(ret_path, err, base, "/roux", NULL);
-	base = env_path("HOME");
-	if (!base && getpwuid_r(getuid(), &pw, buf, sizeof(buf), &found) == 0 && found)
-		base = pw.pw_dir;
-	if (!base)
-		return err_set(err, -ENOENT, "no home folder for the cache: set ROUX_CACHE to a path");
-	return file_path(ret_path, err, base, "/.cache/roux", NULL);
-}
-
 int file_cache_dir(const char *sub, char ret_path[PATH_MAX], struct err *err)
 {
 	char base[PATH_MAX];
-	int r = cache_base(base, err);
+	int r = folder_cache(base, sizeof(base), err);
 
 	if (r == 0)
 		r = file_path(ret_path, err, base, "/", sub, NULL);

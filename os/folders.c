@@ -31,24 +31,45 @@ static const char *set(const char *name)
 	return value && *value ? value : NULL;
 }
 
+/* Paths in these variables count only when they are absolute (XDG Base Directory Specification). */
+static const char *set_absolute(const char *name)
+{
+	const char *value = set(name);
+
+	return value && *value == '/' ? value : NULL;
+}
+
+/* @sub of the user's home.  @variable names the way out when there is none. */
+static int in_home(char *ret, size_t size, const char *sub, const char *variable, struct err *err)
+{
+	struct passwd pw, *found = NULL;
+	const char *home = set_absolute("HOME");
+	char buf[4096];
+
+	if (!home && getpwuid_r(geteuid(), &pw, buf, sizeof(buf), &found) == 0 && found)
+		home = pw.pw_dir;
+	return home ? absolute(ret, size, home, sub, err) :
+		      err_set(err, -ENOENT, "no home folder: set %s to a folder you may write", variable);
+}
+
 int folder_data(char *ret, size_t size, struct err *err)
 {
-	const struct passwd *pw;
-	const char *home;
-
 	if (set("ROUX_STORE"))
 		return absolute(ret, size, set("ROUX_STORE"), "", err);
 	if (geteuid() == 0)
 		return absolute(ret, size, "/var/lib/roux", "", err);
-	if (set("XDG_DATA_HOME"))
-		return absolute(ret, size, set("XDG_DATA_HOME"), "/roux", err);
-	home = set("HOME");
-	if (!home) {
-		pw = getpwuid(geteuid());
-		home = pw ? pw->pw_dir : NULL;
-	}
-	return home ? absolute(ret, size, home, "/.local/share/roux", err) :
-		      err_set(err, -ENOENT, "no home folder for roux's data: set ROUX_STORE to a folder you may write");
+	if (set_absolute("XDG_DATA_HOME"))
+		return absolute(ret, size, set_absolute("XDG_DATA_HOME"), "/roux", err);
+	return in_home(ret, size, "/.local/share/roux", "ROUX_STORE", err);
+}
+
+int folder_cache(char *ret, size_t size, struct err *err)
+{
+	if (set("ROUX_CACHE"))
+		return absolute(ret, size, set("ROUX_CACHE"), "", err);
+	if (set_absolute("XDG_CACHE_HOME"))
+		return absolute(ret, size, set_absolute("XDG_CACHE_HOME"), "/roux", err);
+	return in_home(ret, size, "/.cache/roux", "ROUX_CACHE", err);
 }
 
 int folder_state(char *ret, size_t size, struct err *err)
@@ -58,8 +79,8 @@ int folder_state(char *ret, size_t size, struct err *err)
 
 	if (set("ROUX_STATE"))
 		return absolute(ret, size, set("ROUX_STATE"), "", err);
-	if (set("XDG_RUNTIME_DIR"))
-		return absolute(ret, size, set("XDG_RUNTIME_DIR"), "/roux", err);
+	if (set_absolute("XDG_RUNTIME_DIR"))
+		return absolute(ret, size, set_absolute("XDG_RUNTIME_DIR"), "/roux", err);
 	if (geteuid() == 0)
 		return absolute(ret, size, "/run/roux", "", err);
 	r = folder_data(data, sizeof(data), err);

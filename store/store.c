@@ -4,12 +4,12 @@
 
 #include "os/err.h"
 #include "os/file.h"
+#include "os/folders.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,34 +20,6 @@
 #define FORMAT "1\n"
 
 /* ---- place ---- */
-
-static const char *env_path(const char *name)
-{
-	const char *value = getenv(name);
-
-	return value && value[0] == '/' ? value : NULL;
-}
-
-static int default_path(char ret_path[PATH_MAX], struct err *err)
-{
-	const char *base = env_path("ROUX_STORE");
-	struct passwd pw, *found = NULL;
-	char buf[4096];
-
-	if (base)
-		return file_path(ret_path, err, base, NULL);
-	if (geteuid() == 0)
-		return file_path(ret_path, err, "/var/lib/roux", NULL);
-	base = env_path("XDG_DATA_HOME");
-	if (base)
-		return file_path(ret_path, err, base, "/roux", NULL);
-	base = env_path("HOME");
-	if (!base && getpwuid_r(getuid(), &pw, buf, sizeof(buf), &found) == 0 && found)
-		base = pw.pw_dir;
-	if (!base)
-		return err_set(err, -ENOENT, "no home folder for the store: set ROUX_STORE to a path");
-	return file_path(ret_path, err, base, "/.local/share/roux", NULL);
-}
 
 static int make_folders(struct store *store, struct err *err)
 {
@@ -91,7 +63,7 @@ int store_open(const char *path, struct store **ret_store, struct err *err)
 
 	if (!store)
 		return err_set(err, -ENOMEM, "out of memory for the store");
-	r = path ? file_path(store->path, err, path, NULL) : default_path(store->path, err);
+	r = path ? file_path(store->path, err, path, NULL) : folder_data(store->path, sizeof(store->path), err);
 	if (r == 0)
 		r = check_format(store, err);
 	if (r < 0) {

@@ -112,3 +112,18 @@ int mem_write(const struct mem *mem, gpa_t gpa, const void *src, size_t len)
 	mem_wrote(mem, gpa, len);
 	return 0;
 }
+
+int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len)
+{
+	void *host = mem_at(mem, gpa, len);
+
+	if (gpa % MEM_PAGE || len % MEM_PAGE)
+		return -EINVAL;
+	if (!host)
+		return -EFAULT;
+	/* Only private anonymous memory reads as zero after this. */
+	if (len && madvise(host, len, MADV_DONTNEED) < 0)
+		return -errno;
+	mem_wrote(mem, gpa, len);
+	return 0;
+}

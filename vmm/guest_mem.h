@@ -6,7 +6,7 @@
  *   [ bank 0                   ]            [ bank 1       ]
  *
  * Host pages, large ones where the host has them to give, appear when first
- * touched.
+ * touched, and go again with mem_discard().
  *
  * Everything read from guest memory is hostile and may change while we look at
  * it: copy a structure out once, check the copy, use the copy.
@@ -32,6 +32,7 @@ typedef uint64_t gpa_t;
 #define MEM_GAP_START 0xc0000000ull	/* RAM below, MMIO from here ... */
 #define MEM_GAP_END 0x100000000ull	/* ... to here */
 #define MEM_BANKS_MAX 2
+#define MEM_PAGE 4096u	/* bytes */
 
 /* One contiguous bank.  @host is borrowed; struct mem owns the mapping. */
 struct mem_bank {
@@ -82,6 +83,14 @@ int mem_read(const struct mem *mem, gpa_t gpa, void *dst, size_t len);
 
 /* Copies @len bytes to the guest and reports them.  Returns 0 or -EFAULT. */
 int mem_write(const struct mem *mem, gpa_t gpa, const void *src, size_t len);
+
+/*
+ * Gives the host pages of guest bytes [@gpa, @gpa + @len) back: the bytes become
+ * zero, and cost nothing until somebody touches them.  Reports that as a write.
+ * Pointers from mem_at() stay good.  Returns 0, -EINVAL unless both are multiples
+ * of MEM_PAGE, -EFAULT as mem_at(), or what the host says.
+ */
+int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len);
 
 /* Reports that guest bytes [@gpa, @gpa + @len) were written by the host. */
 static inline void mem_wrote(const struct mem *mem, gpa_t gpa, uint64_t len)

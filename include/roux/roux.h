@@ -188,6 +188,15 @@ struct roux_network_counts {
 ROUX_API bool roux_machine_network_counts(const struct roux_machine *machine, unsigned index,
 					  struct roux_network_counts *ret_counts);
 
+/*
+ * Asks the guest to do with @bytes (rounded down to MiB) of the memory that the machine
+ * was made with, and to give the rest back to the host; it follows as it can, within
+ * seconds, and memory that it does not use goes back unasked.  Returns 0, -EINVAL below
+ * 32 MiB or beyond what it was made with, -ENOTCONN when the guest has no driver for
+ * this or the machine does not run, or another negative errno.
+ */
+ROUX_API int roux_machine_set_memory(struct roux_machine *machine, uint64_t bytes, struct roux_error *error);
+
 ROUX_API int roux_machine_pid(const struct roux_machine *machine);	/* of the VM's process */
 
 /* When a phase of the start ended, CLOCK_MONOTONIC nanoseconds, 0 when not reached. */

@@ -170,6 +170,19 @@ def copy_cache(name, *without):
     return to
 
 
+def vm_processes():
+    """Pids of the VMs' own processes, without their helpers."""
+    found = []
+    for pid in marked_processes():
+        try:
+            with open(f"/proc/{pid}/comm") as f:
+                if f.read() == "roux-vm\n":
+                    found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
 # ------------------------------------------------------------------------ leak checks
 
 def marked_processes():

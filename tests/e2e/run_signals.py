@@ -9,14 +9,9 @@ import time
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
 from harness import (ROUX, WORK, busybox_root, check_nothing_left, complains, copy_cache, environ, expect, folder,
-                     main, marked_processes, mounts, read_until, roux, start, cache_files, wait_until)
+                     main, marked_processes, mounts, read_until, roux, start, cache_files, vm_processes, wait_until)
 
 ROOT = busybox_root()
-
-
-def vm_process():
-    (vm,) = [pid for pid, what in marked_processes().items() if " vmm" in what]
-    return vm
 
 
 def monitor_of(cli):
@@ -28,11 +23,11 @@ def monitor_of(cli):
 def test_kill_9_of_roux_leaves_the_machine():
     p = start("--name", "survivor", ROOT, "--", "sh", "-c", "echo go; sleep 100")
     read_until(p.stdout, b"go\n")
-    assert len(marked_processes()) == 3
+    assert len(marked_processes()) == 4	# command, monitor, VM, the maker of its sockets
     p.kill()
     p.wait()
     time.sleep(0.3)
-    assert len(marked_processes()) == 2
+    assert len(marked_processes()) == 3
     r = subprocess.run([ROUX, "exec", "survivor", "echo", "alive"], env=environ(), capture_output=True)
     assert r.stdout == b"alive\n", r
     subprocess.run([ROUX, "rm", "-f", "survivor"], env=environ(), check=True, stdout=subprocess.DEVNULL)
@@ -50,7 +45,7 @@ def test_kill_9_of_the_monitor_ends_the_machine():
 def test_kill_9_of_the_vm_is_told():
     p = start(ROOT, "--", "sh", "-c", "echo go; sleep 100")
     read_until(p.stdout, b"go\n")
-    os.kill(vm_process(), signal.SIGKILL)
+    os.kill(vm_processes()[0], signal.SIGKILL)
     out, err = p.communicate(timeout=10)
     complains(harness.Result(p.returncode, out, err, 0), 125, "killed by signal 9")
 

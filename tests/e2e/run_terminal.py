@@ -13,7 +13,7 @@ import termios
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import ROUX, busybox_root, complains, environ, folder, main, marked_processes, roux, wait_until
+from harness import ROUX, busybox_root, complains, environ, folder, main, roux, vm_processes, wait_until
 
 ROOT = busybox_root()
 
@@ -164,8 +164,7 @@ def test_the_end_by_a_signal_restores_the_terminal():
 
 def test_the_end_of_the_vm_restores_the_terminal():
     t = shell()
-    vm = [pid for pid, what in marked_processes().items() if " vmm" in what]
-    os.kill(vm[0], signal.SIGKILL)
+    os.kill(vm_processes()[0], signal.SIGKILL)
     t.wait_for("roux: .*killed by signal 9")
     t.finish(125)
 

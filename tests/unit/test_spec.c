@@ -44,6 +44,8 @@ static const char full[] =
 	"initrd = [\"/a\",\"/b\" , ]\n"
 	"guest_conf = \"hostname=x\\nroot=y\\n\"\n"
 	"vsock = false\n"
+	"balloon = true\n"
+	"balloon_yield = true\n"
 	"gdb_port = 1234\n"
 	"gdb_wait = true\n"
 	"\n"
@@ -77,6 +79,8 @@ static void check_full(void)
 	assert_string_equal(spec.initrd[1], "/b");
 	assert_string_equal(spec.guest_conf, "hostname=x\nroot=y\n");
 	assert_false(spec.vsock);
+	assert_true(spec.balloon);
+	assert_true(spec.balloon_yield);
 	assert_true(spec.gdb && spec.gdb_wait);
 	assert_int_equal(spec.gdb_port, 1234);
 	assert_int_equal(spec.nshares, 2);
@@ -115,6 +119,7 @@ static void test_what_is_not_given_has_defaults(void **state)
 	assert_int_equal(spec.cpus, 1);
 	assert_int_equal(spec.memory, 512u << 20);
 	assert_true(spec.vsock);
+	assert_false(spec.balloon);
 	assert_false(spec.gdb);
 	assert_null(spec.engine);
 	assert_int_equal(machine_spec_check(&spec, &err), -EINVAL);

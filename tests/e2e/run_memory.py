@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Memory of a running VM: what goes back to the host, unasked and asked for.  run_memory.py ROUX [TEST...]"""
+import json
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(__file__))
+from harness import busybox_root, complains, expect, main, roux, verb, wait_until
+
+ROOT = busybox_root()
+MIB = 1 << 20
+
+
+def ok(*args, **kw):
+    return expect(verb(*args, **kw), 0).out.decode()
+
+
+def inspect(name, path):
+    return ok("inspect", "-f", "{{" + path + "}}", name).strip()
+
+
+class Machine:
+    """A VM in the background; its figures in MiB."""
+
+    def __init__(self, name, memory=512):
+        self.name = name
+        ok("run", "-d", "--name", name, "--memory", f"{memory}M", ROOT, "--", "sleep", "1000")
+        self.learn()
+
+    def learn(self):
+        self.pid = int(inspect(self.name, ".State.Pid"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        ok("rm", "-f", self.name)
+
+    def run(self, text):
+        return ok("exec", self.name, "sh", "-ec", text)
+
+    def resident(self):
+        """Of the VM's process on the host."""
+        with open(f"/proc/{self.pid}/status") as f:
+            return next(int(line.split()[1]) for line in f if line.startswith("VmRSS:")) >> 10
+
+    def guest(self):
+        """Total and available."""
+        words = dict(line.split(":") for line in self.run("cat /proc/meminfo").splitlines())
+        return tuple(int(words[w].split()[0]) >> 10 for w in ("MemTotal", "MemAvailable"))
+
+    def update(self, memory):
+        assert ok("update", "--memory", f"{memory}M", self.name) == self.name + "\n"
+
+    def fill(self, mib):
+        """Files in the guest's memory, which nothing but rm frees."""
+        self.run(f"mkdir -p /f; mount -t tmpfs -o size=90% none /f; dd if=/dev/zero of=/f/x bs=1M count={mib} 2>/dev/null")
+
+
+def test_what_the_guest_frees_goes_back_to_the_host():
+    with Machine("frees") as m:
+        before = m.resident()
+        m.fill(300)
+        full = m.resident()
+        assert full > before + 250, (before, full)
+        m.run("rm /f/x")
+        wait_until("the host to have it back", lambda: m.resident() < before + 50, 10)
+        m.fill(300)		# and it can be had again
+        assert m.resident() > before + 250, m.resident()
+        assert m.run("tr -d '\\0' </f/x | wc -c").strip() == "0"
+
+
+def test_what_a_process_used_goes_back_when_it_ends():
+    with Machine("ends") as m:
+        before = m.resident()
+        m.run("dd if=/dev/zero of=/dev/null bs=300M count=1 2>/dev/null")
+        wait_until("the host to have it back", lambda: m.resident() < before + 50, 10)
+
+
+def test_a_vm_can_be_made_smaller_and_larger_again():
+    with Machine("sizes") as m:
+        total, _ = m.guest()
+        m.fill(300)
+        m.run("rm /f/x")
+        assert total > 440, total
+        m.update(256)
+        wait_until("the guest to have less", lambda: m.guest()[0] == total - 256, 20)
+        assert m.guest()[1] < 250, m.guest()
+        assert m.resident() < 256, m.resident()
+        (stats,) = map(json.loads, ok("stats", "--no-stream", "--json", "sizes").splitlines())
+        assert stats["GuestMemoryTotalBytes"] >> 20 == total - 256 and stats["HostMemoryBytes"] < 256 * MIB, stats
+        m.update(128)
+        wait_until("the guest to have still less", lambda: m.guest()[0] == total - 384, 20)
+        m.update(512)
+        wait_until("the guest to have it back", lambda: m.guest()[0] == total, 20)
+        m.fill(300)
+        m.run("rm /f/x")
+
+
+def test_a_guest_keeps_what_it_uses_until_it_is_free():
+    with Machine("uses") as m:
+        total, _ = m.guest()
+        m.fill(200)
+        m.update(128)
+        wait_until("the guest to give what it does not use", lambda: m.guest()[0] < total - 100, 20)
+        assert m.run("echo still here; seq 1 100 | wc -l") == "still here\n100\n"
+        assert m.run("wc -c </f/x").strip() == str(200 * MIB)
+        assert m.guest()[1] > 16, m.guest()
+        m.run("rm /f/x")
+        wait_until("the guest to give the rest", lambda: m.guest()[0] == total - 384, 20)
+        assert inspect("uses", ".State.Status") == "running"
+
+
+def test_programs_run_from_memory_that_was_away():
+    """Pages with code that the translator knows are dropped, and come again with other code."""
+    with Machine("code") as m:
+        whole = "for a in md5sum sha1sum sha256sum sha512sum; do seq 1 3000 | $a; done; seq 1 2000 | sort -r | gzip | gunzip | tail -1"
+        first = m.run(whole)
+        for size in (96, 512, 64, 300):
+            m.update(size)
+            m.run("for i in 1 2 3; do cp /bin/busybox /tmp/busybox$i; /tmp/busybox$i sha1sum /tmp/busybox$i >/dev/null; done; "
+                  "rm /tmp/busybox*; sync; echo 3 >/proc/sys/vm/drop_caches")
+            assert m.run(whole) == first
+
+
+def test_sizes_that_cannot_be_are_refused_with_one_line():
+    with Machine("odd", memory=256) as m:
+        total, _ = m.guest()
+        for size, words in (("257M", ("256 MiB", "start")), ("64G", ("256 MiB", "start"))):
+            r = complains(verb("update", "--memory", size, "odd"), 1, "VM odd", *words)
+            assert len(r.err.splitlines()) == 1 and r.out == b"", r
+        for size in ("1M", "lots", "-5M", ""):
+            complains(verb("update", "--memory", size, "odd"), 125, "--memory")
+        assert m.guest()[0] == total and inspect("odd", ".Config.Memory") == str(256 * MIB)
+        ok("pause", "odd")
+        complains(verb("update", "--memory", "128M", "odd"), 1, "paused")
+        ok("unpause", "odd")
+        m.run("rmmod virtio_balloon")
+        complains(verb("update", "--memory", "128M", "odd"), 1, "VM odd", "no driver")
+
+
+def test_a_vm_that_does_not_run_starts_with_its_new_size():
+    with Machine("later", memory=256) as m:
+        m.update(128)
+        ok("stop", "-t", "0", "later")
+        assert inspect("later", ".Config.Memory") == str(128 * MIB)
+        ok("update", "--memory", "768M", "later")
+        ok("start", "later")
+        m.learn()
+        assert m.guest()[0] > 700, m.guest()
+        complains(verb("update", "--memory", "1G", "later"), 1, "768 MiB")
+
+
+def test_a_small_vm_runs_with_the_balloon():
+    expect(roux("--memory", "96M", ROOT, "--", "echo", "small"), 0, out=b"small\n")
+
+
+main(globals())
