@@ -3,7 +3,7 @@
  * A running machine: the composition root.  Only this module names every
  * engine, device and back end.
  *
- *   caller's loop:  console, entropy, vsock, serial
+ *   caller's loop:  console, entropy, vsock, balloon, serial
  *   own I/O thread: file systems and disks, which may wait for the host
  *
  * Interrupt lines: COM1 has 4, virtio devices 5 and up in order of their
