@@ -16,7 +16,7 @@
 static const char help[] =
 	"Usage: roux network COMMAND [OPTIONS]\n"
 	"\n"
-	"Machines started with --network NAME reach each other by their host names, and the\n"
+	"Machines of 'roux run --network NAME' reach each other by their host names, and the\n"
 	"world as on the user network.  Nothing runs while no machine is on a network.\n"
 	"\n"
 	"  create [--subnet CIDR]... [--internal] [--json] NAME\n"
