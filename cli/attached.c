@@ -198,7 +198,7 @@ int attached_run(struct session *session, const struct attached *o)
 	} else if (v.failed) {
 		status = *v.message ? complain(v.status, "%s", v.message) : v.status;
 	} else if (r < 0) {
-		status = complain(EXIT_ROUX, "%s", "the VM's monitor was killed, and the VM with it");
+		status = complain(EXIT_ROUX, "%s", o->lost ? o->lost : "the VM's monitor was killed, and the VM with it");
 	} else {
 		status = pump_done(&v.pump) ? v.pump.status : 0;
 	}

@@ -16,6 +16,7 @@ struct attached {
 	struct detach_keys keys;
 	uint64_t deadline_ns;	/* CLOCK_MONOTONIC when the VM ends by itself, 0: never */
 	unsigned timeout_s;	/* for the sentence that tells it */
+	const char *lost;	/* a sentence for a stream that ends without a status; NULL: the monitor is gone */
 	const char *name;	/* of the VM, for the sentence after detaching; or NULL */
 };
 

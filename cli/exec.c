@@ -78,7 +78,8 @@ static int exec_in(const struct vms *vms, const char *what, const cJSON *body, c
 int verb_exec(int argc, char **argv)
 {
 	cJSON *body = cJSON_CreateObject(), *env = cJSON_AddArrayToObject(body, "Env"), *cmd;
-	struct attached how = { .output = true, .signals = true };
+	struct attached how = { .output = true, .signals = true,
+				.lost = "the VM ended before the command did; 'roux ps -a' tells more" };
 	uint16_t rows, cols;
 	struct vms vms;
 	int c, status = 0;
