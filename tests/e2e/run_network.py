@@ -110,7 +110,7 @@ def test_frames_are_captured():
 
 def test_mistakes_are_told():
     root = busybox_root()
-    complains(roux("--network", "carrier-pigeon", root, "true"), 125, "--network")
+    complains(roux("--network", "carrier-pigeon", root, "true"), 125, "no network", "roux network create")
     complains(roux("--network", "tap=", root, "true"), 125, "TAP")
     complains(roux("--network", "tap=a-name-much-too-long", root, "true"), 125, "network device")
     complains(roux("--network", "tap=tapx,192.0.2.2/99", root, "true"), 125, "192.0.2.2/99")
