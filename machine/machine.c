@@ -222,7 +222,7 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
 }
 
-/* Puts disk->more behind @first, which is taken over in any case. */
+/* Puts the rest of the disk's files behind @first, which is taken over in any case. */
 static int open_parts(const struct spec_disk *disk, struct block *first, struct block **ret_blk, struct err *err)
 {
 	static const struct block_file_options opt = { .read_only = true };
@@ -230,8 +230,8 @@ static int open_parts(const struct spec_disk *disk, struct block *first, struct 
 	unsigned n = 1;
 	int r = 0;
 
-	for (; n <= disk->nmore && r == 0; n += r == 0)
-		r = block_file_open(disk->more[n - 1], &opt, &part[n], err);
+	for (; n <= disk->more.n && r == 0; n += r == 0)
+		r = block_file_open(disk->more.at[n - 1], &opt, &part[n], err);
 	if (r == 0)
 		r = block_concat_create(part, n, ret_blk, err);
 	while (r < 0 && n)
@@ -245,7 +245,7 @@ static int open_disk(const struct spec_disk *disk, struct block **ret_blk, struc
 	struct block *base;
 	int r = block_file_open(disk->path, &opt, &base, err);
 
-	if (r == 0 && disk->nmore)
+	if (r == 0 && disk->more.n)
 		r = open_parts(disk, base, &base, err);
 	if (r < 0 || !disk->overlay) {
 		*ret_blk = base;
@@ -438,8 +438,8 @@ static int load_guest(struct machine *m, const struct machine_spec *spec, const 
 
 	if (r < 0)
 		return r;
-	for (unsigned i = 0; i < spec->ninitrds && r == 0; i++) {
-		r = map_file(spec->initrd[i], &in.blob[in.n], err);
+	for (unsigned i = 0; i < spec->initrd.n && r == 0; i++) {
+		r = map_file(spec->initrd.at[i], &in.blob[in.n], err);
 		if (r == 0)
 			in.nmapped = ++in.n;
 	}
