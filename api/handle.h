@@ -55,12 +55,7 @@ struct roux_machine {
 	char engine[16];
 	struct control_msg *msg;	/* receive buffer */
 	int ready_fd;	/* the agent's first connection until somebody uses it, -1 */
-	struct {
-		int32_t id, result;
-		int fd;
-		bool done;
-	} connect;	/* the connection being waited for */
-	struct machine_connect *connects;	/* those that are not waited for, owned */
+	struct machine_connect *connects;	/* owned */
 	int32_t last_connect;	/* id given out last */
 	uint64_t phase[ROUX_PHASES];
 	roux_console_fn console;

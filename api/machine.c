@@ -69,7 +69,7 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 	if (!m)
 		return give_error(error, &err, -ENOMEM);
 	take_options(&o, options);
-	m->sock = m->ready_fd = m->connect.fd = -1;
+	m->sock = m->ready_fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->seat_fd[i] = -1;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -255,22 +255,34 @@ static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 	}
 }
 
-/* True when the connection is one that machine_connect_agent() was asked for. */
-static bool hand_over(struct roux_machine *m, int32_t id, int result, int fd)
+/* Takes request @id off those under way; NULL: none has it. */
+static struct machine_connect *take_connect(struct roux_machine *m, int32_t id)
 {
 	for (struct machine_connect **at = &m->connects; *at; at = &(*at)->next) {
 		struct machine_connect *c = *at;
 
-		if (c->id != id)
-			continue;
-		*at = c->next;
-		if (result == 0 && fd < 0)
-			result = -EPROTO;
-		c->connected(c->ctx, result, fd);
-		free(c);
-		return true;
+		if (c->id == id) {
+			*at = c->next;
+			return c;
+		}
 	}
-	return false;
+	return NULL;
+}
+
+/* The VM's process has answered request @id; takes @fd, which may be -1. */
+static void on_connected(struct roux_machine *m, int32_t id, int result, int fd)
+{
+	struct machine_connect *c = take_connect(m, id);
+
+	if (result > 0 || (result == 0 && fd < 0))
+		result = -EPROTO;
+	if (fd >= 0 && (!c || result < 0)) {
+		(void)close(fd);
+		fd = -1;
+	}
+	if (c)
+		c->connected(c->ctx, result, fd);
+	free(c);
 }
 
 static void on_message(struct roux_machine *m, int fd)
@@ -303,15 +315,8 @@ static void on_message(struct roux_machine *m, int fd)
 		}
 		break;
 	case CONTROL_CONNECTED:
-		if (hand_over(m, msg->value, msg->value2, fd))
-			return;
-		if (msg->value == m->connect.id && !m->connect.done) {
-			m->connect.result = msg->value2;
-			m->connect.fd = fd;
-			m->connect.done = true;
-			fd = -1;
-		}
-		break;
+		on_connected(m, msg->value, msg->value2, fd);
+		return;
 	case CONTROL_COUNTERS:
 		free(m->counters);
 		m->counters = strdup(msg->text);
@@ -447,54 +452,63 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 
 /* ----------------------------------------------------------------- sessions */
 
-/* Of a connection that was refused, or came when nobody waited any more. */
-static void drop_stream(struct roux_machine *m)
+/* As machine_connect_agent(), with the request's number for take_connect(). */
+static int request_stream(struct roux_machine *m, machine_connected_fn fn, void *ctx, int32_t *ret_id)
 {
-	if (m->connect.fd >= 0)
-		(void)close(m->connect.fd);
-	m->connect.fd = -1;
-}
+	struct machine_connect *c;
+	int r;
 
-static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	int fd, r;
-
-	drop_stream(m);
-	m->connect.id = ++m->last_connect;
-	m->connect.done = false;
-	r = m->sock < 0 ? -ENOTCONN :
-		control_send(m->sock, CONTROL_CONNECT, m->connect.id, (int32_t)AGENT_PORT, NULL, 0, -1);
-	while (r == 0 && !m->connect.done && !ended(m))
-		r = events_until(m, deadline);
-	if (r == 0)
-		r = m->connect.done ? m->connect.result : -ENOTCONN;
-	if (r > 0 || (r == 0 && m->connect.fd < 0))
-		r = -EPROTO;
-	if (r < 0) {
-		drop_stream(m);
-		return err_set(err, r, "cannot reach the guest: %s", ended(m) && m->reason[0] ? m->reason : strerror(-r));
-	}
-	fd = m->connect.fd;
-	m->connect.fd = -1;
-	return fd;
-}
-
-int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
-{
-	struct machine_connect *c = calloc(1, sizeof(*c));
-	int r = m->sock < 0 || ended(m) ? -ENOTCONN : 0;
-
+	if (m->sock < 0 || ended(m))
+		return -ENOTCONN;
+	c = malloc(sizeof(*c));
 	if (!c)
 		return -ENOMEM;
 	*c = (struct machine_connect){ .next = m->connects, .id = ++m->last_connect, .connected = fn, .ctx = ctx };
-	if (r == 0)
-		r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
+	r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
 	if (r < 0) {
 		free(c);
 		return r;
 	}
 	m->connects = c;
+	*ret_id = c->id;
 	return 0;
+}
+
+int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
+{
+	int32_t id;
+
+	return request_stream(m, fn, ctx, &id);
+}
+
+struct answer {
+	bool come;
+	int result, fd;
+};
+
+static void on_answer(void *ctx, int result, int fd)
+{
+	*(struct answer *)ctx = (struct answer){ .come = true, .result = result, .fd = fd };
+}
+
+static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct answer a = { .fd = -1 };
+	int32_t id;
+	int r = request_stream(m, on_answer, &a, &id);
+
+	if (r == 0) {
+		while (r == 0 && !a.come && !ended(m))
+			r = events_until(m, deadline);
+		if (a.come) {
+			r = a.result;
+		} else {
+			free(take_connect(m, id));	/* @a is about to go */
+			r = r < 0 ? r : -ENOTCONN;
+		}
+	}
+	return r < 0 ? err_set(err, r, "cannot reach the guest: %s",
+			       ended(m) && m->reason[0] ? m->reason : strerror(-r)) : a.fd;
 }
 
 static void forget_connects(struct roux_machine *m)
@@ -632,7 +646,6 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)close(m->sock);
 	if (m->ready_fd >= 0)
 		(void)close(m->ready_fd);
-	drop_stream(m);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
 	/* They stop by themselves when the socket closes; do not depend on that. */
