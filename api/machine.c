@@ -6,7 +6,9 @@
 #include "api/network.h"
 #include "machine/counts.h"
 #include "oci/image.h"
+#include "os/cgroup.h"
 #include "os/seccomp.h"
+#include "os/weight.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -26,6 +28,8 @@
 #define START_TIMEOUT_MS 60000u
 #define CONNECT_TIMEOUT_MS 10000u
 #define DEBUGGED_TIMEOUT_MS 86400000u	/* somebody may be looking at the stopped guest */
+#define PROCESS_MEMORY (512ull << 20)	/* bytes a VM's process may use besides the guest's memory; half is the translator's code */
+#define PROCESS_TASKS 128u	/* threads and processes besides the vCPUs */
 #define CONTROL_FD 3	/* where the VM's process finds its socket */
 
 extern char **environ;
@@ -118,6 +122,32 @@ static int learn_pid(struct roux_machine *m, struct err *err)
 	return err_set(err, r < 0 ? r : -EPIPE, "the VM's process ended before it was one");
 }
 
+/* What the host lets us set; the jail holds without. */
+static void limit_process(struct roux_machine *m)
+{
+	struct cgroup_limits limits = { .memory = m->spec.memory + PROCESS_MEMORY, .tasks = m->spec.cpus + PROCESS_TASKS };
+	int r = cgroup_create(&limits, &m->cgroup, NULL);
+
+	if (r < 0)
+		return;
+	r = cgroup_add(m->cgroup, m->pid);
+	if (r == 0)
+		(void)cgroup_add(m->cgroup, m->helper);	/* which may have ended */
+	if (r < 0) {
+		cgroup_destroy(m->cgroup);
+		m->cgroup = NULL;
+	}
+}
+
+int machine_set_shares(struct roux_machine *m, uint32_t shares, struct err *err)
+{
+	int r = m->cgroup ? cgroup_set_shares(m->cgroup, shares) : -ENOTSUP;
+
+	if (r == -ENOTSUP)
+		return weight_set(m->pid, shares, err);
+	return r < 0 ? err_set(err, r, "cannot change the VM's part of the CPUs: %s", strerror(-r)) : 0;
+}
+
 static int spawn(struct roux_machine *m, struct err *err)
 {
 	char *const argv[] = { m->vmm, (char *)(uintptr_t)"vmm", NULL };
@@ -156,7 +186,10 @@ static int spawn(struct roux_machine *m, struct err *err)
 		return err_set(err, -r, "cannot run %s: %s", m->vmm, strerror(r));
 	}
 	m->sock = pair[0];
-	return learn_pid(m, err);
+	r = learn_pid(m, err);
+	if (r == 0)
+		limit_process(m);
+	return r;
 }
 
 static void set_reason(struct roux_machine *m, enum roux_state state, const char *why)
@@ -655,6 +688,7 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)kill(m->helper, SIGKILL);
 	reap(&m->pid, NULL);
 	reap(&m->helper, NULL);
+	cgroup_destroy(m->cgroup);
 	oci_image_close(m->image);
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);

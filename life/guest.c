@@ -10,7 +10,6 @@
 #include "api/handle.h"
 #include "life/call.h"
 #include "life/health.h"
-#include "life/weight.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -194,7 +193,7 @@ void guest_forget(struct conn *c)
 void guest_begin(struct monitor *m)
 {
 	if (m->record.config.cpu_shares)
-		(void)weight_set(roux_machine_pid(m->machine), m->record.config.cpu_shares, NULL);
+		(void)machine_set_shares(m->machine, m->record.config.cpu_shares, NULL);
 	health_begin(m);
 }
 

@@ -9,7 +9,6 @@
 #include "life/events.h"
 #include "life/signame.h"
 #include "life/stats.h"
-#include "life/weight.h"
 #include "life/when.h"
 
 #include <cjson/cJSON.h>
@@ -377,7 +376,7 @@ static void post_update(struct conn *c, const struct http_request *rq, const cJS
 	}
 	if (memory && !update_memory(c, memory))
 		return;
-	if (shares && m->machine && weight_set(roux_machine_pid(m->machine), (uint32_t)shares, &err) < 0) {
+	if (shares && m->machine && machine_set_shares(m->machine, (uint32_t)shares, &err) < 0) {
 		conn_error(c, 500, 1, "%s", err.msg);
 		return;
 	}

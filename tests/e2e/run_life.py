@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (ROUX, WORK, Result, busybox_root, complains, environ, expect, folder, main, marked_processes,
+from harness import (ROUX, WORK, Result, busybox_root, cgroups, complains, environ, expect, folder, main, marked_processes,
                      read_until, start, wait_until)
 
 ROOT = busybox_root()
@@ -414,7 +414,15 @@ def test_stats_and_metrics():
     assert b'roux_vm_running{' in text and b"roux_guest_memory_total_bytes" in text, text
     ok("update", "--cpu-shares", "100", "busy")
     pid = int(inspect("busy", ".State.Pid"))
-    assert os.getpriority(os.PRIO_PROCESS, pid) == 10, os.getpriority(os.PRIO_PROCESS, pid)
+    group = cgroups(pid).get("cpu")
+    if group and os.path.exists(group + "/cpu.shares"):
+        with open(group + "/cpu.shares") as f:
+            assert f.read() == "100\n"
+    elif group:
+        with open(group + "/cpu.weight") as f:
+            assert f.read() == "9\n"
+    else:
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 10, os.getpriority(os.PRIO_PROCESS, pid)
     gone("busy")
 
 
