@@ -90,22 +90,6 @@ bool network_name_valid(const char *name)
 
 /* ----------------------------------------------------------------- addresses */
 
-bool network_subnet_parse(const char *text, struct net_addr *ret_addr, unsigned *ret_bits)
-{
-	char copy[NETWORK_ADDR_SIZE], *slash, *end;
-	unsigned long bits;
-
-	if (strlen(text) >= sizeof(copy))
-		return false;
-	slash = strchr(strcpy(copy, text), '/');
-	if (!slash)
-		return false;
-	*slash++ = '\0';
-	bits = strtoul(slash, &end, 10);
-	*ret_bits = (unsigned)bits;
-	return isdigit((unsigned char)*slash) && !*end && bits <= 128 && net_addr_parse(copy, ret_addr);
-}
-
 static uint32_t last_index(unsigned bits4)
 {
 	return (1u << (32 - bits4)) - 2;
@@ -123,10 +107,10 @@ static void put_addr(char text[NETWORK_ADDR_SIZE], const struct net_addr *addr, 
 static int complete(struct network *n, struct err *err)
 {
 	struct net_addr base[NETWORK_FAMILIES], at;
-	unsigned bits[NETWORK_FAMILIES];
+	uint8_t bits[NETWORK_FAMILIES];
 
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++)
-		if (!network_subnet_parse(n->subnet[i], &base[i], &bits[i]) || net_addr_is4(&base[i]) != (i == 0))
+		if (!net_prefix_parse(n->subnet[i], &base[i], &bits[i]) || net_addr_is4(&base[i]) != (i == 0))
 			return err_set(err, -EINVAL, "'%s' is no subnet such as 10.89.1.0/24 or fd00:1::/64", n->subnet[i]);
 	if (bits[0] < 8 || bits[0] > 29)
 		return err_set(err, -EINVAL, "an IPv4 subnet has 8 to 29 bits, not %u", bits[0]);
@@ -136,11 +120,11 @@ static int complete(struct network *n, struct err *err)
 		return err_set(err, -EINVAL, "%s is not for hosts of a network", base[0].b[12] % 127 && base[0].b[12] < 224 ?
 			       n->subnet[1] : n->subnet[0]);
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++) {
-		unsigned all = i == 0 ? bits[0] + 96 : bits[1];
+		unsigned all = i == 0 ? bits[0] + 96u : bits[1];
 
 		for (unsigned k = all; k < 128; k++)
 			base[i].b[k / 8] &= (uint8_t)~(0x80u >> k % 8);
-		put_addr(n->subnet[i], &base[i], (int)bits[i]);
+		put_addr(n->subnet[i], &base[i], bits[i]);
 		at = switch_address(&base[i], 1);
 		put_addr(n->gateway[i], &at, -1);
 		at = switch_address(&base[i], last_index(bits[0]));
@@ -151,11 +135,11 @@ static int complete(struct network *n, struct err *err)
 
 void network_describe(const struct network *n, struct switch_config *c)
 {
-	unsigned bits[NETWORK_FAMILIES];
+	uint8_t bits[NETWORK_FAMILIES];
 	uint32_t most;
 
-	(void)network_subnet_parse(n->subnet[0], &c->prefix4, &bits[0]);
-	(void)network_subnet_parse(n->subnet[1], &c->prefix6, &bits[1]);
+	(void)net_prefix_parse(n->subnet[0], &c->prefix4, &bits[0]);
+	(void)net_prefix_parse(n->subnet[1], &c->prefix6, &bits[1]);
 	most = last_index(bits[0]) - FIRST_INDEX;
 	c->first = FIRST_INDEX;
 	c->ports = most < SWITCH_PORTS_MAX ? most : SWITCH_PORTS_MAX;
@@ -165,9 +149,9 @@ void network_describe(const struct network *n, struct switch_config *c)
 static bool overlap(const char *a, const char *b)
 {
 	struct net_addr addr[2];
-	unsigned bits[2];
+	uint8_t bits[2];
 
-	return network_subnet_parse(a, &addr[0], &bits[0]) && network_subnet_parse(b, &addr[1], &bits[1]) &&
+	return net_prefix_parse(a, &addr[0], &bits[0]) && net_prefix_parse(b, &addr[1], &bits[1]) &&
 	       net_addr_same_prefix(&addr[0], &addr[1], bits[0] < bits[1] ? bits[0] : bits[1]);
 }
 
@@ -521,10 +505,10 @@ static int reserve(int fd, const struct network_guest *vm, struct network_seat *
 	struct switch_reserve m = { .type = SWITCH_RESERVE, .version = SWITCH_VERSION, .keep = vm->keep };
 	struct switch_reserved a;
 	struct net_addr base;
-	unsigned bits[NETWORK_FAMILIES] = { 0 };
+	uint8_t bits[NETWORK_FAMILIES] = { 0 };
 	ssize_t n;
 
-	if (vm->addr && !network_subnet_parse(vm->addr, &m.ip4, &bits[0]))
+	if (vm->addr && !net_prefix_parse(vm->addr, &m.ip4, &bits[0]))
 		return -EINVAL;
 	copy_name(m.name, vm->name);
 	copy_name(m.alias, vm->hostname);
@@ -532,9 +516,9 @@ static int reserve(int fd, const struct network_guest *vm, struct network_seat *
 	if (n != (ssize_t)sizeof(a))
 		return n < 0 ? (int)n : -EPROTO;
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++)
-		(void)network_subnet_parse(seat->network.subnet[i], &base, &bits[i]);
-	put_addr(seat->addr[0], &a.ip4, (int)bits[0]);
-	put_addr(seat->addr[1], &a.ip6, (int)bits[1]);
+		(void)net_prefix_parse(seat->network.subnet[i], &base, &bits[i]);
+	put_addr(seat->addr[0], &a.ip4, bits[0]);
+	put_addr(seat->addr[1], &a.ip6, bits[1]);
 	memcpy(seat->mac, a.mac, sizeof(seat->mac));
 	for (unsigned i = 0; i < SWITCH_TOKEN_SIZE; i++)
 		(void)snprintf(seat->token + 2ul * i, 3, "%02x", a.token[i]);

@@ -15,9 +15,6 @@ struct network_paths {
 /* Of network @name, whose folders are made when they are missing; @socket is short enough for its purpose. */
 int network_paths_get(const char *name, struct network_paths *ret_paths, struct err *err);
 
-/* "ADDRESS/BITS" */
-bool network_subnet_parse(const char *text, struct net_addr *ret_addr, unsigned *ret_bits);
-
 /* The addresses and limits of the switch of @network. */
 void network_describe(const struct network *network, struct switch_config *ret_config);
 

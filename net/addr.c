@@ -275,3 +275,32 @@ bool net_addr_parse(const char *text, struct net_addr *ret_addr)
 	*ret_addr = addr;
 	return true;
 }
+
+bool net_prefix_parse(const char *text, struct net_addr *ret_addr, uint8_t *ret_prefix)
+{
+	char copy[NET_ADDR_TEXT];
+	struct net_addr addr;
+	unsigned bits = 0, most;
+	size_t len = 0;
+
+	while (text[len] && text[len] != '/' && len < sizeof(copy))
+		len++;
+	if (text[len] != '/' || len == sizeof(copy))
+		return false;
+	__builtin_memcpy(copy, text, len);
+	copy[len] = 0;
+	if (!net_addr_parse(copy, &addr))
+		return false;
+	most = net_addr_is4(&addr) ? 32 : 128;
+	text += len + 1;
+	do {
+		if (*text < '0' || *text > '9')
+			return false;
+		bits = bits * 10 + (unsigned)(*text++ - '0');
+	} while (*text && bits <= most);
+	if (bits > most)
+		return false;
+	*ret_addr = addr;
+	*ret_prefix = (uint8_t)bits;
+	return true;
+}
