@@ -74,6 +74,14 @@ int network_paths_get(const char *name, struct network_paths *ret, struct err *e
 	return r;
 }
 
+/* As network_paths_get(), and keeps others from all networks: a descriptor to close, or a negative errno. */
+static int lock_networks(const char *name, struct network_paths *ret, struct err *err)
+{
+	int r = network_paths_get(name, ret, err);
+
+	return r < 0 ? r : file_lock(ret->lock, false, err);
+}
+
 bool network_name_valid(const char *name)
 {
 	static const char *const words[] = { "none", "user", "tap", "host", "bridge", "default", "lock" };
@@ -308,11 +316,8 @@ static int define_locked(struct network *n, const struct network_paths *p, struc
 int network_define(struct network *n, struct err *err)
 {
 	struct network_paths p;
-	int r = network_paths_get(n->name, &p, err), lock;
+	int r, lock = lock_networks(n->name, &p, err);
 
-	if (r < 0)
-		return r;
-	lock = file_lock(p.lock, false, err);
 	if (lock < 0)
 		return lock;
 	r = define_locked(n, &p, err);
@@ -463,11 +468,8 @@ static int remove_locked(const char *name, const struct network_paths *p, struct
 int network_remove(const char *name, struct err *err)
 {
 	struct network_paths p;
-	int r = network_paths_get(name, &p, err), lock;
+	int r, lock = lock_networks(name, &p, err);
 
-	if (r < 0)
-		return r;
-	lock = file_lock(p.lock, false, err);
 	if (lock < 0)
 		return lock;
 	r = remove_locked(name, &p, err);
@@ -576,11 +578,8 @@ int network_join(const char *name, const struct network_guest *vm, const char *r
 		 struct err *err)
 {
 	struct network_paths p;
-	int r = network_paths_get(name, &p, err), lock;
+	int r, lock = lock_networks(name, &p, err);
 
-	if (r < 0)
-		return r;
-	lock = file_lock(p.lock, false, err);
 	if (lock < 0)
 		return lock;
 	r = join_locked(name, vm, roux, &p, ret_seat, err);
