@@ -92,8 +92,11 @@ int link_user_publish(struct link *link, const struct link_publish *publish, uin
 	}
 	*p = (struct publisher){ .user = u, .next = u->publishers, .fd = r, .udp = publish->udp,
 				 .guest_port = publish->guest_port };
-	r = loop_add_fd(u->loop, p->fd, EPOLLIN, on_client, p, &p->source, err);
-	if (r < 0 || getsockname(p->fd, &addr.any, &len) < 0) {
+	if (getsockname(p->fd, &addr.any, &len) < 0)
+		r = err_set(err, -errno, "cannot publish port %u: %s", publish->host.port, strerror(errno));
+	else
+		r = loop_add_fd(u->loop, p->fd, EPOLLIN, on_client, p, &p->source, err);
+	if (r < 0) {
 		(void)close(p->fd);
 		free(p);
 		return r;
