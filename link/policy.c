@@ -21,7 +21,7 @@ struct rule {
 	char *name;	/* NULL: @addr */
 	bool wildcard;	/* names that end in "." @name */
 	struct net_addr addr;
-	uint8_t prefix;	/* bits; 0 with an all-zero @addr: any */
+	uint8_t prefix;	/* bits */
 	bool any;
 };
 
