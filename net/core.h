@@ -188,8 +188,8 @@ void arp_request(struct net *net, const struct net_addr *target, const uint8_t *
 
 void ndp_input(struct net *net, struct packet *packet, uint8_t type);
 void ndp_solicit(struct net *net, const struct net_addr *target, const uint8_t *mac);
-/* Answers a router solicitation; @packet is checked.  In ra.c, by net->ra. */
-void ra_solicited(struct net *net, struct ra_sender *ra, const struct packet *packet);
+/* Answers a router solicitation.  In ra.c. */
+void ra_solicited(struct ra_sender *ra);
 
 bool neighbour_init(struct net *net);
 void neighbour_destroy(struct net *net);

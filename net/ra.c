@@ -110,7 +110,7 @@ static void send_unasked(struct net *net, struct timer *timer)
 	timer_set(net, &ra->timer, net->now + interval);
 }
 
-void ra_solicited(struct net *net, struct ra_sender *ra, const struct packet *packet)
+void ra_solicited(struct ra_sender *ra)
 {
 	send(ra);
 }

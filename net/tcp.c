@@ -17,11 +17,6 @@ void *tcp_user(const struct tcp_conn *conn)
 	return conn->user;
 }
 
-struct net *tcp_net(const struct tcp_conn *conn)
-{
-	return conn->net;
-}
-
 const struct net_endpoint *tcp_local(const struct tcp_conn *conn)
 {
 	return &conn->local;
