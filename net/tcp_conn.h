@@ -29,6 +29,7 @@
 #define TCP_PSH 0x08u
 #define TCP_ACK 0x10u
 
+#define TCP_TIMESTAMPS_SIZE 12u	/* bytes of the option with what aligns it */
 #define SACK_RANGES 32u	/* that the sender remembers */
 #define SACK_HISTORY 4u	/* that the receiver reports */
 #define MSS_MIN4 536u
