@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "link/port.h"
+#include "link/switch_client.h"
 #include "machine/network.h"
 #include "machine/networks_private.h"
 #include "net/net.h"
@@ -26,7 +27,6 @@
 #include <unistd.h>
 
 #define DEFINITION_MAX 4096u	/* bytes of a definition's file */
-#define PATIENCE_S 10	/* for a switch to answer */
 #define LAST_BREATH_MS 200	/* a process that ends closes one socket after the other */
 #define DYING_NS 10000000	/* between tries */
 #define DYING_TRIES 50u
@@ -327,43 +327,6 @@ int network_define(struct network *n, struct err *err)
 
 /* -------------------------------------------------------------------- clients */
 
-/* -ECONNREFUSED or -ENOENT: there is no switch. */
-static int connect_switch(const struct network_paths *p)
-{
-	const struct timeval patience = { .tv_sec = PATIENCE_S };
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), r;
-
-	if (fd < 0)
-		return -errno;
-	memcpy(addr.sun_path, p->socket, strlen(p->socket));
-	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0 &&
-	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0)
-		return fd;
-	r = -errno;
-	(void)close(fd);
-	return r;
-}
-
-/* Sends @m and receives a message that begins with type @want.  Its size, or a negative errno. */
-static ssize_t ask(int fd, const void *m, size_t len, enum switch_type want, void *ret, size_t size)
-{
-	struct switch_answer refused;
-	ssize_t n;
-
-	if (send(fd, m, len, MSG_NOSIGNAL) < 0)
-		return -errno;
-	n = recv(fd, ret, size, 0);
-	if (n < 0)
-		return errno == EAGAIN ? -ETIMEDOUT : -errno;
-	if (n < (ssize_t)sizeof(refused))
-		return -EPIPE;
-	memcpy(&refused, ret, sizeof(refused));
-	if (refused.type == SWITCH_REFUSED)
-		return refused.error < 0 ? refused.error : -EPROTO;
-	return refused.type == want ? n : -EPROTO;
-}
-
 static int refused(int r, const char *name, struct err *err)
 {
 	if (r == -EADDRNOTAVAIL)
@@ -406,9 +369,9 @@ int network_vms(const char *name, struct network_vm **ret_vms, struct err *err)
 	if (r == 0)
 		r = network_paths_get(name, &p, err);
 	if (r == 0)
-		fd = connect_switch(&p);
+		fd = switch_connect(p.socket);
 	if (fd >= 0)
-		n = ask(fd, &list, sizeof(list), SWITCH_LISTED, m, sizeof(*m));
+		n = switch_ask(fd, &list, sizeof(list), SWITCH_LISTED, m, sizeof(*m));
 	else if (r == 0 && fd != -ENOENT && fd != -ECONNREFUSED)
 		r = refused(fd, name, err);
 	if (n < 0 && n != -EPIPE && n != -ECONNRESET)	/* it is just ending */
@@ -432,14 +395,14 @@ static int end_switch(const char *name, const struct network_paths *p, struct er
 {
 	const uint32_t quit = SWITCH_QUIT;
 	struct switch_answer a;
-	int fd = connect_switch(p);
+	int fd = switch_connect(p->socket);
 	ssize_t n;
 
 	if (fd == -ENOENT || fd == -ECONNREFUSED)
 		return 0;
 	if (fd < 0)
 		return refused(fd, name, err);
-	n = ask(fd, &quit, sizeof(quit), SWITCH_QUITTING, &a, sizeof(a));
+	n = switch_ask(fd, &quit, sizeof(quit), SWITCH_QUITTING, &a, sizeof(a));
 	if (n > 0)
 		(void)recv(fd, &a, sizeof(a), 0);	/* until it has ended */
 	(void)close(fd);
@@ -514,7 +477,7 @@ static int reserve(int fd, const struct network_guest *vm, struct network_seat *
 		return -EINVAL;
 	copy_name(m.name, vm->name);
 	copy_name(m.alias, vm->hostname);
-	n = ask(fd, &m, sizeof(m), SWITCH_RESERVED, &a, sizeof(a));
+	n = switch_ask(fd, &m, sizeof(m), SWITCH_RESERVED, &a, sizeof(a));
 	if (n != (ssize_t)sizeof(a))
 		return n < 0 ? (int)n : -EPROTO;
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++)
@@ -536,12 +499,12 @@ static int join_locked(const char *name, const struct network_guest *vm, const c
 	if (r < 0)
 		return r;
 	for (unsigned i = 0;; i++) {
-		fd = connect_switch(p);
+		fd = switch_connect(p->socket);
 		if (fd == -ENOENT || fd == -ECONNREFUSED) {
 			r = start_switch(name, roux, err);
 			if (r < 0)
 				return r;
-			fd = connect_switch(p);
+			fd = switch_connect(p->socket);
 		}
 		r = fd < 0 ? fd : reserve(fd, vm, seat);
 		if (r < 0 && fd >= 0)
