@@ -109,6 +109,9 @@ struct packet {
 unsigned spans_cut(const struct net_span *spans, unsigned count, size_t from, size_t len,
 		   struct net_span *out);
 
+/* Copies the bytes that @spans name, as far as they fit; returns how many. */
+size_t spans_copy(const struct net_span *spans, unsigned count, void *out, size_t cap);
+
 /* The bytes [from, to) of the packet's frame as spans; returns how many (at most NET_SPANS_MAX). */
 unsigned packet_spans(const struct packet *packet, uint32_t from, uint32_t to,
 		      struct net_span *spans);

@@ -5,13 +5,7 @@
 
 bool dhcp4_take(const struct udp_datagram *datagram, struct dhcp4_message *message)
 {
-	message->len = 0;
-	for (unsigned i = 0; i < datagram->count; i++) {
-		size_t part = min_of(datagram->spans[i].len, sizeof(message->bytes) - message->len);
-
-		__builtin_memcpy(message->bytes + message->len, datagram->spans[i].data, part);
-		message->len += part;
-	}
+	message->len = spans_copy(datagram->spans, datagram->count, message->bytes, sizeof(message->bytes));
 	return message->len >= DHCP4_SIZE && message->bytes[0] == DHCP4_OP_REQUEST && message->bytes[1] == 1 &&
 	       message->bytes[2] == NET_MAC_SIZE &&
 	       get32(message->bytes + DHCP4_MAGIC) == DHCP4_COOKIE;
