@@ -261,7 +261,7 @@ static int by_name(const void *a, const void *b)
 int network_list(struct network **ret_networks, struct err *err)
 {
 	struct network *all = calloc(NETWORKS_MAX, sizeof(*all));
-	char data[PATH_MAX], state[PATH_MAX];
+	char data[PATH_MAX], state[PATH_MAX], path[PATH_MAX];
 	const struct dirent *e;
 	int n = 0, r = all ? open_folders(data, state, err) : err_set(err, -ENOMEM, "out of memory");
 	DIR *d = r == 0 ? opendir(data) : NULL;
@@ -269,7 +269,8 @@ int network_list(struct network **ret_networks, struct err *err)
 	if (r == 0 && !d)
 		r = err_set(err, -errno, "%s: %s", data, strerror(errno));
 	while (d && n < (int)NETWORKS_MAX && (e = readdir(d)))
-		if (network_name_valid(e->d_name) && network_read(e->d_name, &all[n], NULL) == 0)
+		if (network_name_valid(e->d_name) && file_path(path, NULL, data, "/", e->d_name, NULL) == 0 &&
+		    read_definition(e->d_name, path, &all[n], NULL) == 0)
 			n++;
 	if (d)
 		(void)closedir(d);
