@@ -128,10 +128,7 @@ static int complete(struct network *n, struct err *err)
 		return err_set(err, -EINVAL, "%s is not for hosts of a network", base[0].b[12] % 127 && base[0].b[12] < 224 ?
 			       n->subnet[1] : n->subnet[0]);
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++) {
-		unsigned all = i == 0 ? bits[0] + 96u : bits[1];
-
-		for (unsigned k = all; k < 128; k++)
-			base[i].b[k / 8] &= (uint8_t)~(0x80u >> k % 8);
+		net_addr_cut(&base[i], bits[i]);
 		put_addr(n->subnet[i], &base[i], bits[i]);
 		at = switch_address(&base[i], 1);
 		put_addr(n->gateway[i], &at, -1);

@@ -19,6 +19,12 @@ bool net_addr_is_link_local(const struct net_addr *addr)
 	return addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80;
 }
 
+void net_addr_cut(struct net_addr *addr, unsigned prefix)
+{
+	for (unsigned bit = prefix + (net_addr_is4(addr) ? 96 : 0); bit < 128; bit++)
+		addr->b[bit / 8] &= (uint8_t)~(0x80u >> bit % 8);
+}
+
 bool net_addr_same_prefix(const struct net_addr *a, const struct net_addr *b, unsigned prefix)
 {
 	unsigned whole, rest;

@@ -160,6 +160,11 @@ static void test_prefixes_are_compared_within_a_family(void **state)
 	assert_true(net_addr_same_prefix(&a, &b, 0));
 	assert_true(net_addr_parse("::a01:203", &c));
 	assert_false(net_addr_same_prefix(&a, &c, 0));
+	net_addr_cut(&b, 17);
+	assert_true(net_addr_parse("10.1.128.0", &c) && net_addr_equal(&b, &c));
+	assert_true(net_addr_parse("fd00::a01:203", &c));
+	net_addr_cut(&c, 111);
+	assert_true(net_addr_parse("fd00::a00:0", &a) && net_addr_equal(&a, &c));
 }
 
 static uint16_t sum_slowly(const uint8_t *bytes, size_t len)
