@@ -175,10 +175,12 @@ static const char *who_has(const char *subnet, const struct network *all, int n)
 /* A subnet that the host itself is in could not be reached through the gateway. */
 static bool host_has(const char *subnet, const struct ifaddrs *all)
 {
-	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-		struct net_addr addr;
-		char text[NETWORK_ADDR_SIZE];
+	struct net_addr base, addr;
+	uint8_t bits;
 
+	if (!net_prefix_parse(subnet, &base, &bits))
+		return false;
+	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
 		if (!i->ifa_addr)
 			continue;
 		if (i->ifa_addr->sa_family == AF_INET)
@@ -187,8 +189,7 @@ static bool host_has(const char *subnet, const struct ifaddrs *all)
 			addr = net_addr6_from(&((const struct sockaddr_in6 *)(const void *)i->ifa_addr)->sin6_addr);
 		else
 			continue;
-		put_addr(text, &addr, net_addr_is4(&addr) ? 32 : 128);
-		if (overlap(subnet, text))
+		if (net_addr_same_prefix(&base, &addr, bits))
 			return true;
 	}
 	return false;
