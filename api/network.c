@@ -21,8 +21,7 @@
 #define DOMAIN "roux.internal"
 #define REJOIN_TRIES 3u
 
-/* The user network, the same for every guest: nobody else is on it. */
-static const char *const user_guest[] = { "10.0.2.15/24", "fd72:6f75:7800::15/64" };
+/* The user network (network_user_guest), the same for every guest: nobody else is on it. */
 static const char *const user_gateway[] = { "10.0.2.2", "fd72:6f75:7800::2" };
 static const char *const user_dns[] = { "10.0.2.3", "fd72:6f75:7800::3" };
 
@@ -209,7 +208,7 @@ static int add_network(struct roux_machine *m, const struct roux_network *net, c
 		tell_guest(conf, index, net->address6, net->gateway6, NULL);
 	} else if (r == 0) {
 		n->kind = SPEC_NET_USER;
-		r = add_user(n, net, user_guest, user_gateway, user_dns, index, conf);
+		r = add_user(n, net, network_user_guest, user_gateway, user_dns, index, conf);
 	}
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }

@@ -89,6 +89,8 @@ bool network_name_valid(const char *name)
 
 /* ----------------------------------------------------------------- addresses */
 
+const char *const network_user_guest[NETWORK_FAMILIES] = { "10.0.2.15/24", "fd72:6f75:7800::15/64" };
+
 static uint32_t last_index(unsigned bits4)
 {
 	return (1u << (32 - bits4)) - 2;
@@ -154,13 +156,11 @@ static bool overlap(const char *a, const char *b)
 /* The network that has a part of @subnet, or NULL. */
 static const char *who_has(const char *subnet, const struct network *all, int n)
 {
-	static const char *const user[] = { "10.0.2.0/24", "fd72:6f75:7800::/64" };
-
 	for (int i = 0; i < n; i++)
 		for (unsigned k = 0; k < NETWORK_FAMILIES; k++)
 			if (overlap(subnet, all[i].subnet[k]))
 				return all[i].name;
-	return overlap(subnet, user[0]) || overlap(subnet, user[1]) ? "user" : NULL;
+	return overlap(subnet, network_user_guest[0]) || overlap(subnet, network_user_guest[1]) ? "user" : NULL;
 }
 
 /* A subnet that the host itself is in could not be reached through the gateway. */
