@@ -13,7 +13,7 @@ void tcp_init_sender(struct tcp_conn *conn)
 	cc_init(conn);
 }
 
-static void sample_rtt(struct tcp_conn *conn)
+void tcp_sample_rtt(struct tcp_conn *conn)
 {
 	uint64_t rtt = max_of(conn->net->now - conn->rtt_at, 1), delta;
 
@@ -92,7 +92,7 @@ static void advance(struct tcp_conn *conn, const struct segment *segment)
 		conn->undo_possible = false;
 	}
 	if (conn->rtt_at && seq_le(conn->rtt_seq, segment->ack))
-		sample_rtt(conn);
+		tcp_sample_rtt(conn);
 	else if (conn->tries && conn->srtt)	/* no sample, but it got through */
 		conn->rto = min_of(max_of(conn->srtt + 4 * conn->rttvar, RTO_MIN), RTO_MAX);
 	take_acked(conn, segment->ack);
