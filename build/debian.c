@@ -214,6 +214,7 @@ static int get_release(struct debian *d, char **ret_text)
 	return *ret_text ? 0 : err_set(d->err, -ENOMEM, "out of memory");
 }
 
+/* The packages of the suite; their strings are in the text, which the caller frees in any case. */
 static int get_index(struct debian *d, char **ret_text)
 {
 	char *release, hex[65], name[200], path[PATH_MAX];
@@ -236,12 +237,7 @@ static int get_index(struct debian *d, char **ret_text)
 	r = get_cached(d, name, size, hex, path);
 	if (r == 0)
 		r = archive_read_file(path, INDEX_MAX, ret_text, &len, d->err);
-	if (r == 0) {
-		r = packages_parse(*ret_text, len, &d->packages, d->err);
-		if (r < 0)
-			free(*ret_text);
-	}
-	return r;
+	return r < 0 ? r : packages_parse(*ret_text, len, &d->packages, d->err);
 }
 
 /* ---- writing the layer ---- */

@@ -2,6 +2,7 @@
 """Registries that fail and lie: one clear line, and a store as it was.  run_liar.py ROUX [TEST...]"""
 import gzip
 import json
+import lzma
 import os
 import sys
 import time
@@ -207,6 +208,20 @@ def test_two_pulls_at_once_fetch_a_layer_once():
         assert [p.wait(60) for p in both] == [0, 0, 0]
         assert len(liar.fetched(sha256(LAYER))) == 1, liar.requests
     expect(verb("store", "verify", env=env))
+
+
+def test_a_mirror_whose_index_is_none_is_refused():
+    index = lzma.compress(b"Nothing: here\n\n")
+    release = f"SHA256:\n {sha256(index)[7:]} {len(index)} main/binary-amd64/Packages.xz\n".encode()
+    # Nothing can check signatures, so that the index is believed and read.
+    env = {**fresh(), "PATH": "/nonexistent", "ROUX_CACHE": os.path.join(WORK, "mirrored")}
+
+    def behave(h, path, truth):
+        return (200, {}, release if path.endswith("/InRelease") else index)
+
+    with Liar(MANIFEST, BLOBS, behave) as liar:
+        complains(verb("import", "debian:bookworm", "--mirror", f"http://{liar.host}", env=env), 1, "no packages in the index")
+    unharmed(env)
 
 
 main(globals())
