@@ -426,7 +426,7 @@ static int copy_control(struct debian *d, const struct package *p, struct archiv
 	struct archive_entry *e;
 	char name[256], clean[PATH_MAX], *text;
 	size_t len;
-	int got, r = 0;
+	int got = ARCHIVE_EOF, r = 0;
 
 	while (r == 0 && (got = archive_read_next_header(a, &e)) == ARCHIVE_OK) {
 		if (archive_entry_filetype(e) != AE_IFREG || !map_name(archive_entry_pathname(e), clean) || strchr(clean, '/'))
@@ -447,7 +447,7 @@ static int copy_control(struct debian *d, const struct package *p, struct archiv
 		}
 		free(text);
 	}
-	return r;
+	return r == 0 && got != ARCHIVE_EOF ? archive_err(d->err, a, p->name) : r;
 }
 
 static int copy_files(struct debian *d, const struct package *p, struct archive *a)
