@@ -31,7 +31,7 @@ struct push {
 	const struct reference *ref;
 	struct store_ref *refs;	/* all images here: what the registry may have under other names */
 	size_t nrefs;
-	char scope[(FROM_MAX + 1) * (REFERENCE_PART_MAX + 32)];
+	char scope[REGISTRY_SCOPE_MAX];
 	char from[FROM_MAX][REFERENCE_PART_MAX];
 	unsigned nfrom, index, count;
 };
@@ -223,6 +223,7 @@ static void find_sources(struct push *p, const struct manifest *m)
 static void make_scope(struct push *p)
 {
 	int n = snprintf(p->scope, sizeof(p->scope), "repository:%s:pull,push", p->ref->path);
+	_Static_assert((FROM_MAX + 1) * (REFERENCE_PART_MAX + 32) <= REGISTRY_SCOPE_MAX, "all rights fit");
 
 	for (unsigned i = 0; i < p->nfrom; i++)
 		n += snprintf(p->scope + n, sizeof(p->scope) - (size_t)n, " repository:%s:pull", p->from[i]);

@@ -17,12 +17,11 @@
 #include <time.h>
 
 #define SCOPES_MAX 8
-#define SCOPE_MAX 768
 #define PAUSE_FIRST_MS 400u
 #define PAUSE_MAX_MS 15000u
 
 struct right {
-	char scope[SCOPE_MAX];	/* "": none asked for */
+	char scope[REGISTRY_SCOPE_MAX];	/* "": none asked for */
 	char *authorization;	/* owned; NULL: unused */
 };
 
@@ -127,7 +126,7 @@ static int add_right(struct registry *r, const char *scope, char *authorization,
 {
 	struct right *right = find_right(r, scope);
 
-	if (!authorization || strlen(scope) >= SCOPE_MAX) {
+	if (!authorization || strlen(scope) >= REGISTRY_SCOPE_MAX) {
 		free(authorization);
 		return err_set(err, -ENOMEM, "out of memory for the registry");
 	}
@@ -154,7 +153,7 @@ static bool token_request(const struct registry *r, const struct auth_challenge 
 	ok = http_append_escaped(to, c->service);
 	/* Several rights are words of one argument. */
 	while (ok && *scope) {
-		char one[SCOPE_MAX];
+		char one[REGISTRY_SCOPE_MAX];
 		size_t n = strcspn(scope, " ");
 
 		memcpy(one, scope, n);
@@ -437,7 +436,7 @@ int registry_get_manifest(struct registry *registry, const struct reference *ref
 {
 	static const char *const types[] = { MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, MEDIA_DOCKER_LIST, MEDIA_DOCKER_MANIFEST };
 	struct http_call *call = calloc(1, sizeof(*call));
-	char scope[SCOPE_MAX], what[128], have[STORE_DIGEST_SIZE];
+	char scope[REGISTRY_SCOPE_MAX], what[128], have[STORE_DIGEST_SIZE];
 	int r;
 
 	if (!call)

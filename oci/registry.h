@@ -15,6 +15,8 @@
 #include "oci/manifest.h"
 #include "oci/reference.h"
 
+#define REGISTRY_SCOPE_MAX 1536 /* bytes of the rights that one call needs, NUL included */
+
 struct registry;
 
 struct registry_options {
