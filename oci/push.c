@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PROGRESS_MS 100
@@ -141,10 +140,10 @@ static int upload(struct push *p, const struct descriptor *desc, char location[H
 			r = send_bytes(p, desc, location, call, &pause, attempt, err);
 		if (r != 1)
 			return r;
-		const struct timespec step = { .tv_sec = pause / 1000, .tv_nsec = (long)(pause % 1000) * 1000000 };
-
 		tell(p, desc, OCI_STEP_WAIT, 0);
-		(void)nanosleep(&step, NULL);
+		r = registry_wait(p->registry, pause, err);
+		if (r < 0)
+			return r;
 		location[0] = '\0';
 	}
 }

@@ -286,13 +286,12 @@ int registry_prepare(struct registry *registry, struct http_call *call, const ch
 	return 0;
 }
 
-/* Sleeps, or -EINTR when everything is to end. */
-static int pause_ms(const struct registry *r, unsigned ms, struct err *err)
+int registry_wait(const struct registry *registry, unsigned ms, struct err *err)
 {
 	for (; ms; ms -= ms < 100 ? ms : 100) {
 		const struct timespec step = { .tv_nsec = (long)(ms < 100 ? ms : 100) * 1000000 };
 
-		if (r->cancel && *r->cancel)
+		if (registry->cancel && *registry->cancel)
 			return err_set(err, -EINTR, "interrupted");
 		(void)nanosleep(&step, NULL);
 	}
@@ -319,7 +318,7 @@ int registry_do(struct registry *registry, struct http_call *call, const char *s
 		} else if (call->result == -EINTR || !registry_transient(call) || ++attempt == REGISTRY_ATTEMPTS) {
 			return 0;
 		} else {
-			r = pause_ms(registry, registry_pause_ms(call, attempt - 1), err);
+			r = registry_wait(registry, registry_pause_ms(call, attempt - 1), err);
 		}
 		http_finish(call);
 		if (r < 0)
@@ -358,7 +357,7 @@ static int find_scheme(struct registry *r, struct err *err)
 		res = first_call(r, scheme, call, err);
 	}
 	while (res == 0 && registry_transient(call) && ++attempt < REGISTRY_ATTEMPTS) {
-		res = pause_ms(r, registry_pause_ms(call, attempt - 1), err);
+		res = registry_wait(r, registry_pause_ms(call, attempt - 1), err);
 		http_finish(call);
 		if (res == 0)
 			res = first_call(r, scheme, call, err);

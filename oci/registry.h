@@ -69,6 +69,8 @@ unsigned registry_pause_ms(const struct http_call *call, unsigned attempt);
 int registry_error(const struct registry *registry, const struct http_call *call, const char *what,
 		   struct err *err);
 
+/* Sleeps that long.  0, or -EINTR when everything is to end. */
+int registry_wait(const struct registry *registry, unsigned ms, struct err *err);
 /*
  * Fetches a manifest or index by tag or digest (ref->tag, ref->digest) and checks
  * the digest when there is one.  0 and fresh memory, -ENOENT, or another negative errno.
