@@ -59,7 +59,7 @@ static int is_there(struct push *p, const struct descriptor *desc, struct http_c
 	*call = (struct http_call){ .method = "HEAD" };
 	r = registry_prepare(p->registry, call, p->scope, err, "%s/blobs/%s", p->ref->path, desc->digest);
 	if (r == 0)
-		r = registry_do(p->registry, call, p->scope, NULL, err);
+		r = registry_do(p->registry, call, p->scope, err);
 	if (r == 0 && call->result == 0 && call->status == 200)
 		r = 1;
 	else if (r == 0 && (call->result < 0 || call->status != 404))
@@ -82,7 +82,7 @@ static int begin_upload(struct push *p, const struct descriptor *desc, const cha
 	else
 		r = registry_prepare(p->registry, call, p->scope, err, "%s/blobs/uploads/", p->ref->path);
 	if (r == 0)
-		r = registry_do(p->registry, call, p->scope, NULL, err);
+		r = registry_do(p->registry, call, p->scope, err);
 	if (r == 0 && call->result == 0 && call->status == 201 && from)
 		r = 1;
 	else if (r == 0 && call->result == 0 && call->status == 202 && call->location[0])
@@ -105,12 +105,14 @@ static int send_bytes(struct push *p, const struct descriptor *desc, const char 
 		return fd == -ENOENT ? err_set(err, fd, "the image is incomplete: pull it again before pushing it") : fd;
 	*call = (struct http_call){ .method = "PUT", .has_file = true, .body_fd = fd, .body_len = desc->size,
 				    .content_type = "application/octet-stream" };
-	r = registry_prepare(p->registry, call, p->scope, err, "%s", "");
-	if (snprintf(call->url, sizeof(call->url), "%s%sdigest=%s", location, strchr(location, '?') ? "&" : "?",
-		     desc->digest) >= (int)sizeof(call->url))
+	r = snprintf(call->url, sizeof(call->url), "%s%sdigest=%s", location, strchr(location, '?') ? "&" : "?",
+		     desc->digest);
+	if (r >= (int)sizeof(call->url)) {
 		r = err_set(err, -EPROTO, "the registry gives too long a place to upload to");
-	if (r == 0)
+	} else {
+		registry_prepare_url(p->registry, call, p->scope);
 		r = http_start(registry_http(p->registry), call, err);
+	}
 	while (r == 0 && !call->done) {
 		http_poll(registry_http(p->registry), PROGRESS_MS);
 		if (p->t->cancel && *p->t->cancel)
@@ -182,7 +184,7 @@ static int put_manifest(struct push *p, const struct descriptor *desc, const cha
 		r = registry_prepare(p->registry, call, p->scope, err, "%s/manifests/%s", p->ref->path, version);
 	}
 	if (r == 0)
-		r = registry_do(p->registry, call, p->scope, NULL, err);
+		r = registry_do(p->registry, call, p->scope, err);
 	if (r == 0 && (call->result < 0 || call->status / 100 != 2))
 		r = registry_error(p->registry, call, "manifest", err);
 	if (call)
@@ -221,8 +223,8 @@ static void find_sources(struct push *p, const struct manifest *m)
 
 static void make_scope(struct push *p)
 {
-	int n = snprintf(p->scope, sizeof(p->scope), "repository:%s:pull,push", p->ref->path);
 	_Static_assert((FROM_MAX + 1) * (REFERENCE_PART_MAX + 32) <= REGISTRY_SCOPE_MAX, "all rights fit");
+	int n = snprintf(p->scope, sizeof(p->scope), "repository:%s:pull,push", p->ref->path);
 
 	for (unsigned i = 0; i < p->nfrom; i++)
 		n += snprintf(p->scope + n, sizeof(p->scope) - (size_t)n, " repository:%s:pull", p->from[i]);

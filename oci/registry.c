@@ -263,9 +263,11 @@ int registry_authorize(struct registry *registry, const struct http_call *call, 
 
 /* ---- requests ---- */
 
-static void use_right(struct registry *registry, struct http_call *call, const char *scope)
+void registry_prepare_url(struct registry *registry, struct http_call *call, const char *scope)
 {
-	const struct right *right = find_right(registry, scope);
+	size_t n = strlen(registry->base);
+	bool own = strncmp(call->url, registry->base, n) == 0 && call->url[n] == '/';
+	const struct right *right = own ? find_right(registry, scope) : NULL;
 
 	call->authorization = right ? right->authorization : NULL;
 	call->insecure = registry->insecure;
@@ -282,7 +284,7 @@ int registry_prepare(struct registry *registry, struct http_call *call, const ch
 	va_end(ap);
 	if (m < 0 || (size_t)(n + m) >= sizeof(call->url))
 		return err_set(err, -ENAMETOOLONG, "the name is too long for a registry");
-	use_right(registry, call, scope);
+	registry_prepare_url(registry, call, scope);
 	return 0;
 }
 
@@ -298,17 +300,14 @@ int registry_wait(const struct registry *registry, unsigned ms, struct err *err)
 	return 0;
 }
 
-int registry_do(struct registry *registry, struct http_call *call, const char *scope,
-		const char *url, struct err *err)
+int registry_do(struct registry *registry, struct http_call *call, const char *scope, struct err *err)
 {
 	bool asked = false;
 
 	for (unsigned attempt = 0;;) {
 		int r;
 
-		if (url)
-			(void)snprintf(call->url, sizeof(call->url), "%s", url);
-		use_right(registry, call, scope);
+		registry_prepare_url(registry, call, scope);	/* rights may have come since */
 		r = http_do(registry->http, call, err);
 		if (r < 0)
 			return r;
@@ -420,7 +419,7 @@ int registry_check_login(struct registry *registry, struct err *err)
 	call->method = "GET";
 	r = registry_prepare(registry, call, "", err, "%s", "");
 	if (r == 0)
-		r = registry_do(registry, call, "", NULL, err);
+		r = registry_do(registry, call, "", err);
 	if (r == 0 && (call->result < 0 || call->status != 200))
 		r = registry_error(registry, call, "login", err);
 	http_finish(call);
@@ -449,7 +448,7 @@ int registry_get_manifest(struct registry *registry, const struct reference *ref
 	r = registry_prepare(registry, call, scope, err, "%s/manifests/%s", ref->path,
 			     ref->digest[0] ? ref->digest : ref->tag);
 	if (r == 0)
-		r = registry_do(registry, call, scope, NULL, err);
+		r = registry_do(registry, call, scope, err);
 	if (r == 0 && (call->result < 0 || call->status != 200 || !call->reply)) {
 		if (call->result == -EFBIG)
 			r = err_set(err, -EFBIG, "%s: the registry sends a manifest of more than 4 MiB", what);

@@ -180,6 +180,23 @@ def test_blobs_elsewhere_are_followed_without_the_password():
         assert other.requests and all(a is None for _, _, a in other.requests), other.requests
 
 
+def test_uploads_elsewhere_go_without_the_password():
+    env = fresh()
+    with Liar(MANIFEST, BLOBS, lambda h, path, t: (201, {}, b"")) as other:
+        def behave(h, path, truth):
+            if not h.headers.get("Authorization"):
+                return (401, {"WWW-Authenticate": f'Bearer realm="http://{h.headers["Host"]}/token",service="s"'}, b"") \
+                    if path != "/token" else (200, {}, b'{"token": "tok"}')
+            return {"HEAD": (404, {}, b""), "POST": (202, {"Location": f"http://{other.host}/elsewhere?a=b"}, b""),
+                    "PUT": (201, {}, b"")}.get(h.command)
+
+        with Liar(MANIFEST, BLOBS, behave) as liar:
+            pulls(liar, env)
+            expect(verb("push", f"{liar.host}/x:1", env=env))
+            assert liar.requests[-1][0] == "/v2/x/manifests/1" and liar.requests[-1][2], liar.requests[-1]
+        assert len(other.requests) == len(BLOBS) and all(a is None for _, _, a in other.requests), other.requests
+
+
 def test_redirects_in_a_circle_end():
     with Liar(MANIFEST, BLOBS, lambda h, path, t: (307, {"Location": path}, b"") if is_layer(path) else None) as liar:
         refused(liar, fresh(), "redirects")
