@@ -142,10 +142,11 @@ static int mark_refs(struct store *store, const char *kind, struct mark *m, stru
 	size_t n;
 	int r = store_ref_list(store, kind, &refs, &n, err);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = mark_one(m, refs[i].digest);
-	if (r == 0 || r == -ENOMEM)
-		free(refs);
+	free(refs);
 	return r;
 }
 
