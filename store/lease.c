@@ -139,7 +139,7 @@ void store_lease_consumed(struct store_lease *lease, uint64_t bytes)
 }
 
 /* Lines of one lease.  What is not understood is of a later version and no reason to stop. */
-static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *reserved)
+static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *reserved, struct err *err)
 {
 	int64_t sum = 0;
 	int r = 0;
@@ -153,7 +153,7 @@ static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *res
 			r = add(add_ctx, line + 5);
 		else if (strncmp(line, "reserve ", 8) == 0 &&
 			 __builtin_add_overflow(sum, strtoll(line + 8, NULL, 10), &sum))
-			return -EBADMSG;
+			return err_set(err, -EBADMSG, "a lease of the store reserves more than there is");
 	}
 	if (reserved && sum > 0)
 		*reserved += (uint64_t)sum;
@@ -193,7 +193,7 @@ int store_lease_walk(struct store *store, bool exclusive, store_add_fn add, void
 		} else {
 			r = file_read_all(path, LEASE_MAX, &text, &len, err);
 			if (r == 0) {
-				r = read_lines(text, add, add_ctx, ret_reserved);
+				r = read_lines(text, add, add_ctx, ret_reserved, err);
 				free(text);
 			} else if (r == -ENOENT) {
 				r = 0;
