@@ -98,8 +98,7 @@ int pack_finish(struct pack *pack, struct pack_layer *ret_layer, struct err *err
 		ret_layer->desc.size = pack->w.size;
 		r = store_write_commit(&pack->w, ret_layer->desc.digest, err);
 		memcpy(ret_layer->desc.type, MEDIA_OCI_LAYER "+gzip", sizeof(MEDIA_OCI_LAYER "+gzip"));
-		memcpy(ret_layer->diff_id, "sha256:", 7);
-		sha256_finish_hex(&pack->diff_hash, ret_layer->diff_id + 7);
+		store_digest_finish(&pack->diff_hash, ret_layer->diff_id);
 		pack->w.fd = -1;
 	}
 	pack_abort(pack);
