@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "oci/image.h"
 
-#include "base/sha256.h"
 #include "oci/disk.h"
 #include "oci/layer.h"
 #include "oci/local.h"
@@ -20,8 +19,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PLATFORM LOCAL_PLATFORM
-#define JSON_MAX (4u * 1024u * 1024u) /* bytes of one document */
 #define INDEX_DEPTH_MAX 4 /* indexes in indexes */
 
 const struct oci_limits oci_limits_default = {
@@ -31,15 +28,15 @@ const struct oci_limits oci_limits_default = {
 
 struct image_layer {
 	char name[MANIFEST_NAME_MAX];	/* in the source */
-	char digest[DIGEST_MAX];	/* of the stored bytes; "" when not known */
-	char diff_id[DIGEST_MAX];	/* of the tar */
+	char digest[STORE_DIGEST_SIZE];	/* of the stored bytes; "" when not known */
+	char diff_id[STORE_DIGEST_SIZE];	/* of the tar */
 };
 
 struct oci_image {
 	struct source source;
 	char name[MANIFEST_NAME_MAX];	/* which of several; "" when not given */
 	struct oci_config config;
-	char digest[DIGEST_MAX];	/* of the configuration; "": plain folder */
+	char digest[STORE_DIGEST_SIZE];	/* of the configuration; "": plain folder */
 	struct image_layer layer[MANIFEST_LAYERS_MAX];
 	size_t nlayers;
 	char folder[PATH_MAX];	/* absolute, of a plain folder */
@@ -55,30 +52,20 @@ static void blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX])
 	memcpy(ret_name + 13, digest + 7, SHA256_HEX_SIZE);
 }
 
-static void digest_of(const void *data, size_t len, char ret[DIGEST_MAX])
-{
-	struct sha256 hash;
-
-	sha256_init(&hash);
-	sha256_add(&hash, data, len);
-	memcpy(ret, "sha256:", 7);
-	sha256_finish_hex(&hash, ret + 7);
-}
-
 /* Reads a document by digest, and checks it. */
 static int read_blob(const struct source *source, const struct descriptor *desc, char **ret_data,
 		     size_t *ret_len, struct err *err)
 {
-	char name[MANIFEST_NAME_MAX], have[DIGEST_MAX];
+	char name[MANIFEST_NAME_MAX], have[STORE_DIGEST_SIZE];
 	int r;
 
 	blob_name(desc->digest, name);
-	r = source_read(source, name, JSON_MAX, ret_data, ret_len, err);
+	r = source_read(source, name, LOCAL_JSON_MAX, ret_data, ret_len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: %s is missing; get it again", name);
 	if (r < 0)
 		return r;
-	digest_of(*ret_data, *ret_len, have);
+	store_digest(*ret_data, *ret_len, have);
 	if (*ret_len == desc->size && strcmp(have, desc->digest) == 0)
 		return 0;
 	free(*ret_data);
@@ -91,16 +78,16 @@ static int read_blob(const struct source *source, const struct descriptor *desc,
 /* Takes over the configuration, and the layers' digests from it. */
 static int use_config(struct oci_image *image, const char *json, size_t len, struct err *err)
 {
-	static const char wrong[] = "the image is for %s, but guests here are " PLATFORM
-				    ": get it with --platform " PLATFORM;
+	static const char wrong[] = "the image is for %s, but guests here are " LOCAL_PLATFORM
+				    ": get it with --platform " LOCAL_PLATFORM;
 	struct config_facts *facts = calloc(1, sizeof(*facts));
 	int r = facts ? manifest_parse_config(json, len, &image->config, facts, err)
 		      : err_set(err, -ENOMEM, "out of memory for the image");
 
 	if (r < 0)
 		goto finish;
-	digest_of(json, len, image->digest);
-	if (strcmp(facts->platform, PLATFORM) != 0)
+	store_digest(json, len, image->digest);
+	if (strcmp(facts->platform, LOCAL_PLATFORM) != 0)
 		r = facts->platform[0] ? err_set(err, -ENOEXEC, wrong, facts->platform)
 				       : err_set(err, -EBADMSG, "the image is damaged: its configuration "
 						 "names no platform");
@@ -109,7 +96,7 @@ static int use_config(struct oci_image *image, const char *json, size_t len, str
 			    image->nlayers, facts->nlayers);
 	else
 		for (size_t i = 0; i < image->nlayers; i++)
-			memcpy(image->layer[i].diff_id, facts->diff_id[i], DIGEST_MAX);
+			memcpy(image->layer[i].diff_id, facts->diff_id[i], STORE_DIGEST_SIZE);
 finish:
 	free(facts);
 	return r;
@@ -130,7 +117,7 @@ static int use_manifest(struct oci_image *image, const struct descriptor *desc, 
 		free(json);
 	}
 	for (size_t i = 0; r == 0 && i < m->nlayers; i++) {
-		memcpy(image->layer[i].digest, m->layer[i].digest, DIGEST_MAX);
+		memcpy(image->layer[i].digest, m->layer[i].digest, STORE_DIGEST_SIZE);
 		blob_name(m->layer[i].digest, image->layer[i].name);
 		image->nlayers = i + 1;
 	}
@@ -153,7 +140,7 @@ static int use_index(struct oci_image *image, struct err *err)
 	struct index index;
 	char *json;
 	size_t len;
-	int r = source_read(&image->source, "index.json", JSON_MAX, &json, &len, err);
+	int r = source_read(&image->source, "index.json", LOCAL_JSON_MAX, &json, &len, err);
 
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: index.json is missing; get it again");
@@ -162,7 +149,7 @@ static int use_index(struct oci_image *image, struct err *err)
 		free(json);
 		if (r < 0)
 			return r;
-		entry = manifest_choose(&index, name, PLATFORM, &r, err);
+		entry = manifest_choose(&index, name, LOCAL_PLATFORM, &r, err);
 		if (entry)
 			now = *entry;
 		manifest_free_index(&index);
@@ -187,11 +174,11 @@ static int check_name(const char *name, const char *json, size_t len, struct err
 {
 	const char *slash = strrchr(name, '/');
 	const char *hex = slash ? slash + 1 : name;
-	char have[DIGEST_MAX];
+	char have[STORE_DIGEST_SIZE];
 
 	if (strspn(hex, "0123456789abcdef") != SHA256_HEX_SIZE - 1)
 		return 0;
-	digest_of(json, len, have);
+	store_digest(json, len, have);
 	if (strncmp(have + 7, hex, SHA256_HEX_SIZE - 1) == 0)
 		return 0;
 	return err_set(err, -EBADMSG, "the image is damaged: %.80s does not have the digest it is named "
@@ -214,7 +201,7 @@ static int use_archive_manifest(struct oci_image *image, struct archive_manifest
 	}
 	if (!source_clean_name(m->config, clean))
 		return err_set(err, -EBADMSG, "the image is damaged: configuration %.80s", m->config);
-	r = source_read(&image->source, clean, JSON_MAX, &json, &len, err);
+	r = source_read(&image->source, clean, LOCAL_JSON_MAX, &json, &len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: %.80s is missing; get it again",
 			       clean);
@@ -291,7 +278,7 @@ static int open_any(struct oci_image *image, const struct stat *st, struct err *
 	if (!S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode))
 		return err_set(err, -EINVAL, "%s is neither a folder nor a file", image->source.path);
 	image->source.is_tar = S_ISREG(st->st_mode);
-	r = source_read(&image->source, "oci-layout", JSON_MAX, &json, &len, err);
+	r = source_read(&image->source, "oci-layout", LOCAL_JSON_MAX, &json, &len, err);
 	if (r == 0) {
 		free(json);
 		return use_index(image, err);
@@ -300,7 +287,7 @@ static int open_any(struct oci_image *image, const struct stat *st, struct err *
 		return r;
 	if (!image->source.is_tar)
 		return use_plain_folder(image, err);
-	r = source_read(&image->source, "manifest.json", JSON_MAX, &json, &len, err);
+	r = source_read(&image->source, "manifest.json", LOCAL_JSON_MAX, &json, &len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "neither oci-layout nor manifest.json in it: not an image; a "
 			       "root file system must be unpacked to a folder");
@@ -345,7 +332,7 @@ int oci_image_open_stored(struct store *store, const char *digest, const char *n
 	if (r == 0)
 		r = file_path(image->source.path, err, store_path(store), NULL);
 	if (r == 0)
-		r = local_manifest(store, digest, PLATFORM, m, &desc, err);
+		r = local_manifest(store, digest, LOCAL_PLATFORM, m, &desc, err);
 	if (r == 0)
 		r = use_manifest(image, &desc, err);
 	free(m);

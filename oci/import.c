@@ -64,7 +64,7 @@ static int check_tar(struct store *store, const struct pack_layer *layer, const 
 {
 	struct archive_entry *e;
 	struct source source = { .is_tar = false };
-	char name[16 + DIGEST_MAX];
+	char name[16 + STORE_DIGEST_SIZE];
 	struct layer in;
 	size_t n = 0;
 	int got = ARCHIVE_EOF, r = file_path(source.path, err, store_path(store), NULL);

@@ -110,7 +110,7 @@ static int find_manifest(struct store *store, const char *digest, const char *pl
 
 	if (!store_digest_ok(digest))
 		return err_set(err, -EINVAL, "'%.80s' is not a digest", digest);
-	memcpy(desc.digest, digest, DIGEST_MAX);
+	memcpy(desc.digest, digest, STORE_DIGEST_SIZE);
 	for (int depth = 0; depth < INDEX_DEPTH_MAX; depth++) {
 		char *json;
 		size_t len;

@@ -23,7 +23,7 @@ struct pack {
 
 struct pack_layer {
 	struct descriptor desc;
-	char diff_id[DIGEST_MAX];	/* of the tar */
+	char diff_id[STORE_DIGEST_SIZE];	/* of the tar */
 };
 
 /* Begins a layer.  0 or a negative errno; pack_finish() or pack_abort() follow on 0. */
