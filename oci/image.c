@@ -45,13 +45,6 @@ struct oci_image {
 
 /* ---- blobs ---- */
 
-/* "sha256:abc" is stored as blobs/sha256/abc. */
-static void blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX])
-{
-	memcpy(ret_name, "blobs/sha256/", 13);
-	memcpy(ret_name + 13, digest + 7, SHA256_HEX_SIZE);
-}
-
 /* Reads a document by digest, and checks it. */
 static int read_blob(const struct source *source, const struct descriptor *desc, char **ret_data,
 		     size_t *ret_len, struct err *err)
@@ -59,7 +52,7 @@ static int read_blob(const struct source *source, const struct descriptor *desc,
 	char name[MANIFEST_NAME_MAX], have[STORE_DIGEST_SIZE];
 	int r;
 
-	blob_name(desc->digest, name);
+	manifest_blob_name(desc->digest, name);
 	r = source_read(source, name, LOCAL_JSON_MAX, ret_data, ret_len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: %s is missing; get it again", name);
@@ -118,7 +111,7 @@ static int use_manifest(struct oci_image *image, const struct descriptor *desc, 
 	}
 	for (size_t i = 0; r == 0 && i < m->nlayers; i++) {
 		memcpy(image->layer[i].digest, m->layer[i].digest, STORE_DIGEST_SIZE);
-		blob_name(m->layer[i].digest, image->layer[i].name);
+		manifest_blob_name(m->layer[i].digest, image->layer[i].name);
 		image->nlayers = i + 1;
 	}
 	if (r == 0)

@@ -64,12 +64,12 @@ static int check_tar(struct store *store, const struct pack_layer *layer, const 
 {
 	struct archive_entry *e;
 	struct source source = { .is_tar = false };
-	char name[16 + STORE_DIGEST_SIZE];
+	char name[MANIFEST_NAME_MAX];
 	struct layer in;
 	size_t n = 0;
 	int got = ARCHIVE_EOF, r = file_path(source.path, err, store_path(store), NULL);
 
-	(void)snprintf(name, sizeof(name), "blobs/sha256/%s", layer->desc.digest + strlen("sha256:"));
+	manifest_blob_name(layer->desc.digest, name);
 	if (r == 0)
 		r = layer_open(&in, &source, name, oci_limits_default.bytes, err);
 	if (r < 0)

@@ -57,6 +57,11 @@ static int copy_digest(const char *text, char ret[STORE_DIGEST_SIZE], struct err
 	return 0;
 }
 
+void manifest_blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX])
+{
+	(void)snprintf(ret_name, MANIFEST_NAME_MAX, "blobs/sha256/%s", digest + strlen("sha256:"));
+}
+
 static int parse_descriptor(const cJSON *object, struct descriptor *ret, struct err *err)
 {
 	const char *type = get_string(object, "mediaType");

@@ -81,6 +81,9 @@ int manifest_kind(const char *json, size_t len, enum manifest_kind *ret_kind, ch
 const struct index_entry *manifest_choose(const struct index *index, const char *name, const char *platform,
 					  int *ret_code, struct err *err);
 
+/* Where layouts, and the store, keep a blob: "sha256:abc" is blobs/sha256/abc. */
+void manifest_blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX]);
+
 /* All return 0, or -EBADMSG (-ENOTSUP, -ENOENT, -ENOMEM where it fits better) with a sentence. */
 int manifest_parse_index(const char *json, size_t len, struct index *ret_index, struct err *err);
 void manifest_free_index(struct index *index);
