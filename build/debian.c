@@ -242,19 +242,9 @@ static int get_index(struct debian *d, char **ret_text)
 
 /* ---- writing the layer ---- */
 
-static la_ssize_t give(struct archive *a, void *ctx, const void *data, size_t len)
-{
-	struct debian *d = ctx;
-
-	(void)a;
-	return pack_write(d->pack, data, len, d->err) < 0 ? -1 : (la_ssize_t)len;
-}
-
 static int tar_failed(struct debian *d, const char *name)
 {
-	if (d->err && d->err->code)
-		return d->err->code;
-	return err_set(d->err, -EIO, "cannot write %.100s: %.100s", name, archive_error_string(d->tar));
+	return pack_archive_error(d->pack, d->tar, name, d->err);
 }
 
 static int by_text(const void *a, const void *b)
@@ -536,16 +526,12 @@ static int write_layer(struct debian *d)
 {
 	int r = 0;
 
-	d->tar = archive_write_new();
 	d->status_file = open_memstream(&d->status, &d->status_len);
-	if (!d->tar || !d->status_file)
+	if (!d->status_file)
 		return err_set(d->err, -ENOMEM, "out of memory");
-	archive_write_set_format_pax_restricted(d->tar);
-	archive_write_set_bytes_per_block(d->tar, 0);
-	archive_write_set_bytes_in_last_block(d->tar, 1);
-	if (archive_write_open(d->tar, d, NULL, give, NULL) != ARCHIVE_OK)
-		return tar_failed(d, "the layer");
-	r = put_merged_usr(d);
+	r = pack_archive(d->pack, &d->tar, d->err);
+	if (r == 0)
+		r = put_merged_usr(d);
 	for (size_t i = 0; r == 0 && i < d->packages.nchosen; i++) {
 		const struct package *p = &d->packages.at[d->packages.chosen[i]];
 
