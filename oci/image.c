@@ -97,10 +97,29 @@ finish:
 
 /* ---- OCI layout ---- */
 
-static int use_manifest(struct oci_image *image, const struct descriptor *desc, struct err *err)
+static int use_manifest(struct oci_image *image, const struct manifest *m, struct err *err)
+{
+	char *config;
+	size_t len;
+	int r;
+
+	for (size_t i = 0; i < m->nlayers; i++) {
+		memcpy(image->layer[i].digest, m->layer[i].digest, STORE_DIGEST_SIZE);
+		manifest_blob_name(m->layer[i].digest, image->layer[i].name);
+	}
+	image->nlayers = m->nlayers;
+	r = read_blob(&image->source, &m->config, &config, &len, err);
+	if (r < 0)
+		return r;
+	r = use_config(image, config, len, err);
+	free(config);
+	return r;
+}
+
+static int read_manifest(struct oci_image *image, const struct descriptor *desc, struct err *err)
 {
 	struct manifest *m = calloc(1, sizeof(*m));
-	char *json = NULL, *config = NULL;
+	char *json;
 	size_t len;
 	int r = m ? read_blob(&image->source, desc, &json, &len, err)
 		  : err_set(err, -ENOMEM, "out of memory for the image");
@@ -109,17 +128,8 @@ static int use_manifest(struct oci_image *image, const struct descriptor *desc, 
 		r = manifest_parse(json, len, m, err);
 		free(json);
 	}
-	for (size_t i = 0; r == 0 && i < m->nlayers; i++) {
-		memcpy(image->layer[i].digest, m->layer[i].digest, STORE_DIGEST_SIZE);
-		manifest_blob_name(m->layer[i].digest, image->layer[i].name);
-		image->nlayers = i + 1;
-	}
 	if (r == 0)
-		r = read_blob(&image->source, &m->config, &config, &len, err);
-	if (r == 0) {
-		r = use_config(image, config, len, err);
-		free(config);
-	}
+		r = use_manifest(image, m, err);
 	free(m);
 	return r;
 }
@@ -149,7 +159,7 @@ static int use_index(struct oci_image *image, struct err *err)
 		if (!entry)
 			return r;
 		if (!now.is_index)
-			return use_manifest(image, &now.desc, err);
+			return read_manifest(image, &now.desc, err);
 		name = "";	/* only the outermost index has names */
 		r = read_blob(&image->source, &now.desc, &json, &len, err);
 	}
@@ -318,16 +328,15 @@ int oci_image_open_stored(struct store *store, const char *digest, const char *n
 {
 	struct oci_image *image = calloc(1, sizeof(*image));
 	struct manifest *m = calloc(1, sizeof(*m));
-	struct descriptor desc;
 	int r = image && m ? 0 : err_set(err, -ENOMEM, "out of memory for image %s", name);
 
 	/* The store keeps its objects where an image layout has its blobs. */
 	if (r == 0)
 		r = file_path(image->source.path, err, store_path(store), NULL);
 	if (r == 0)
-		r = local_manifest(store, digest, LOCAL_PLATFORM, m, &desc, err);
+		r = local_manifest(store, digest, LOCAL_PLATFORM, m, err);
 	if (r == 0)
-		r = use_manifest(image, &desc, err);
+		r = use_manifest(image, m, err);
 	free(m);
 	if (r < 0) {
 		oci_image_close(image);

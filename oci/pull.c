@@ -489,7 +489,7 @@ static int use(struct store *store, struct store_lease *lease, const struct stor
 	int r = m ? store_lease_add(lease, ref->digest, err) : err_set(err, -ENOMEM, "out of memory for the image");
 
 	if (r == 0)
-		r = local_manifest(store, ref->digest, platform, m, NULL, err);
+		r = local_manifest(store, ref->digest, platform, m, err);
 	if (r == 0)
 		r = local_complete(store, m, err);
 	free(m);

@@ -233,7 +233,7 @@ static void make_scope(struct push *p)
 static int push_image(struct push *p, const struct descriptor *desc, const char *version, struct err *err)
 {
 	struct manifest *m = calloc(1, sizeof(*m));
-	int r = m ? local_manifest(p->store, desc->digest, LOCAL_PLATFORM, m, NULL, err)
+	int r = m ? local_manifest(p->store, desc->digest, LOCAL_PLATFORM, m, err)
 		  : err_set(err, -ENOMEM, "out of memory for the image");
 
 	if (r == 0)
