@@ -363,9 +363,9 @@ static int keep_master(struct debian *d, struct archive *a, struct archive_entry
 		return 0;
 	free(*keep);
 	*keep = read_entry(a, e, &len);
-	if (!*keep || archive_write_data(d->tar, *keep, len) < 0)
-		return tar_failed(d, name);
-	return 1;
+	if (!*keep)
+		return err_set(d->err, -EBADMSG, "%.100s of a package is damaged", name);
+	return archive_write_data(d->tar, *keep, len) < 0 ? tar_failed(d, name) : 1;
 }
 
 static int copy_entry(struct debian *d, struct archive *a, struct archive_entry *e, FILE *list)
