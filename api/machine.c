@@ -744,21 +744,9 @@ uint64_t roux_machine_phase_ns(const struct roux_machine *m, enum roux_phase pha
 	return phase < ROUX_PHASES ? m->phase[phase] : 0;
 }
 
-/* "SIGTERM", "TERM" or a number. */
-static int signal_number(const char *name)
-{
-	if (strncmp(name, "SIG", 3) == 0)
-		name += 3;
-	for (int s = 1; s < NSIG; s++) {
-		const char *abbrev = sigabbrev_np(s);
-
-		if (abbrev && strcmp(abbrev, name) == 0)
-			return s;
-	}
-	return atoi(name) > 0 && atoi(name) < NSIG ? atoi(name) : SIGTERM;
-}
-
 int roux_machine_stop_signal(const struct roux_machine *m)
 {
-	return m->config && m->config->stop_signal[0] ? signal_number(m->config->stop_signal) : SIGTERM;
+	int signo = m->config ? oci_stop_signal(m->config) : SIGTERM;
+
+	return signo > 0 ? signo : SIGTERM;
 }

@@ -3,7 +3,7 @@
 
 #include "os/publish.h"
 #include "cli/cli.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "life/when.h"
 #include "machine/networks.h"
 

@@ -4,7 +4,7 @@
 #include "cli/create.h"
 #include "cli/pick.h"
 #include "cli/start.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "os/err.h"
 
 #include <cjson/cJSON.h>

@@ -7,7 +7,7 @@
 #include "api/process.h"
 #include "base/checked.h"
 #include "life/events.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "life/stats.h"
 #include "life/when.h"
 

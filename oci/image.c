@@ -8,6 +8,7 @@
 #include "oci/source.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "os/signame.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -364,30 +365,7 @@ const struct oci_config *oci_image_config(const struct oci_image *image)
 
 int oci_stop_signal(const struct oci_config *config)
 {
-	const char *name = config->stop_signal;
-	char *end;
-	long number;
-
-	if (!name[0])
-		return SIGTERM;
-	number = strtol(name, &end, 10);
-	if (end != name)
-		return *end == '\0' && number > 0 && number < NSIG ? (int)number : -EINVAL;
-	if (strncmp(name, "SIG", 3) == 0)
-		name += 3;
-	for (int i = 1; i < NSIG; i++) {
-		const char *have = sigabbrev_np(i);
-
-		if (have && strcmp(have, name) == 0)
-			return i;
-	}
-	/* "SIGRTMIN+3" is how images name the signals without a name of their own. */
-	if (strncmp(name, "RTMIN+", 6) == 0) {
-		number = strtol(name + 6, &end, 10);
-		if (end != name + 6 && *end == '\0' && number >= 0 && SIGRTMIN + number <= SIGRTMAX)
-			return SIGRTMIN + (int)number;
-	}
-	return -EINVAL;
+	return config->stop_signal[0] ? signal_by_name(config->stop_signal) : SIGTERM;
 }
 
 const char *oci_image_digest(const struct oci_image *image)
