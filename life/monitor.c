@@ -114,7 +114,7 @@ static void end_life(struct monitor *m, int status, const char *error)
 	struct vm_state *s = &m->record.state;
 	bool ran = m->machine != NULL, again;
 	char code[12];
-	uint64_t delay_ns = 0, ran_ns = ran ? when_monotonic() - m->command_ns : 0;
+	uint64_t delay_ns = 0, ran_ns = ran ? monotonic_ns() - m->command_ns : 0;
 
 	for (struct conn *c = m->conns; c; c = c->next) {
 		if (c->mode != CONN_ATTACHED)
@@ -375,7 +375,7 @@ void monitor_call_off(struct monitor *m, int status)
 static void on_slow(void *ctx)
 {
 	struct monitor *m = ctx;
-	uint64_t now = when_monotonic();
+	uint64_t now = monotonic_ns();
 
 	for (struct conn *c = m->conns; c; c = c->next)
 		if (c->mode == CONN_ATTACHED && !c->creator && stream_queued(&c->stream) >= CLIENT_QUEUE_MAX &&

@@ -3,7 +3,6 @@
 #include "life/inside.h"
 
 #include "api/handle.h"
-#include "life/when.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -41,7 +40,7 @@ void notes_tell_phases(struct monitor *m)
 	static const char *const names[ROUX_PHASES] = {
 		[ROUX_PHASE_IMAGE] = "image", [ROUX_PHASE_KERNEL] = "kernel", [ROUX_PHASE_SPAWNED] = "spawn",
 		[ROUX_PHASE_LOADED] = "load", [ROUX_PHASE_READY] = "boot" };
-	uint64_t begin = roux_machine_phase_ns(m->machine, ROUX_PHASE_BEGIN), before = begin, now = when_monotonic();
+	uint64_t begin = roux_machine_phase_ns(m->machine, ROUX_PHASE_BEGIN), before = begin, now = monotonic_ns();
 	char *text = NULL;
 
 	add_text(&text, "{\"engine\": \"%s\", \"phases_ms\": {", roux_machine_engine(m->machine));
@@ -81,7 +80,7 @@ static void add_counter(void *ctx, const char *name, uint64_t value)
 
 void notes_tell_counters(struct monitor *m)
 {
-	struct table t = { .m = m, .seconds = (double)(when_monotonic() - m->command_ns) / 1e9 };
+	struct table t = { .m = m, .seconds = (double)(monotonic_ns() - m->command_ns) / 1e9 };
 	struct roux_error error = { 0 };
 
 	add_text(&t.text, "%-12s %14s %14s %14s\n", roux_machine_engine(m->machine), "start-up", "command", "a second");

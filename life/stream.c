@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "life/stream.h"
 
-#include "life/when.h"
+#include "api/session.h"
 #include "os/loop.h"
 
 #include <errno.h>
@@ -56,7 +56,7 @@ static int flush(struct stream *s)
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -EPIPE;
 		s->out_at += (size_t)n;
-		s->moved_ns = when_monotonic();
+		s->moved_ns = monotonic_ns();
 	}
 	s->out_at = s->out_len = 0;
 	return 0;
@@ -160,7 +160,7 @@ int stream_write(struct stream *s, const void *data, size_t len)
 	memcpy(s->out + s->out_len, data, len);
 	s->out_len += len;
 	if (empty) {
-		s->moved_ns = when_monotonic();
+		s->moved_ns = monotonic_ns();
 		/* A broken stream is told by the loop, not from within its user's call. */
 		(void)flush(s);
 		watch(s);
