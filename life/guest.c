@@ -66,14 +66,7 @@ void guest_relay(struct conn *c)
 	}
 }
 
-static void relay_data(void *ctx)
-{
-	struct relay *r = ctx;
-
-	guest_relay(r->conn);
-}
-
-static void relay_drained(void *ctx)
+static void relay_moves(void *ctx)
 {
 	struct relay *r = ctx;
 
@@ -94,8 +87,8 @@ static void relay_closed(void *ctx)
 
 static void relay_connected(void *ctx, int result, int fd)
 {
-	static const struct stream_ops ops = { .on_data = relay_data, .on_closed = relay_closed,
-						.on_drained = relay_drained };
+	static const struct stream_ops ops = { .on_data = relay_moves, .on_closed = relay_closed,
+						.on_drained = relay_moves };
 	struct relay *r = ctx;
 	struct conn *c = r->conn;
 	struct session session;
@@ -113,6 +106,8 @@ static void relay_connected(void *ctx, int result, int fd)
 	}
 	if (session_open(&session, fd, NULL) < 0 ||
 	    stream_open(&r->stream, c->m->loop, session.fd, RELAY_IN_MAX, &ops, r) < 0) {
+		c->relay = NULL;
+		free_relay(r);
 		conn_close(c);
 		return;
 	}
