@@ -219,7 +219,7 @@ static bool on_frame(struct monitor *m, const struct frame *f)
 	default:
 		break;
 	}
-	monitor_failed(m, 125, "the guest's agent does not keep to its protocol");
+	monitor_failed(m, STATUS_FAILED, "the guest's agent does not keep to its protocol");
 	return false;
 }
 
@@ -238,14 +238,14 @@ static void on_data(void *ctx)
 	}
 	stream_take(s, at);
 	if (r < 0 || s->in_len == s->in_max)
-		monitor_failed(m, 125, "the guest's agent does not keep to its protocol");
+		monitor_failed(m, STATUS_FAILED, "the guest's agent does not keep to its protocol");
 }
 
 static void on_closed(void *ctx)
 {
 	struct monitor *m = ctx;
 
-	monitor_failed(m, 125, NULL);
+	monitor_failed(m, STATUS_FAILED, NULL);
 }
 
 int command_begin(struct monitor *m, struct session *session)

@@ -98,7 +98,7 @@ static void relay_connected(void *ctx, int result, int fd)
 			(void)close(fd);
 		if (c) {
 			c->relay = NULL;
-			conn_failed(c, -result, 125, "cannot reach the guest");
+			conn_failed(c, -result, STATUS_FAILED, "cannot reach the guest");
 			conn_finish(c);
 		}
 		free_relay(r);
@@ -124,14 +124,14 @@ void guest_exec(struct conn *c, uint8_t *frame, size_t len)
 
 	if (!r) {
 		free(frame);
-		conn_error(c, 503, 125, "out of memory");
+		conn_error(c, 503, STATUS_FAILED, "out of memory");
 		return;
 	}
 	*r = (struct relay){ .conn = c, .stream.fd = -1, .frame = frame, .len = len };
 	result = machine_connect_agent(c->m->machine, relay_connected, r);
 	if (result < 0) {
 		free_relay(r);
-		conn_error(c, 503, 125, "cannot reach the guest: %s", strerror(-result));
+		conn_error(c, 503, STATUS_FAILED, "cannot reach the guest: %s", strerror(-result));
 		return;
 	}
 	c->relay = r;

@@ -33,6 +33,15 @@ struct loop;
 struct loop_source;
 struct monitor;
 
+/* Exit statuses of roux itself where the command has none, as docker's. */
+enum {
+	STATUS_TIMEOUT = 124,
+	STATUS_FAILED = 125,
+	STATUS_NOT_RUNNABLE = 126,
+	STATUS_NOT_FOUND = 127,
+	STATUS_KILLED = 128 + 9,
+};
+
 /* ------------------------------------------------------------------ starter */
 
 /* A start under way: a machine and its command, or why there is none. */
@@ -43,7 +52,7 @@ struct starter {
 	_Atomic(struct roux_machine *) machine;
 	/* Valid when it has ended. */
 	int result;	/* 0 or a negative errno */
-	int status;	/* exit status that tells the failure: 125, 126, 127 */
+	int status;	/* exit status that tells the failure */
 	struct roux_error error;
 	struct session session;	/* of the command */
 	uint64_t started_ns;	/* CLOCK_MONOTONIC when the command ran */

@@ -28,9 +28,6 @@
 
 #define NS_PER_MS 1000000ull
 #define KILL_WAIT_MS 2000u	/* after which a machine whose command does not die of SIGKILL is ended */
-#define STATUS_FAILED 125
-#define STATUS_TIMEOUT 124
-#define STATUS_KILLED 137
 
 static void begin_life(struct monitor *m);
 

@@ -249,7 +249,7 @@ static void post_exec(struct conn *c, const struct http_request *rq, const cJSON
 	int r;
 
 	if (!*rq->upgrade) {
-		conn_error(c, 426, 125, "exec needs 'Upgrade: roux-frames'");
+		conn_error(c, 426, STATUS_FAILED, "exec needs 'Upgrade: roux-frames'");
 		return;
 	}
 	if (!needs_running(c))
@@ -276,7 +276,7 @@ static void post_exec(struct conn *c, const struct http_request *rq, const cJSON
 	strings_finish(&argv);
 	strings_finish(&env);
 	if (r < 0)
-		conn_error(c, 400, 125, "%s", err.msg[0] ? err.msg : strerror(-r));
+		conn_error(c, 400, STATUS_FAILED, "%s", err.msg[0] ? err.msg : strerror(-r));
 	else
 		guest_exec(c, frame, len);
 }

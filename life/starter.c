@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATUS_FAILED = 125, STATUS_NOT_RUNNABLE = 126, STATUS_NOT_FOUND = 127 };
-
 /* Text on its way from the thread to the first client. */
 struct note {
 	struct monitor *monitor;
