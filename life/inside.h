@@ -170,6 +170,8 @@ void guest_end(struct monitor *m);	/* it is about to be destroyed */
 
 /* -------------------------------------------------------------------- notes */
 
+/* Tells the client that started the VM @text, if it is still there. */
+void notes_tell(struct monitor *m, const char *text, size_t len);
 /* How long each phase of the start took, as one line of JSON. */
 void notes_tell_phases(struct monitor *m);
 /* What the engine counted before and while the command ran. */

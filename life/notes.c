@@ -9,11 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void note_creator(struct monitor *m, const char *text)
+void notes_tell(struct monitor *m, const char *text, size_t len)
 {
 	for (struct conn *c = m->conns; c; c = c->next)
 		if (c->creator && c->mode == CONN_ATTACHED)
-			conn_note(c, text, strlen(text));
+			conn_note(c, text, len);
 }
 
 static void add_text(char **text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -53,7 +53,7 @@ void notes_tell_phases(struct monitor *m)
 	add_text(&text, "\"exec\": %.3f, \"command\": %.3f}, \"total_ms\": %.3f}\n",
 		 (double)(m->command_ns - before) / 1e6, (double)(now - m->command_ns) / 1e6, (double)(now - begin) / 1e6);
 	if (text)
-		note_creator(m, text);
+		notes_tell(m, text, strlen(text));
 	free(text);
 }
 
@@ -87,6 +87,6 @@ void notes_tell_counters(struct monitor *m)
 	if (roux_machine_counters(m->machine, add_counter, &t, &error) < 0)
 		add_text(&t.text, "roux: %s\n", error.message);
 	if (t.text)
-		note_creator(m, t.text);
+		notes_tell(m, t.text, strlen(t.text));
 	free(t.text);
 }

@@ -25,9 +25,7 @@ static void deliver(void *ctx)
 {
 	struct note *n = ctx;
 
-	for (struct conn *c = n->monitor->conns; c; c = c->next)
-		if (c->creator && c->mode == CONN_ATTACHED)
-			conn_note(c, n->text, n->len);
+	notes_tell(n->monitor, n->text, n->len);
 	free(n);
 }
 
