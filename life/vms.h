@@ -10,9 +10,7 @@
  *   DATA/names/NAME           symbolic link to ID: what makes a name unique
  *   STATE/vms/ID/sock         control socket of the monitor, gone after a reboot
  *
- * DATA is where the store of images is (store/store.h): $ROUX_STORE, else as root
- * /var/lib/roux, else $XDG_DATA_HOME/roux, else ~/.local/share/roux; STATE is $ROUX_STATE, else $XDG_RUNTIME_DIR/roux,
- * else /run/roux for root and DATA/run for others.  All are made with mode 0700.
+ * DATA and STATE are folders of os/folders.h, made with mode 0700.
  *
  * The lock is an open file description lock (fcntl(2)): it ends with its process, also
  * by kill -9, and others can look at it without taking it.
