@@ -30,13 +30,18 @@ int pick_vm(const struct vms *vms, const char *what, struct vm_record *record, b
 	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
 }
 
+int pick_not_running(const struct vm_record *record)
+{
+	return complain(EXIT_VERB, "VM %s is not running", record->name);
+}
+
 int pick_running(const struct vms *vms, const char *what, struct vm_record *record)
 {
 	bool alive = false;
 	int status = pick_vm(vms, what, record, &alive);
 
 	if (status == 0 && !alive)
-		status = complain(EXIT_VERB, "VM %s is not running", record->name);
+		status = pick_not_running(record);
 	return status;
 }
 

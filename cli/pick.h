@@ -18,6 +18,9 @@ int pick_open(struct vms *ret_vms);
  */
 int pick_vm(const struct vms *vms, const char *what, struct vm_record *ret_record, bool *ret_alive);
 
+/* Complains that the VM does not run; returns EXIT_VERB. */
+int pick_not_running(const struct vm_record *record);
+
 /* As pick_vm(), and complains unless its monitor lives. */
 int pick_running(const struct vms *vms, const char *what, struct vm_record *ret_record);
 
