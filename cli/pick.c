@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int pick_open(struct vms *ret_vms)
 {
@@ -56,6 +57,25 @@ int pick_ask(const struct vms *vms, const struct vm_record *record, const char *
 	cJSON_Delete(body);
 	free(text);
 	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+}
+
+int pick_upgrade(const struct vms *vms, const struct vm_record *record, const char *target, const cJSON *body,
+		 int otherwise, struct session *ret_session)
+{
+	char *text = body ? cJSON_PrintUnformatted(body) : NULL;
+	int fd = client_connect(vms, record->id), status = 0;
+	struct err err = { 0 };
+
+	if (fd < 0)
+		status = pick_not_running(record);
+	else if (body && !text)
+		status = complain(EXIT_ROUX, "out of memory");
+	else if (client_upgrade(fd, target, text, ret_session, &otherwise, &err) < 0)
+		status = complain(otherwise, "%s", err.msg);
+	if (status && fd >= 0)
+		(void)close(fd);
+	free(text);
+	return status;
 }
 
 int pick_each(int argc, char **argv, const char *verb, pick_fn fn, const void *ctx)

@@ -6,6 +6,7 @@
 #include "life/vms.h"
 
 struct cJSON;
+struct session;
 
 enum { EXIT_VERB = 1 };	/* the VM is unknown, or in the wrong state */
 
@@ -27,6 +28,14 @@ int pick_running(const struct vms *vms, const char *what, struct vm_record *ret_
 /* Asks the VM's monitor; @body is consumed (NULL: none).  0, or EXIT_VERB after a complaint. */
 int pick_ask(const struct vms *vms, const struct vm_record *record, const char *method, const char *target,
 	     struct cJSON *body, struct cJSON **ret_json);
+
+/*
+ * Asks the VM's monitor to speak frames; @body is borrowed (NULL: none).  0 and the
+ * session, or after a complaint the exit status that the monitor gives, or @otherwise
+ * when it gives none.
+ */
+int pick_upgrade(const struct vms *vms, const struct vm_record *record, const char *target, const struct cJSON *body,
+		 int otherwise, struct session *ret_session);
 
 /* Calls @fn for each word of argv[optind..argc); returns the last failure, as docker does. */
 typedef int (*pick_fn)(const struct vms *vms, const char *what, const void *ctx);

@@ -6,7 +6,6 @@
 #include "cli/cli.h"
 #include "cli/create.h"
 #include "cli/pick.h"
-#include "life/client.h"
 #include "life/monitor.h"
 #include "os/err.h"
 
@@ -124,8 +123,7 @@ static int attach_one(const struct vms *vms, const char *what, const void *ctx)
 	struct attached how = { .output = true, .signals = true, .linger = true };
 	struct vm_record record;
 	struct session session;
-	struct err err = { 0 };
-	int status = pick_running(vms, what, &record), fd, code = EXIT_VERB;
+	int status = pick_running(vms, what, &record);
 
 	if (status == 0) {
 		how.tty = record.config.tty;
@@ -134,14 +132,10 @@ static int attach_one(const struct vms *vms, const char *what, const void *ctx)
 		if (how.tty && how.input)
 			how.keys = o->keys;
 		attached_signals();
-		fd = client_connect(vms, record.id);
-		if (fd < 0)
-			status = complain(EXIT_VERB, "VM %s is not running", record.name);
-		else if (client_upgrade(fd, "/v1/attach", NULL, &session, &code, &err) < 0)
-			status = complain(code, "%s", err.msg);
-		else
-			status = attached_run(&session, &how);
+		status = pick_upgrade(vms, &record, "/v1/attach", NULL, EXIT_VERB, &session);
 	}
+	if (status == 0)
+		status = attached_run(&session, &how);
 	record_finish(&record);
 	return status;
 }
