@@ -46,6 +46,21 @@ int pick_running(const struct vms *vms, const char *what, struct vm_record *reco
 	return status;
 }
 
+int pick_own(const struct vms *vms, const char *id, unsigned wait_ms, struct vm_owned *owned, struct vm_record *record)
+{
+	struct err err = { 0 };
+	bool alive;
+
+	record_init(record);
+	if (vms_own(vms, id, wait_ms, owned, &err) < 0)
+		return complain(EXIT_VERB, "%s", err.msg);
+	if (vms_load(vms, id, record, &alive, &err) == 0)
+		return 0;
+	record_finish(record);
+	vm_release(owned);
+	return complain(EXIT_VERB, "%s", err.msg);
+}
+
 int pick_ask(const struct vms *vms, const struct vm_record *record, const char *method, const char *target, cJSON *body,
 	     cJSON **ret_json)
 {

@@ -25,6 +25,15 @@ int pick_not_running(const struct vm_record *record);
 /* As pick_vm(), and complains unless its monitor lives. */
 int pick_running(const struct vms *vms, const char *what, struct vm_record *ret_record);
 
+#define PICK_JUST_ENDED_MS 10000u	/* to wait for the monitor of a VM that has just ended */
+
+/*
+ * Takes the lock of a VM that does not run, waiting for it at most @wait_ms, and loads its
+ * record anew.  0 and both, or EXIT_VERB after a complaint and none.
+ */
+int pick_own(const struct vms *vms, const char *id, unsigned wait_ms, struct vm_owned *ret_owned,
+	     struct vm_record *ret_record);
+
 /* Asks the VM's monitor; @body is consumed (NULL: none).  0, or EXIT_VERB after a complaint. */
 int pick_ask(const struct vms *vms, const struct vm_record *record, const char *method, const char *target,
 	     struct cJSON *body, struct cJSON **ret_json);

@@ -7,13 +7,10 @@
 #include "cli/create.h"
 #include "cli/pick.h"
 #include "life/monitor.h"
-#include "os/err.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <unistd.h>
-
-#define OWN_WAIT_MS 10000u /* for a monitor whose VM has just ended */
 
 int start_vm(const struct vms *vms, const char *what, const struct vm_record *known, bool attach, bool input,
 	     const struct detach_keys *keys)
@@ -23,17 +20,10 @@ int start_vm(const struct vms *vms, const char *what, const struct vm_record *kn
 				.tty = attach && known->config.tty, .signals = attach, .until_started = !attach };
 	struct vm_record record;
 	struct vm_owned owned;
-	struct err err = { 0 };
-	bool alive;
-	int status;
+	int status = pick_own(vms, known->id, PICK_JUST_ENDED_MS, &owned, &record);
 
-	record_init(&record);
-	if (vms_own(vms, known->id, OWN_WAIT_MS, &owned, &err) < 0)
-		return complain(EXIT_VERB, "%s", err.msg);
-	if (vms_load(vms, known->id, &record, &alive, &err) < 0) {
-		vm_release(&owned);
-		return complain(EXIT_VERB, "%s", err.msg);
-	}
+	if (status)
+		return status;
 	how.name = record.name;
 	if (keys && how.input)
 		how.keys = *keys;

@@ -313,24 +313,21 @@ static int update_record(const struct vms *vms, const char *id, const cJSON *bod
 	struct vm_record record;
 	struct vm_owned owned;
 	struct err err = { 0 };
-	bool alive;
-	int r = vms_own(vms, id, 1000, &owned, &err);
+	int status = pick_own(vms, id, 1000, &owned, &record);
 
-	if (r < 0)
-		return complain(EXIT_VERB, "%s", err.msg);
-	record_init(&record);
-	r = vms_load(vms, id, &record, &alive, &err);
-	if (r == 0 && shares)
+	if (status)
+		return status;
+	if (shares)
 		record.config.cpu_shares = (uint32_t)shares->valuedouble;
-	if (r == 0 && memory)
+	if (memory)
 		record.config.memory = (uint64_t)memory->valuedouble;
-	if (r == 0 && policy)
+	if (policy)
 		(void)vm_restart_parse(policy, &record.config.restart, &record.config.restart_max);
-	if (r == 0)
-		r = vm_save(&owned, &record, &err);
+	if (vm_save(&owned, &record, &err) < 0)
+		status = complain(EXIT_VERB, "%s", err.msg);
 	record_finish(&record);
 	vm_release(&owned);
-	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+	return status;
 }
 
 static int update_one(const struct vms *vms, const char *what, const void *ctx)

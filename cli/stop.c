@@ -214,18 +214,15 @@ static int rename_vm(const struct vms *vms, const struct vm_record *record, cons
 	struct vm_record mine;
 	struct vm_owned owned;
 	struct err err = { 0 };
-	bool alive;
-	int r = vms_own(vms, record->id, 1000, &owned, &err);
+	int status = pick_own(vms, record->id, 1000, &owned, &mine);
 
-	if (r < 0)
-		return complain(EXIT_VERB, "%s", err.msg);
-	record_init(&mine);
-	r = vms_load(vms, record->id, &mine, &alive, &err);
-	if (r == 0)
-		r = vm_rename(vms, &owned, &mine, name, &err);
+	if (status)
+		return status;
+	if (vm_rename(vms, &owned, &mine, name, &err) < 0)
+		status = complain(EXIT_VERB, "%s", err.msg);
 	record_finish(&mine);
 	vm_release(&owned);
-	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+	return status;
 }
 
 int verb_rename(int argc, char **argv)
