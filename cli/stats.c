@@ -30,7 +30,7 @@ struct sample {
 
 struct stats {
 	const struct vms *vms;
-	bool json, all_running;
+	bool json;
 	char **names;	/* borrowed, when VMs were named */
 	int nnames;
 	struct sample now[STATS_MAX], before[STATS_MAX];
@@ -51,7 +51,8 @@ static void text_of(const cJSON *json, const char *name, char *ret, size_t size)
 	(void)snprintf(ret, size, "%s", text ? text : "");
 }
 
-static int take_sample(struct stats *s, const char *id)
+/* Nothing is taken of a VM that has ended or is paused. */
+static void take_sample(struct stats *s, const char *id)
 {
 	struct sample *at = &s->now[s->n];
 	const cJSON *guest, *network;
@@ -59,7 +60,7 @@ static int take_sample(struct stats *s, const char *id)
 	struct err err = { 0 };
 
 	if (s->n == STATS_MAX || client_ask(s->vms, id, "GET", "/v1/stats", NULL, ANSWER_MS, &json, &err) < 0)
-		return 0;	/* it has ended or is paused: nothing is used */
+		return;
 	guest = cJSON_GetObjectItemCaseSensitive(json, "Guest");
 	network = cJSON_GetObjectItemCaseSensitive(json, "Network");
 	text_of(json, "Id", at->id, sizeof(at->id));
@@ -75,19 +76,14 @@ static int take_sample(struct stats *s, const char *id)
 	at->received = number(cJSON_GetObjectItemCaseSensitive(network, "Received"), "Bytes");
 	cJSON_Delete(json);
 	s->n++;
-	return 0;
 }
 
 static int sample_one(void *ctx, const char *id)
 {
 	struct stats *s = ctx;
-	struct vm_record record;
-	bool alive = false;
 
-	record_init(&record);
-	if (vms_load(s->vms, id, &record, &alive, NULL) == 0 && alive)
-		(void)take_sample(s, id);
-	record_finish(&record);
+	if (vms_is_owned(s->vms, id))
+		take_sample(s, id);
 	return 0;
 }
 
@@ -109,7 +105,7 @@ static int sample_all(struct stats *s)
 
 		status = pick_vm(s->vms, s->names[i], &record, &alive);
 		if (status == 0 && alive)
-			(void)take_sample(s, record.id);
+			take_sample(s, record.id);
 		record_finish(&record);
 	}
 	return status;

@@ -61,6 +61,9 @@ int vms_each(const struct vms *vms, vms_fn fn, void *ctx);
  */
 int vms_load(const struct vms *vms, const char *id, struct vm_record *ret_record, bool *ret_alive, struct err *err);
 
+/* True when somebody holds the lock of the VM: it runs, or is being changed. */
+bool vms_is_owned(const struct vms *vms, const char *id);
+
 /* Takes the lock of a VM, waiting for it at most @wait_ms.  0, -EBUSY, -ENOENT, ... */
 int vms_own(const struct vms *vms, const char *id, unsigned wait_ms, struct vm_owned *ret_owned, struct err *err);
 
