@@ -73,4 +73,10 @@ int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 
  */
 bool parse_size(const char *text, uint64_t *ret_bytes);
 
+/*
+ * Reads the argument of -e: NAME=VALUE, or NAME with the value that it has here.  0 and
+ * memory to free, NULL for a NAME that is not set; or an exit status after a complaint.
+ */
+int take_env(const char *arg, char **ret_pair);
+
 #endif /* CLI_CLI_H */

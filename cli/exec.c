@@ -8,7 +8,6 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static const char help[] =
@@ -32,22 +31,13 @@ static const struct option options[] = { { "interactive", no_argument, NULL, 'i'
 
 static int add_env(cJSON *env, const char *arg)
 {
-	const char *value = getenv(arg);
 	char *pair;
+	int status = take_env(arg, &pair);
 
-	if (!*arg || *arg == '=')
-		return complain(EXIT_ROUX, "-e needs NAME or NAME=VALUE, not '%s'", arg);
-	if (strchr(arg, '=')) {
-		(void)cJSON_AddItemToArray(env, cJSON_CreateString(arg));
-		return 0;
-	}
-	if (!value)
-		return 0;	/* as docker: a name that is not set here is left out */
-	if (asprintf(&pair, "%s=%s", arg, value) < 0)
-		return complain(EXIT_ROUX, "out of memory");
-	(void)cJSON_AddItemToArray(env, cJSON_CreateString(pair));
+	if (pair)
+		(void)cJSON_AddItemToArray(env, cJSON_CreateString(pair));
 	free(pair);
-	return 0;
+	return status;
 }
 
 static int exec_in(const struct vms *vms, const char *what, const cJSON *body, const struct attached *how)
