@@ -168,7 +168,6 @@ static void print_json(const struct stats *s)
 	for (unsigned i = 0; i < s->n; i++) {
 		const struct sample *at = &s->now[i];
 		cJSON *json = cJSON_CreateObject();
-		char *text;
 
 		(void)cJSON_AddStringToObject(json, "Id", at->id);
 		(void)cJSON_AddStringToObject(json, "Name", at->name);
@@ -181,11 +180,7 @@ static void print_json(const struct stats *s)
 		(void)cJSON_AddNumberToObject(json, "NetworkReceivedBytes", at->received);
 		(void)cJSON_AddNumberToObject(json, "NetworkSentBytes", at->sent);
 		(void)cJSON_AddNumberToObject(json, "Pids", at->processes);
-		text = cJSON_PrintUnformatted(json);
-		if (text)
-			(void)puts(text);
-		free(text);
-		cJSON_Delete(json);
+		pick_print(json);
 	}
 	(void)fflush(stdout);
 }

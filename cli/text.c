@@ -42,6 +42,22 @@ bool parse_size(const char *text, uint64_t *ret_bytes)
 	return false;
 }
 
+void json_string(FILE *out, const char *text)
+{
+	(void)fputc('"', out);
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\')
+			(void)fprintf(out, "\\%c", c);
+		else if (c < 0x20)
+			(void)fprintf(out, "\\u%04x", c);
+		else
+			(void)fputc(c, out);
+	}
+	(void)fputc('"', out);
+}
+
 int take_env(const char *arg, char **ret_pair)
 {
 	const char *value = getenv(arg);
