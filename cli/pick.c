@@ -136,6 +136,17 @@ void pick_print(cJSON *json)
 	cJSON_Delete(json);
 }
 
+int pick_print_indented(const cJSON *json)
+{
+	char *text = cJSON_Print(json);
+
+	if (!text)
+		return complain(EXIT_ROUX, "out of memory");
+	(void)puts(text);
+	free(text);
+	return 0;
+}
+
 int pick_usage(const char *verb, const char *help, int option)
 {
 	if (option != PICK_HELP)

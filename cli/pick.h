@@ -56,6 +56,9 @@ int pick_facts(int argc, char **argv, const char *verb, const char *help, pick_f
 /* Prints @json, which is consumed, as a line. */
 void pick_print(struct cJSON *json);
 
+/* Prints @json, which is borrowed, indented.  0, or an exit status after a complaint. */
+int pick_print_indented(const struct cJSON *json);
+
 /* For an option that is not the verb's own: prints @help (0), or complains (an exit status). */
 int pick_usage(const char *verb, const char *help, int option);
 

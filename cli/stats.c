@@ -242,7 +242,6 @@ static int top_one(const struct vms *vms, const char *what, const void *ctx)
 	const cJSON *item;
 	cJSON *json = NULL;
 	int status = pick_running(vms, what, &record);
-	char *text;
 
 	if (status == 0)
 		status = pick_ask(vms, &record, "GET", "/v1/top", NULL, &json);
@@ -250,12 +249,9 @@ static int top_one(const struct vms *vms, const char *what, const void *ctx)
 	if (status)
 		return status;
 	if (*as_json) {
-		text = cJSON_Print(cJSON_GetObjectItemCaseSensitive(json, "Processes"));
-		if (text)
-			(void)puts(text);
-		free(text);
+		status = pick_print_indented(cJSON_GetObjectItemCaseSensitive(json, "Processes"));
 		cJSON_Delete(json);
-		return 0;
+		return status;
 	}
 	table_row(&table, titles);
 	cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(json, "Processes")) {
