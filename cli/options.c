@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/options.h"
 
-#include "os/publish.h"
 #include "cli/cli.h"
 #include "life/signame.h"
 #include "life/when.h"
 #include "machine/networks.h"
+#include "os/publish.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -210,7 +210,6 @@ static const struct option options[] = {
 	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "gdb", required_argument, NULL, OPT_GDB },
 	{ "gdb-wait", no_argument, NULL, OPT_GDB_WAIT },
-	{ "publish", required_argument, NULL, 'p' },
 	{ "network", required_argument, NULL, OPT_NETWORK },
 	{ "egress", required_argument, NULL, OPT_EGRESS },
 	{ "host-loopback", no_argument, NULL, OPT_HOST_LOOPBACK },
