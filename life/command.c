@@ -31,12 +31,15 @@ static bool is_listener(const struct conn *c)
 
 void command_unblock(struct monitor *m)
 {
+	const uint64_t period_ns = CLIENT_SLOW_MS * 1000000ull / 4;
 	bool held_up = false;
 
 	for (struct conn *c = m->conns; c; c = c->next)
 		held_up |= is_listener(c) && stream_queued(&c->stream) >= CLIENT_QUEUE_MAX;
+	if (held_up == m->command.stream.paused)
+		return;	/* asked after every piece of output: no system call then */
 	stream_pause(&m->command.stream, held_up);
-	(void)loop_set_timer(m->slow_timer, held_up ? CLIENT_SLOW_MS * 1000000ull / 4 : 0, 0);
+	(void)loop_set_timer(m->slow_timer, held_up ? period_ns : 0, period_ns);
 }
 
 static void take_output(struct monitor *m, uint8_t type, const struct frame *f)
