@@ -246,12 +246,12 @@ void monitor_started(struct monitor *m)
 
 	m->starter = NULL;
 	m->forget = m->options.fresh && m->first_life && s->result < 0 && s->status == STATUS_FAILED;
-	if (wanted)
+	if (wanted) {
 		start_succeeded(m, s);
-	else
+	} else {
 		roux_machine_destroy(s->machine);
-	if (!wanted)
 		start_failed(m, s);
+	}
 	session_close(&s->session);
 	free(s->before);
 	free(s);
