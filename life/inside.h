@@ -10,7 +10,9 @@
  *   command.c   the command that is the VM's purpose: its streams, log and clients
  *   server.c    connections and HTTP
  *   service.c   what is served: one function a route
- *   guest.c     other business with the agent: exec, health checks, statistics
+ *   guest.c     other sessions with the agent: a client's exec or copy, and questions on its behalf
+ *   call.c      one request to the agent and its answer
+ *   health.c    the checks; stats.c: what statistics are told as
  */
 #ifndef LIFE_INSIDE_H
 #define LIFE_INSIDE_H
@@ -164,7 +166,7 @@ void guest_ask(struct conn *c, const uint8_t *request, size_t len, guest_answer_
 /* The client has gone: the answer is nobody's. */
 void guest_forget(struct conn *c);
 
-/* The monitor's own sessions; health checks live there too. */
+/* The monitor's own business with the guest: its share of CPUs, health checks. */
 void guest_begin(struct monitor *m);	/* the machine runs */
 void guest_end(struct monitor *m);	/* it is about to be destroyed */
 
