@@ -712,6 +712,35 @@ def test_the_control_socket_serves_what_is_documented():
     gone("api")
 
 
+def test_who_connects_at_the_end_is_not_left_waiting():
+    """Also not while the monitor has output for a window that does not read: here more than a socket takes, and
+    less than holds the command up."""
+    run_d("late", "sh", "-c", "while [ ! -e /go ]; do sleep 0.05; done; seq 1 60000; sleep 1000")
+    (sock,) = glob.glob(STATE + "/vms/*/sock")
+    monitor, vm = monitor_pid("late"), int(inspect("late", ".State.Pid"))
+    with socket.socket(socket.AF_UNIX) as window, socket.socket(socket.AF_UNIX) as late:
+        window.connect(sock)
+        window.sendall(b"POST /v1/attach HTTP/1.1\r\nHost: roux\r\nUpgrade: roux-frames\r\nContent-Length: 0\r\n\r\n")
+        assert window.recv(16).startswith(b"HTTP/1.1 101")
+        ok("exec", "late", "touch", "/go")
+        time.sleep(0.5)
+        os.kill(monitor, signal.SIGSTOP)	# it finds both the end of the VM and a connection, in this order
+        os.kill(vm, signal.SIGKILL)
+        time.sleep(0.3)
+        late.connect(sock)
+        late.sendall(b"GET /v1/vm HTTP/1.1\r\nHost: roux\r\n\r\n")
+        os.kill(monitor, signal.SIGCONT)
+        wait_until("the end of the VM", lambda: not os.path.exists(sock))
+        os.kill(monitor, 0)
+        late.settimeout(5)
+        try:
+            assert late.recv(1) == b""
+        except ConnectionResetError:
+            pass
+    gone("late")
+    nothing_stray()
+
+
 def test_metrics_are_what_prometheus_reads():
     run_d("metered", "sleep", "1000")
     (sock,) = glob.glob(STATE + "/vms/*/sock")
