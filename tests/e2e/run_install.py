@@ -43,6 +43,14 @@ def test_the_library_exports_its_header_and_nothing_else():
     assert set(p.stdout.split()) == declared, set(p.stdout.split()) ^ declared
 
 
+def test_programs_load_few_libraries_before_they_need_them():
+    names = installed()
+    for name in ("roux", "libroux.so"):
+        p = subprocess.run(["readelf", "-d", names[name]], capture_output=True, text=True, check=True)
+        needed = re.findall(r"NEEDED.*\[lib(\w+)", p.stdout)
+        assert "c" in needed and not {"curl", "archive"} & set(needed) and len(needed) < 10, needed
+
+
 def pkg_config(*args):
     """As for a cross build: the folder of the installation is the system's root."""
     names = installed()

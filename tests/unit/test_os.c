@@ -2,6 +2,7 @@
 /* The small modules of os/: reports, log, saved state, thread pool. */
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/lazy.h"
 #include "os/log.h"
 #include "os/pool.h"
 #include "os/publish.h"
@@ -15,8 +16,44 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+/* ------------------------------------------------- libraries loaded when needed */
+
+static const void *lazy_at[2];
+static const char *const lazy_names[] = { "cos", "no_such_function" };
+
+static void test_a_library_is_loaded_with_the_first_function(void **state)
+{
+	struct lazy_library lib = { .soname = "libm.so.6", .name = lazy_names, .at = lazy_at };
+	const void *found = lazy_function(&lib, 0);
+	double (*cosine)(double);
+
+	assert_non_null(lib.handle);
+	assert_ptr_equal(lazy_at[0], found);
+	memcpy(&cosine, &found, sizeof(cosine));
+	assert_true(cosine(0) == 1);
+	assert_ptr_equal(lazy_function(&lib, 0), found);
+}
+
+static void test_a_library_that_is_not_there_ends_the_program(void **state)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct lazy_library lib = { .soname = i ? "libm.so.6" : "libno-such.so.1", .name = lazy_names, .at = lazy_at };
+		int status;
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			(void)close(STDERR_FILENO);
+			(void)lazy_function(&lib, i);
+			_exit(0);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 125);
+	}
+}
 
 /* ------------------------------------------------------------------ reports */
 
@@ -282,6 +319,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_published_ports_are_written_in_one_way),
+		cmocka_unit_test(test_a_library_is_loaded_with_the_first_function),
+		cmocka_unit_test(test_a_library_that_is_not_there_ends_the_program),
 		cmocka_unit_test(test_a_report_has_code_and_sentence),
 		cmocka_unit_test(test_a_failure_without_a_sentence_stays_one),
 		cmocka_unit_test(test_long_reports_are_cut_inside_their_memory),
