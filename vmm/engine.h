@@ -97,7 +97,7 @@ struct engine_ops {
 	int (*get_state)(struct vcpu *vcpu, struct vcpu_state *ret_state, struct err *err);
 	int (*set_state)(struct vcpu *vcpu, const struct vcpu_state *state, struct err *err);
 
-	/* Required, while no vCPU runs.  What is shared by all vCPUs. */
+	/* Required, while no vCPU runs.  What is shared by all vCPUs; it is set before their own states. */
 	int (*get_vm_state)(struct vm *vm, struct vm_state *ret_state, struct err *err);
 	int (*set_vm_state)(struct vm *vm, const struct vm_state *state, struct err *err);
 

@@ -2,6 +2,7 @@
 #include "vmm/platform.h"
 
 #include "base/checked.h"
+#include "os/blob.h"
 #include "os/err.h"
 #include "vmm/vm.h"
 
@@ -234,4 +235,27 @@ void platform_destroy(struct platform *platform)
 		return;
 	pthread_mutex_destroy(&platform->lock);
 	free(platform);
+}
+
+void platform_save(struct platform *p, struct blob *out)
+{
+	uint8_t index = atomic_load(&p->cmos_index);
+
+	(void)pthread_mutex_lock(&p->lock);
+	blob_put(out, &index, 1);
+	blob_put(out, p->mailbox, sizeof(p->mailbox));
+	(void)pthread_mutex_unlock(&p->lock);
+}
+
+int platform_restore(struct platform *p, struct blob_reader *in)
+{
+	const uint8_t *index = blob_take(in, 1), *mailbox = blob_take(in, sizeof(p->mailbox));
+
+	if (!mailbox)
+		return -EINVAL;
+	atomic_store(&p->cmos_index, *index & 0x7f);
+	(void)pthread_mutex_lock(&p->lock);
+	memcpy(p->mailbox, mailbox, sizeof(p->mailbox));
+	(void)pthread_mutex_unlock(&p->lock);
+	return 0;
 }

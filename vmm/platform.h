@@ -19,6 +19,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct blob;
+struct blob_reader;
 struct err;
 struct platform;
 struct vm;
@@ -45,6 +47,9 @@ struct platform_debug {
  */
 int platform_create(struct vm *vm, const struct platform_debug *debug,
 		    struct platform **ret_platform, struct err *err);
+/* Appends what a guest has set to @out, and takes it over, before vCPUs run: 0 or -EINVAL. */
+void platform_save(struct platform *platform, struct blob *out);
+int platform_restore(struct platform *platform, struct blob_reader *in);
 void platform_destroy(struct platform *platform);	/* after the VM's threads; NULL is fine */
 
 #endif /* VMM_PLATFORM_H */

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vmm/serial.h"
 
+#include "os/blob.h"
 #include "os/err.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };	/* register numbers */
 
@@ -227,4 +229,40 @@ void serial_destroy(struct serial *serial)
 		return;
 	pthread_mutex_destroy(&serial->lock);
 	free(serial);
+}
+
+void serial_save(struct serial *s, struct blob *out)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	blob_put(out, (uint8_t[]){ s->ier, s->lcr, s->mcr, s->scr, s->fifo, s->divisor[0], s->divisor[1],
+				   s->tx_empty_pending }, 8);
+	blob_put_u32(out, (uint32_t)s->used);
+	for (size_t i = 0; i < s->used; i++)
+		blob_put(out, &s->queue[(s->head + i) % SERIAL_QUEUE], 1);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+int serial_restore(struct serial *s, struct blob_reader *in)
+{
+	const uint8_t *reg = blob_take(in, 8), *queue;
+	uint32_t used = blob_take_u32(in);
+
+	queue = used <= SERIAL_QUEUE ? blob_take(in, used) : NULL;
+	if (!reg || !queue)
+		return -EINVAL;
+	(void)pthread_mutex_lock(&s->lock);
+	s->ier = reg[0] & IER_MASK;
+	s->lcr = reg[1];
+	s->mcr = reg[2] & MCR_MASK;
+	s->scr = reg[3];
+	s->fifo = reg[4] != 0;
+	s->divisor[0] = reg[5];
+	s->divisor[1] = reg[6];
+	s->tx_empty_pending = reg[7] != 0;
+	memcpy(s->queue, queue, used);
+	s->head = 0;
+	s->used = used;
+	s->line = cause(s) != IIR_NONE && (s->mcr & MCR_OUT2);	/* as the restored IOAPIC has it */
+	(void)pthread_mutex_unlock(&s->lock);
+	return 0;
 }

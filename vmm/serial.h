@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct blob;
+struct blob_reader;
 struct bus;
 struct err;
 struct serial;
@@ -33,6 +35,11 @@ typedef void (*serial_output_fn)(void *ctx, const uint8_t *data, size_t len);
 int serial_create(struct vm *vm, uint16_t port, unsigned gsi, serial_output_fn output, void *ctx,
 		  struct serial **ret_serial, struct err *err);
 void serial_destroy(struct serial *serial);	/* after the VM's threads ended; NULL is fine */
+
+/* Appends registers and waiting input to @out.  Check out->failed. */
+void serial_save(struct serial *serial, struct blob *out);
+/* Takes them over, before vCPUs run.  0, or -EINVAL for bytes that are no such state. */
+int serial_restore(struct serial *serial, struct blob_reader *in);
 
 /* Queues input.  Returns how many of the @len bytes fitted. */
 size_t serial_input(struct serial *serial, const uint8_t *data, size_t len);

@@ -86,6 +86,7 @@ struct ioapic_state {
 struct vm_state {
 	struct ioapic_state ioapic;
 	uint64_t clock_ns;	/* KVM clock at the moment of capture */
+	uint64_t tsc;	/* the guest's, at that moment */
 };
 
 #endif /* VMM_VCPU_STATE_H */

@@ -728,17 +728,22 @@ static int dbt_get_vm_state(struct vm *vm, struct vm_state *ret_state, struct er
 	(void)err;
 	memset(ret_state, 0, sizeof(*ret_state));
 	irqchip_save_ioapic(dv->irqchip, &ret_state->ioapic);
-	ret_state->clock_ns = kvmclock_ns(&dv->clock, __builtin_ia32_rdtsc());
+	ret_state->tsc = guest_tsc(dv->cpu[0]);
+	ret_state->clock_ns = kvmclock_ns(&dv->clock, ret_state->tsc);
 	return 0;
 }
 
 static int dbt_set_vm_state(struct vm *vm, const struct vm_state *state, struct err *err)
 {
+	uint64_t offset = state->tsc - __builtin_ia32_rdtsc();
 	struct dbt_vm *dv = vm->engine_data;
 
 	(void)err;
 	irqchip_restore_ioapic(dv->irqchip, &state->ioapic);
-	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(), state->clock_ns);
+	/* Time stood still for the guest: it goes on where it was. */
+	for (unsigned i = 0; i < dv->ncpus; i++)
+		dv->cpu[i]->tsc_offset = offset;
+	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, state->tsc, state->clock_ns);
 	return 0;
 }
 

@@ -318,6 +318,22 @@ int kvm_set_state(struct vcpu *vcpu, const struct vcpu_state *state, struct err 
 
 /* --- Shared by all vCPUs --- */
 
+static int read_tsc(const struct kvm_vcpu *kv, uint64_t *ret_tsc, struct err *err)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} list = { .head.nmsrs = 1, .entry.index = MSR_TSC };
+	int r;
+
+	if (ioctl(kv->fd, KVM_GET_MSRS, &list) != 1) {
+		r = -errno;
+		return err_set(err, r, "KVM: cannot read the guest's time stamp counter: %s", strerror(-r));
+	}
+	*ret_tsc = list.entry.data;
+	return 0;
+}
+
 int kvm_get_vm_state(struct vm *vm, struct vm_state *ret_state, struct err *err)
 {
 	const struct kvm_vm *kvm = vm->engine_data;
@@ -336,7 +352,7 @@ int kvm_get_vm_state(struct vm *vm, struct vm_state *ret_state, struct err *err)
 	ret_state->ioapic.id = chip.chip.ioapic.id;
 	ret_state->ioapic.ioregsel = chip.chip.ioapic.ioregsel;
 	ret_state->clock_ns = clock.clock;
-	return 0;
+	return read_tsc(vm->vcpu[0].engine_data, &ret_state->tsc, err);
 }
 
 int kvm_set_vm_state(struct vm *vm, const struct vm_state *state, struct err *err)
