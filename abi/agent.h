@@ -9,7 +9,7 @@
  *   host                                   agent
  *   HELLO  --------------------------->
  *          <---------------------------    HELLO
- *   MOUNT, CLOCK, PING, POWER,
+ *   MOUNT, CLOCK, IDENTITY, PING, POWER,
  *   STATS, PROCESSES  ---------------->              any number, one at a time
  *          <---------------------------    OK | ERROR | STATS_REPLY | PROCESS* OK
  *   EXEC   --------------------------->              at most one a session
@@ -64,6 +64,8 @@
 #define AGENT_DATA_MAX (64u * 1024u)	/* payload bytes of a stream frame */
 #define AGENT_STDIN_WINDOW (128u * 1024u)	/* bytes; see flow control */
 
+#define AGENT_SEED_MAX 512u	/* bytes */
+
 enum agent_frame {
 	AGENT_HELLO = 1,	/* fields MAGIC, VERSION, VERSION_MIN; from the agent also UPTIME */
 
@@ -80,6 +82,7 @@ enum agent_frame {
 	AGENT_STDIN_EOF = 25,	/* empty */
 	AGENT_RESIZE = 26,	/* fields ROWS, COLS */
 	AGENT_SIGNAL = 27,	/* field SIGNO */
+	AGENT_IDENTITY = 29,	/* any of CLOCK_NS, SEED, HOSTNAME: this machine is a copy from now on */
 	AGENT_PUT = 28,	/* fields PATH, NAME: receive into PATH as `docker cp` does */
 
 	/* a tree, either way */
@@ -130,6 +133,8 @@ enum agent_tag {
 	AGENT_TAG_MOUNT_OPTIONS = 36,	/* string, file-system specific */
 
 	AGENT_TAG_CLOCK_NS = 40,	/* u64 since 1970-01-01 UTC */
+	AGENT_TAG_SEED = 43,	/* bytes, 1..AGENT_SEED_MAX: unpredictable */
+	AGENT_TAG_HOSTNAME = 44,	/* string, 1..64 bytes */
 	AGENT_TAG_POWER_HOW = 41,	/* u32, enum agent_power */
 	AGENT_TAG_GRACE_MS = 42,	/* u32: time between SIGTERM and SIGKILL; default 0 */
 

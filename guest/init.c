@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "guest/conf.h"
 #include "guest/files.h"
+#include "guest/identity.h"
 #include "guest/network.h"
 #include "guest/server.h"
 #include "guest/session.h"
@@ -388,6 +389,7 @@ void init_run(void)
 	if (conf.readonly && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
 		boot_failed("cannot make the root read-only", NULL, errno);
 	set_up_machine(&conf);
+	identity_begin(&conf);
 	if (conf.vport)
 		open_ports(&server);
 	else

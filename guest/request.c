@@ -9,6 +9,10 @@
 #include <signal.h>
 #include <string.h>
 
+#define HOSTNAME_MAX 64	/* bytes that Linux takes */
+
+_Static_assert(IDENTITY_SEED_MAX == AGENT_SEED_MAX, "the ABI's");
+
 /* Stores @field in @into; false breaks the request. */
 typedef bool (*store_fn)(const struct field *field, void *into);
 
@@ -214,6 +218,30 @@ int request_clock(const struct frame *frame, uint64_t *ret_ns)
 {
 	*ret_ns = 0;
 	return each_field(frame, store_clock, ret_ns) < 0 || *ret_ns == 0 ? -1 : 0;
+}
+
+static bool store_identity(const struct field *field, void *into)
+{
+	struct identity_request *id = into;
+
+	switch (field->tag) {
+	case AGENT_TAG_CLOCK_NS:
+		return field_u64(field, &id->clock_ns);
+	case AGENT_TAG_SEED:
+		id->seed = field->data;
+		id->seed_len = field->len;
+		return field->len >= 1 && field->len <= IDENTITY_SEED_MAX;
+	case AGENT_TAG_HOSTNAME:
+		return store_str(field, &id->hostname) && id->hostname[0] && strlen(id->hostname) <= HOSTNAME_MAX;
+	default:
+		return false;
+	}
+}
+
+int request_identity(const struct frame *frame, struct identity_request *ret_identity)
+{
+	*ret_identity = (struct identity_request){ .clock_ns = 0 };
+	return each_field(frame, store_identity, ret_identity);
 }
 
 static bool store_signal(const struct field *field, void *into)

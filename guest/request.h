@@ -9,6 +9,7 @@
 #include "base/frame.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define REQUEST_STRINGS_MAX 8192 /* arguments, and as many environment entries */
@@ -39,6 +40,15 @@ struct copy_request {
 	const char *name;	/* PUT only; "" when not given */
 };
 
+#define IDENTITY_SEED_MAX 512
+
+struct identity_request {
+	uint64_t clock_ns;	/* 0: not given */
+	const uint8_t *seed;
+	size_t seed_len;	/* bytes, at most IDENTITY_SEED_MAX; 0: not given */
+	const char *hostname;	/* NULL: not given */
+};
+
 struct hello {
 	uint32_t version, version_min;
 };
@@ -53,6 +63,7 @@ int request_mount(const struct frame *frame, struct mount_request *ret_mount);
 int request_power(const struct frame *frame, struct power_request *ret_power);
 int request_copy(const struct frame *frame, struct copy_request *ret_copy);
 int request_clock(const struct frame *frame, uint64_t *ret_ns);
+int request_identity(const struct frame *frame, struct identity_request *ret_identity);
 int request_signal(const struct frame *frame, uint32_t *ret_signo);
 int request_resize(const struct frame *frame, uint16_t *ret_rows, uint16_t *ret_cols);
 

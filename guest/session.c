@@ -9,7 +9,7 @@
  *
  *   state      frames taken                  leaves when
  *   GREETING   HELLO                         HELLO taken
- *   REQUESTS   MOUNT CLOCK PING POWER EXEC   EXEC started a command (RUNNING), failed or left it
+ *   REQUESTS   MOUNT CLOCK IDENTITY PING POWER EXEC   EXEC started a command (RUNNING), failed or left it
  *              STATS PROCESSES GET PUT       alone (CLOSING); a copy was made, blocking (CLOSING)
  *   RUNNING    STDIN* RESIZE SIGNAL PING     command dead and its output read: EXITED queued
  *   CLOSING    any, ignored                  host closed, or CLOSE_TIMEOUT_MS passed
@@ -25,6 +25,7 @@
 #include "copy/tree.h"
 #include "guest/facts.h"
 #include "guest/files.h"
+#include "guest/identity.h"
 #include "guest/spawn.h"
 #include "guest/text.h"
 
@@ -397,6 +398,17 @@ static void on_clock(struct session *s, const struct frame *f)
 	send_result(s, clock_settime(CLOCK_REALTIME, &now) == 0, "cannot set the clock");
 }
 
+static void on_identity(struct session *s, const struct frame *f)
+{
+	struct identity_request req;
+
+	if (request_identity(f, &req) < 0) {
+		broken(s, "malformed IDENTITY request");
+		return;
+	}
+	send_result(s, identity_take(&req) == 0, "cannot take on an identity");
+}
+
 static void on_power(struct session *s, const struct frame *f)
 {
 	struct power_request req;
@@ -442,6 +454,9 @@ static void on_request(struct session *s, const struct frame *f)
 		break;
 	case AGENT_CLOCK:
 		on_clock(s, f);
+		break;
+	case AGENT_IDENTITY:
+		on_identity(s, f);
 		break;
 	case AGENT_POWER:
 		on_power(s, f);

@@ -19,6 +19,8 @@
  *   NETWORK (value: its number) -------> + connection to a new switch
  *   RESIZE (value: MiB) ---------------->
  *          <----------------------------- RESIZED (value: result)
+ *   SAVE ------------------------------> + file of machine/snapshot.h to fill
+ *          <----------------------------- SAVED (value: result)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
@@ -41,6 +43,7 @@ enum control_type {
 	CONTROL_COUNT,	/* asks for COUNTERS */
 	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
+	CONTROL_SAVE,	/* descriptor: a file of snapshot_size() bytes, all holes */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
@@ -53,6 +56,7 @@ enum control_type {
 	CONTROL_NETWORK_LOST,	/* value: number of a named network whose switch has ended */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
+	CONTROL_SAVED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };

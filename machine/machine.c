@@ -15,8 +15,11 @@
 #include "machine/engines.h"
 #include "machine/load.h"
 #include "machine/network.h"
+#include "machine/snapshot.h"
 #include "machine/spec.h"
+#include "machine/state.h"
 #include "machine/worker.h"
+#include "os/blob.h"
 #include "os/err.h"
 #include "os/jail.h"
 #include "os/log.h"
@@ -330,6 +333,47 @@ static int check_memory(const struct machine_spec *spec, struct err *err)
 	return 0;
 }
 
+static void parts_of(struct machine *m, struct state_parts *ret_parts, struct virtio_mmio *mmio[DEVICES_MAX])
+{
+	for (unsigned i = 0; i < m->nslots; i++)
+		mmio[i] = m->slot[i].mmio;
+	*ret_parts = (struct state_parts){ .vm = m->vm, .platform = m->platform, .serial = m->serial, .mmio = mmio,
+					   .nmmio = m->nslots };
+}
+
+static int restore_guest(struct machine *m, const struct snapshot *snapshot, const char *path, struct err *err)
+{
+	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+	int r;
+
+	parts_of(m, &parts, mmio);
+	r = state_restore(&parts, &in, err);
+	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
+}
+
+int machine_save(struct machine *m, int fd, struct err *err)
+{
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+	struct blob state = { 0 };
+	int r;
+
+	parts_of(m, &parts, mmio);
+	vm_pause(m->vm);
+	for (unsigned i = 0; i < m->nslots; i++)
+		virtio_mmio_pause(mmio[i]);
+	r = state_save(&parts, &state, err);
+	if (r == 0)
+		r = snapshot_write(fd, &state, m->mem, err);
+	for (unsigned i = 0; i < m->nslots; i++)
+		virtio_mmio_resume(mmio[i]);
+	vm_resume(m->vm);
+	blob_finish(&state);
+	return r;
+}
+
 static int load_guest(struct machine *m, const struct machine_spec *spec, const char *cache_dir, struct err *err)
 {
 	struct acpi_device device[DEVICES_MAX];
@@ -372,9 +416,24 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 	}
 }
 
+/* @ret_snapshot: with spec->restore what the rest of the machine comes from; else it is closed. */
+static int make_memory(struct machine *m, const struct machine_spec *spec, struct snapshot *ret_snapshot, struct err *err)
+{
+	int r;
+
+	if (!spec->restore)
+		return mem_create(spec->memory, &m->mem, err);
+	r = snapshot_open(spec->restore, ret_snapshot, err);
+	if (r == 0 && ret_snapshot->memory != spec->memory)
+		r = err_set(err, -EINVAL, "snapshot %s is of a VM with %llu MiB of memory, and this one has %llu", spec->restore,
+			    (unsigned long long)(ret_snapshot->memory >> 20), (unsigned long long)(spec->memory >> 20));
+	return r < 0 ? r : mem_create_from(ret_snapshot->fd, SNAPSHOT_MEMORY, spec->memory, &m->mem, err);
+}
+
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
 		   struct jail *jail, const struct machine_events *events, struct machine **ret_machine, struct err *err)
 {
+	struct snapshot snapshot = { .fd = -1 };
 	struct machine *m;
 	int r = machine_spec_check(spec, err);
 
@@ -393,7 +452,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		m->named[i] = (struct named){ .machine = m, .fd = -1 };
 	r = engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
-		r = mem_create(spec->memory, &m->mem, err);
+		r = make_memory(m, spec, &snapshot, err);
 	if (r == 0)
 		r = vm_create(m->engine, m->mem, spec->cpus, &m->vm, err);
 	if (r == 0) {
@@ -410,7 +469,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	if (r == 0)
 		r = add_devices(m, spec, err);
 	if (r == 0)
-		r = load_guest(m, spec, cache_dir, err);
+		r = spec->restore ? restore_guest(m, &snapshot, spec->restore, err) : load_guest(m, spec, cache_dir, err);
+	snapshot_close(&snapshot);
 	if (r == 0 && spec->gdb)
 		r = debugger_create(loop, m->vm, spec->gdb_port, spec->gdb_wait, &m->debugger, err);
 	if (r == 0 && jail)

@@ -67,6 +67,12 @@ void machine_destroy(struct machine *machine);
  */
 int machine_start(struct machine *machine, struct err *err);
 
+/*
+ * Saves the guest, which runs, into file @fd of snapshot_size() bytes (machine/snapshot.h), all holes; it goes on
+ * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence.
+ */
+int machine_save(struct machine *machine, int fd, struct err *err);
+
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);
 

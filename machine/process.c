@@ -154,6 +154,14 @@ static void resize(struct process *p, const struct control_msg *msg)
 	(void)control_send(p->sock, CONTROL_RESIZED, r, 0, err.msg, strlen(err.msg), -1);
 }
 
+static void save(struct process *p, int fd)
+{
+	struct err err = { 0 };
+	int r = p->machine ? machine_save(p->machine, fd, &err) : err_set(&err, -EINVAL, "there is no machine to save");
+
+	(void)control_send(p->sock, CONTROL_SAVED, r, 0, err.msg, strlen(err.msg), -1);
+}
+
 static void on_message(void *ctx, uint32_t events)
 {
 	struct process *p = ctx;
@@ -170,6 +178,8 @@ static void on_message(void *ctx, uint32_t events)
 		machine_renew_network(p->machine, (unsigned)p->msg->value, fd);
 		return;
 	}
+	if (p->msg->type == CONTROL_SAVE && fd >= 0)
+		save(p, fd);
 	if (fd >= 0)
 		(void)close(fd);	/* no other message of ours carries one */
 	switch (p->msg->type) {

@@ -488,14 +488,28 @@ static void save_queue(const struct queue *q, struct blob *out)
 	blob_put_u16(out, q->next_used);
 }
 
+void virtio_mmio_pause(struct virtio_mmio *m)
+{
+	virtio_lock(m->dev);
+	m->dev->paused = true;
+	drain(m->dev);
+	virtio_unlock(m->dev);
+}
+
+void virtio_mmio_resume(struct virtio_mmio *m)
+{
+	virtio_lock(m->dev);
+	m->dev->paused = false;
+	ring_all(m);	/* a doorbell may have been answered with nothing meanwhile */
+	virtio_unlock(m->dev);
+}
+
 void virtio_mmio_save(struct virtio_mmio *m, struct blob *out)
 {
 	struct virtio_device *dev = m->dev;
 	struct blob own = { 0 };
 
 	virtio_lock(dev);
-	dev->paused = true;
-	drain(dev);
 	/* First, as the device may answer requests it cannot save. */
 	if (dev->ops->save)
 		dev->ops->save(dev, &own);
@@ -515,8 +529,6 @@ void virtio_mmio_save(struct virtio_mmio *m, struct blob *out)
 	blob_put(out, own.bytes, own.len);
 	out->failed |= own.failed;
 	blob_finish(&own);
-	dev->paused = false;
-	ring_all(m);	/* a doorbell may have been answered with nothing meanwhile */
 	virtio_unlock(dev);
 }
 

@@ -54,8 +54,15 @@ unsigned virtio_mmio_doorbells(struct virtio_mmio *mmio,
 			       struct bus_doorbell ret_doorbells[VIRTIO_QUEUES_MAX]);
 
 /*
- * Appends registers, queues and device state to @out.  No vCPU may run; the
- * device's requests are drained first, and it goes on afterwards.  Check
+ * Waits for the requests that the device is working on; from then on it begins none
+ * and touches no guest memory until virtio_mmio_resume().  No vCPU may run meanwhile.
+ */
+void virtio_mmio_pause(struct virtio_mmio *mmio);
+void virtio_mmio_resume(struct virtio_mmio *mmio);
+
+/*
+ * Appends registers, queues and device state of a paused device to @out.  It may
+ * answer requests that cannot be saved, so guest memory is saved after it.  Check
  * out->failed.
  */
 void virtio_mmio_save(struct virtio_mmio *mmio, struct blob *out);

@@ -12,7 +12,8 @@
 
 #define MEM_ALIGN 0x200000ull	/* banks are multiples of a large page */
 
-static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset)
+/* Contents from @fd, or zero when that is -1. */
+static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset, int fd, uint64_t fd_offset)
 {
 	/* Large-page alignment lets the host back RAM with huge pages. */
 	uint8_t *area = mmap(NULL, size + MEM_ALIGN, PROT_NONE,
@@ -25,7 +26,9 @@ static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset)
 	if (host > area)
 		(void)munmap(area, (size_t)(host - area));
 	(void)munmap(host + size, (size_t)(area + MEM_ALIGN - host));
-	if (mprotect(host, size, PROT_READ | PROT_WRITE) < 0) {
+	if (fd >= 0 ? mmap(host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
+			   (off_t)(fd_offset + offset)) == MAP_FAILED :
+		      mprotect(host, size, PROT_READ | PROT_WRITE) < 0) {
 		int r = -errno;
 
 		(void)munmap(host, size);
@@ -35,11 +38,11 @@ static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset)
 	(void)madvise(host, size, MADV_HUGEPAGE);
 	(void)madvise(host, size, MADV_DONTDUMP);
 	mem->bank[mem->nbanks++] = (struct mem_bank){
-		.host = host, .base = base, .size = size, .offset = offset };
+		.host = host, .base = base, .size = size, .offset = offset, .file = fd >= 0 };
 	return 0;
 }
 
-int mem_create(uint64_t size, struct mem **ret_mem, struct err *err)
+static int create(uint64_t size, int fd, uint64_t fd_offset, struct mem **ret_mem, struct err *err)
 {
 	uint64_t low = size < MEM_GAP_START ? size : MEM_GAP_START;
 	struct mem *mem;
@@ -52,9 +55,9 @@ int mem_create(uint64_t size, struct mem **ret_mem, struct err *err)
 	if (!mem)
 		return err_set(err, -ENOMEM, "out of host memory");
 	mem->size = size;
-	r = map_bank(mem, 0, low, 0);
+	r = map_bank(mem, 0, low, 0, fd, fd_offset);
 	if (r == 0 && size > low)
-		r = map_bank(mem, MEM_GAP_END, size - low, low);
+		r = map_bank(mem, MEM_GAP_END, size - low, low, fd, fd_offset);
 	if (r < 0)
 		goto fail;
 	*ret_mem = mem;
@@ -64,6 +67,41 @@ fail:
 	mem_destroy(mem);
 	return err_set(err, r, "cannot reserve %llu MiB of guest memory: %s",
 		       (unsigned long long)(size >> 20), strerror(-r));
+}
+
+int mem_create(uint64_t size, struct mem **ret_mem, struct err *err)
+{
+	return create(size, -1, 0, ret_mem, err);
+}
+
+int mem_create_from(int fd, uint64_t offset, uint64_t size, struct mem **ret_mem, struct err *err)
+{
+	return create(size, fd, offset, ret_mem, err);
+}
+
+static bool is_zero(const uint8_t *page)
+{
+	const uint64_t *word = (const uint64_t *)(const void *)page;
+	uint64_t any = 0;
+
+	for (unsigned i = 0; i < MEM_PAGE / 8; i += 8) {
+		for (unsigned k = 0; k < 8; k++)
+			any |= word[i + k];
+		if (any)
+			return false;
+	}
+	return true;
+}
+
+void mem_copy(const struct mem *mem, uint8_t *to)
+{
+	for (unsigned i = 0; i < mem->nbanks; i++) {
+		const struct mem_bank *b = &mem->bank[i];
+
+		for (uint64_t at = 0; at < b->size; at += MEM_PAGE)
+			if (!is_zero(b->host + at))
+				memcpy(to + b->offset + at, b->host + at, MEM_PAGE);
+	}
 }
 
 void mem_destroy(struct mem *mem)
@@ -113,6 +151,14 @@ int mem_write(const struct mem *mem, gpa_t gpa, const void *src, size_t len)
 	return 0;
 }
 
+static bool is_of_file(const struct mem *mem, gpa_t gpa)
+{
+	for (unsigned i = 0; i < mem->nbanks; i++)
+		if (gpa >= mem->bank[i].base && gpa - mem->bank[i].base < mem->bank[i].size)
+			return mem->bank[i].file;
+	return false;
+}
+
 int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len)
 {
 	void *host = mem_at(mem, gpa, len);
@@ -121,8 +167,10 @@ int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len)
 		return -EINVAL;
 	if (!host)
 		return -EFAULT;
-	/* Only private anonymous memory reads as zero after this. */
-	if (len && madvise(host, len, MADV_DONTNEED) < 0)
+	/* Of a file's pages the file's contents would come back. */
+	if (len && (is_of_file(mem, gpa) ?
+		    mmap(host, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
+		    MAP_FAILED : madvise(host, len, MADV_DONTNEED) < 0))
 		return -errno;
 	mem_wrote(mem, gpa, len);
 	return 0;

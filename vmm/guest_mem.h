@@ -21,6 +21,7 @@
 #ifndef VMM_GUEST_MEM_H
 #define VMM_GUEST_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,6 +41,7 @@ struct mem_bank {
 	gpa_t base;	/* guest address of host[0] */
 	uint64_t size;	/* bytes */
 	uint64_t offset;	/* of host[0], counting the bytes of all banks in order */
+	bool file;	/* host pages that were not written to are those of a file */
 };
 
 /* Told about every write that did not come from guest code. */
@@ -61,6 +63,19 @@ struct mem {
  * @ret_mem, -EINVAL for a bad size, -ENOMEM when the host refuses.
  */
 int mem_create(uint64_t size, struct mem **ret_mem, struct err *err);
+
+/*
+ * The same with the contents of file @fd from @offset, a multiple of MEM_PAGE: pages
+ * are shared with everybody who has them so until they are written to, here only.
+ * The file must not shrink; @fd stays the caller's.
+ */
+int mem_create_from(int fd, uint64_t offset, uint64_t size, struct mem **ret_mem, struct err *err);
+
+/*
+ * Copies all that is not zero to @to, mem->size bytes that are zero before.  Banks
+ * follow one another, as in mem_create_from().
+ */
+void mem_copy(const struct mem *mem, uint8_t *to);
 
 /* Unmaps and frees.  NULL is fine. */
 void mem_destroy(struct mem *mem);

@@ -126,7 +126,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		fc_arg(&fc, args, n);
 		(void)fc_call(&fc, op, node);
 	}
+	virtio_mmio_pause(d.mmio);
 	virtio_mmio_save(d.mmio, &blob);
+	virtio_mmio_resume(d.mmio);
 	if (len % 2 && blob.len > 4)	/* a damaged state every second time */
 		blob.bytes[(data[0] * 256u + data[len - 1]) % blob.len] ^= data[len / 2];
 	state = (struct blob_reader){ .at = blob.bytes, .left = blob.len };

@@ -39,7 +39,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 			(void)d.range.ops->read(d.range.dev, off, size);
 	}
 	drv_pump(&d);
+	virtio_mmio_pause(d.mmio);
 	virtio_mmio_save(d.mmio, &blob);
+	virtio_mmio_resume(d.mmio);
 	blob_finish(&blob);
 	drv_finish(&d);
 	return 0;

@@ -350,7 +350,9 @@ static void test_state_survives_saving(void **state)
 	assert_int_equal(drv_start(&drv, ~STATS), 15);
 	assert_int_equal(virtio_balloon_want(drv.dev, 10 * PAGE), 0);
 	drv_write(&drv, CONFIG + 4, 7);
+	virtio_mmio_pause(drv.mmio);
 	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
 	assert_int_equal(virtio_balloon_want(drv.dev, 0), 0);
 	drv_write(&drv, CONFIG + 4, 0);
 	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };

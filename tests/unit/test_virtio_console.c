@@ -93,7 +93,9 @@ static void test_request_in_flight_survives_save_and_not_reset(void **state)
 	drv_put(&drv, DRV_DATA, "abcdefgh", 8);
 	(void)drv_add(&drv, 1, &seg, 1);
 	drv_kick(&drv, 1);
+	virtio_mmio_pause(drv.mmio);
 	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
 	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
 	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
 	host.room = 100;
@@ -127,7 +129,9 @@ static void test_request_in_flight_ends_with_its_queue(void **state)
 	drv_write(&drv, 0x44, 0);
 	assert_int_equal(drv_read(&drv, 0x44), 0);
 	drv_setup_queue(&drv, 1);
+	virtio_mmio_pause(drv.mmio);
 	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
 	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
 	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
 	blob_finish(&blob);

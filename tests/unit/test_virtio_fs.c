@@ -756,7 +756,9 @@ static void test_saved_share_goes_on_in_another_process(void **state)
 	assert_true(fc_create(&fc, sub, "gone", O_RDWR, 0644, &gone, &gone_fh) > 0);
 	assert_int_equal(rename_to(dir, "sub", ROOT, "moved", 0), 0);
 	assert_int_equal(remove_entry(FUSE_UNLINK, sub, "gone"), 0);
+	virtio_mmio_pause(drv.mmio);
 	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
 	assert_false(blob.failed);
 	virtio_mmio_destroy(drv.mmio);
 	virtio_device_destroy(drv.dev);

@@ -263,7 +263,9 @@ static void test_a_queue_that_feeds_itself_leaves_the_loop_to_others(void **stat
 	drv_write(d, 0x90, DRV_DATA);
 	drv_write(d, 0xa0, DRV_DATA);
 	drv_write(d, 0x44, 1);
+	virtio_mmio_pause(d->mmio);
 	virtio_mmio_save(d->mmio, &blob);
+	virtio_mmio_resume(d->mmio);
 	blob.bytes[blob.len - 2] = 1;	/* next used entry of the only queue */
 	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
 	assert_int_equal(virtio_mmio_restore(d->mmio, &in, NULL), 0);
@@ -393,7 +395,9 @@ static void test_saved_state_goes_on_in_another_device(void **state)
 	(void)drv_start(d, DRV_FEATURES_ALL);
 	for (int i = 0; i < 5; i++)
 		assert_int_equal(drv_request(d, 0, &seg, 1), 16);
+	virtio_mmio_pause(d->mmio);
 	virtio_mmio_save(d->mmio, &blob);
+	virtio_mmio_resume(d->mmio);
 	assert_false(blob.failed);
 	virtio_mmio_destroy(d->mmio);
 	virtio_device_destroy(d->dev);

@@ -466,7 +466,9 @@ static void test_restored_driver_is_told_that_connections_are_gone(void **state)
 	(void)drv_add(&drv, EVENT, &seg, 1);
 	drv_kick(&drv, EVENT);
 	assert_false(drv_used(&drv, EVENT, &id, &len));
+	virtio_mmio_pause(drv.mmio);
 	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
 	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
 	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
 	drv_pump(&drv);
