@@ -45,7 +45,12 @@ struct roux_machine {
 	struct {
 		bool done;
 		struct err err;
-	} resize;	/* last answer to CONTROL_RESIZE */
+	} answer;	/* to the last CONTROL_RESIZE or CONTROL_SAVE */
+	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
+	struct template_writer *writer;	/* owned, NULL: none at work */
+	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
+	bool identified;	/* the guest has been told which machine it is */
+	char *hostname;
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
 	pid_t helper;	/* of the process that helps it from outside its jail, 0: none */

@@ -4,6 +4,7 @@
 
 #include "abi/agent.h"
 #include "api/network.h"
+#include "api/template.h"
 #include "machine/counts.h"
 #include "oci/image.h"
 #include "os/cgroup.h"
@@ -21,8 +22,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define START_TIMEOUT_MS 60000u
@@ -358,8 +361,9 @@ static void on_message(struct roux_machine *m, int fd)
 		rejoin_network(m, (unsigned)msg->value);
 		break;
 	case CONTROL_RESIZED:
-		m->resize.done = true;
-		(void)err_set(&m->resize.err, msg->value, "%s", msg->text);
+	case CONTROL_SAVED:
+		m->answer.done = true;
+		(void)err_set(&m->answer.err, msg->value, "%s", msg->text);
 		break;
 	case CONTROL_FORBIDDEN:
 		m->state = ROUX_FAILED;
@@ -376,6 +380,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_COUNT:
 	case CONTROL_NETWORK:
 	case CONTROL_RESIZE:
+	case CONTROL_SAVE:
 	case CONTROL_CONSOLE_INPUT:
 		break;
 	}
@@ -431,6 +436,25 @@ static bool ended(const struct roux_machine *m)
 	return m->state == ROUX_STOPPED || m->state == ROUX_FAILED;
 }
 
+/* Asks the VM's process for something that it answers with a result; with descriptor @fd or -1. */
+static int ask(struct roux_machine *m, enum control_type what, int32_t value, int fd, struct err *err)
+{
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	int r;
+
+	m->answer.done = false;
+	m->answer.err = (struct err){ 0 };
+	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, what, value, 0, NULL, 0, fd);
+	while (r == 0 && !m->answer.done && !ended(m))
+		r = events_until(m, deadline);
+	if (r == 0 && !m->answer.done)
+		r = -ENOTCONN;
+	if (r < 0)
+		return err_set(err, r, "the VM's process does not answer: %s", strerror(-r));
+	*err = m->answer.err;
+	return err->code;
+}
+
 /* The agent's first connection begins with HELLO; after a failed boot an ERROR follows. */
 static int check_ready(struct roux_machine *m, uint64_t deadline, struct session *s, struct err *err)
 {
@@ -449,17 +473,12 @@ static int check_ready(struct roux_machine *m, uint64_t deadline, struct session
 		err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
 }
 
-int roux_machine_start(struct roux_machine *m, struct roux_error *error)
+/* Starts the process and has it make the machine. */
+static int launch(struct roux_machine *m, struct err *err)
 {
-	uint64_t deadline = monotonic_ns() + m->start_timeout_ms * 1000000ull;
-	struct err err = { 0 };
-	char *text;
-	int r;
+	char *text = machine_spec_text(&m->spec);
+	int r = text ? spawn(m, err) : err_set(err, -ENOMEM, "out of memory");
 
-	if (m->pid || ended(m))
-		return give_error(error, &err, -EALREADY);
-	text = machine_spec_text(&m->spec);
-	r = text ? spawn(m, &err) : -ENOMEM;
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_SPEC, 0, 0, text, strlen(text), -1);
 	free(text);
@@ -467,19 +486,79 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 		process_gone(m);
 		r = 0;
 	}
-	while (r == 0 && m->ready_fd < 0 && !ended(m)) {
+	return r;
+}
+
+/* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
+static bool is_up(const struct roux_machine *m)
+{
+	return m->spec.restore ? m->phase[ROUX_PHASE_LOADED] : m->ready_fd >= 0;
+}
+
+static int wait_until_up(struct roux_machine *m, struct err *err)
+{
+	uint64_t deadline = monotonic_ns() + m->start_timeout_ms * 1000000ull;
+	int r = 0;
+
+	while (r == 0 && !is_up(m) && !ended(m)) {
 		r = m->start_timeout_ms ? events_until(m, deadline) : machine_events(m, -1);
 		if (r == -ETIMEDOUT)
-			r = err_set(&err, r, "the guest did not become ready within %u s", m->start_timeout_ms / 1000);
+			r = err_set(err, r, "the guest did not become ready within %u s", m->start_timeout_ms / 1000);
 		if (r == -EINTR)
-			r = err_set(&err, r, "interrupted");
+			r = err_set(err, r, "interrupted");
 	}
 	if (r == 0 && ended(m))
-		r = err_set(&err, -EIO, "%s", m->reason[0] ? m->reason : "the guest powered off before it was ready");
+		r = err_set(err, -EIO, "%s", m->reason[0] ? m->reason : "the guest powered off before it was ready");
+	return r;
+}
+
+/*
+ * Saves the guest as a template for others.  That fails quietly: this machine has what it
+ * needs.
+ */
+static void leave_template(struct roux_machine *m)
+{
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	struct session s;
+	struct err err = { 0 };
+	int fd;
+
+	/* No connection may be open in it; the guest has said whether it is well on the one that is. */
+	if (check_ready(m, deadline, &s, &err) < 0) {
+		(void)err_set(&m->boot_failed, err.code, "%s", err.msg);
+		session_close(&s);
+		return;
+	}
+	session_close(&s);
+	fd = template_begin(&m->spec);
+	if (fd >= 0 && ask(m, CONTROL_SAVE, 1, fd, &err) == 0)
+		m->writer = template_commit_later(fd, m->template);
+	else if (fd >= 0)
+		(void)close(fd);
+}
+
+int roux_machine_start(struct roux_machine *m, struct roux_error *error)
+{
+	bool clone = m->template && template_is_there(m->template);
+	struct err err = { 0 };
+	int r;
+
+	if (m->pid || ended(m))
+		return give_error(error, &err, -EALREADY);
+	if (clone) {
+		m->spec.restore = strdup(m->template);
+		if (!m->spec.restore)
+			return give_error(error, &err, -ENOMEM);
+	}
+	r = launch(m, &err);
+	if (r == 0)
+		r = wait_until_up(m, &err);
 	if (r < 0)
 		return give_error(error, &err, r);
-	m->state = ROUX_RUNNING;
 	m->phase[ROUX_PHASE_READY] = monotonic_ns();
+	m->state = ROUX_RUNNING;
+	if (m->template && !clone)
+		leave_template(m);
 	return 0;
 }
 
@@ -555,11 +634,41 @@ static void forget_connects(struct roux_machine *m)
 	}
 }
 
+/* Before the guest does anything for anybody. */
+static int give_identity(struct roux_machine *m, struct session *s, uint64_t deadline, struct err *err)
+{
+	uint8_t buf[512], seed[64];
+	struct frame_writer w;
+	struct timespec now;
+	struct frame f;
+	int r = getrandom(seed, sizeof(seed), 0) == (ssize_t)sizeof(seed) ? 0 : -EIO;
+
+	(void)clock_gettime(CLOCK_REALTIME, &now);
+	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
+	field_put_u64(&w, AGENT_TAG_CLOCK_NS, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+	field_put(&w, AGENT_TAG_SEED, seed, sizeof(seed));
+	if (m->hostname)
+		field_put_str(&w, AGENT_TAG_HOSTNAME, m->hostname);
+	if (r == 0)
+		r = session_send_frame(s, buf, frame_end(&w));
+	if (r == 0)
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	if (r < 0)
+		return err_set(err, r, "cannot tell the guest which machine it is: %s", strerror(-r));
+	m->identified = f.type == AGENT_OK;
+	return f.type == AGENT_ERROR ? session_error(&f, err) :
+		f.type == AGENT_OK ? 0 : err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
+}
+
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
 {
 	uint64_t deadline = monotonic_ns() + (m->spec.gdb ? DEBUGGED_TIMEOUT_MS : CONNECT_TIMEOUT_MS) * 1000000ull;
 	int r;
 
+	if (m->boot_failed.code) {
+		*err = m->boot_failed;
+		return err->code;
+	}
 	if (m->ready_fd >= 0) {
 		r = check_ready(m, deadline, ret_session, err);
 	} else {
@@ -572,6 +681,8 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 			return r;
 		r = session_hello(ret_session, deadline, m->wake_fd, err);
 	}
+	if (r == 0 && !m->identified)
+		r = give_identity(m, ret_session, deadline, err);
 	if (r < 0)
 		session_close(ret_session);
 	return r;
@@ -631,30 +742,15 @@ int roux_machine_counters(struct roux_machine *m, roux_counter_fn fn, void *ctx,
 
 /* ------------------------------------------------------------------- memory */
 
-static int resize(struct roux_machine *m, uint64_t bytes, struct err *err)
-{
-	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull, mib = bytes >> 20;
-	int r = m->sock < 0 || mib > INT32_MAX ? -EINVAL : 0;
-
-	m->resize.done = false;
-	m->resize.err = (struct err){ 0 };
-	if (r == 0)
-		r = control_send(m->sock, CONTROL_RESIZE, (int32_t)mib, 0, NULL, 0, -1);
-	while (r == 0 && !m->resize.done && !ended(m))
-		r = events_until(m, deadline);
-	if (r == 0 && !m->resize.done)
-		r = -ENOTCONN;
-	if (r < 0)
-		return err_set(err, r, "cannot ask the VM's process for another size of memory: %s", strerror(-r));
-	*err = m->resize.err;
-	return err->code;
-}
-
 int roux_machine_set_memory(struct roux_machine *m, uint64_t bytes, struct roux_error *error)
 {
 	struct err err = { 0 };
 
-	return give_error(error, &err, resize(m, bytes, &err));
+	if (bytes >> 20 > INT32_MAX)
+		(void)err_set(&err, -EINVAL, "no VM has so much memory");
+	else
+		(void)ask(m, CONTROL_RESIZE, (int32_t)(bytes >> 20), -1, &err);
+	return give_error(error, &err, err.code);
 }
 
 /* ------------------------------------------------------------------- others */
@@ -693,6 +789,9 @@ void roux_machine_destroy(struct roux_machine *m)
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);
 	leave_networks(m);
+	template_writer_finish(m->writer);
+	free(m->template);
+	free(m->hostname);
 	free(m->guest_name);
 	machine_spec_finish(&m->spec);
 	counts_unmap(m->counts);

@@ -4,6 +4,7 @@
 
 #include "api/conf.h"
 #include "api/network.h"
+#include "api/template.h"
 #include "build/initramfs.h"
 #include "build/kernel.h"
 #include "oci/image.h"
@@ -16,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 /*
  * What every guest gets: no search for hardware that is not there, no waiting
@@ -217,7 +217,7 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 	return m->spec.cmdline && m->spec.guest_conf ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int add_hostname(const struct roux_options *o, struct conf_text *conf, struct err *err)
+static int add_hostname(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
 	const char *name = o->hostname ? o->hostname : "roux";
@@ -225,27 +225,28 @@ static int add_hostname(const struct roux_options *o, struct conf_text *conf, st
 
 	if (len == 0 || len > HOST_NAME_MAX || strspn(name, allowed) != len)
 		return err_set(err, -EINVAL, "a host name has 1 to %d letters, digits, '-', '.' and '_'", HOST_NAME_MAX);
-	conf_add(conf, "hostname=%s\n", name);
-	return 0;
+	/* A root that cannot be changed has it from the start. */
+	if (o->read_only)
+		conf_add(conf, "hostname=%s\n", name);
+	m->hostname = strdup(name);
+	return m->hostname ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
 int prepare(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
 	struct conf_text *conf = calloc(1, sizeof(*conf));
-	struct timespec now;
+	char path[PATH_MAX];
 	int r;
 
 	if (!conf)
 		return err_set(err, -ENOMEM, "out of memory");
 	machine_spec_init(&m->spec);
-	r = add_hostname(o, conf, err);
+	r = add_hostname(m, o, conf, err);
 	if (r == 0)
 		r = add_disks(m, o, err);
 	if (r == 0)
 		r = add_root(m, o, conf, err);
 	m->phase[ROUX_PHASE_IMAGE] = monotonic_ns();
-	(void)clock_gettime(CLOCK_REALTIME, &now);
-	conf_add(conf, "clock=%lld.%09ld\n", (long long)now.tv_sec, now.tv_nsec);
 	if (r == 0)
 		r = add_shares(m, o, conf, err);
 	if (r == 0)
@@ -257,6 +258,10 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 		r = finish_spec(m, o, conf, err);
 	if (r == 0)
 		r = machine_spec_check(&m->spec, err);
+	if (r == 0 && !o->no_template && template_path(&m->spec, path)) {
+		m->template = strdup(path);
+		r = m->template ? 0 : err_set(err, -ENOMEM, "out of memory");
+	}
 	free(conf);
 	return r;
 }

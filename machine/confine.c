@@ -64,6 +64,7 @@ static const struct seccomp_rule main_thread[] = {
 	RULE_IF(socketpair, 0, AF_UNIX),	/* a new connection of the owner's to the guest */
 	RULE_IF(ioctl, 1, FIONREAD),
 	RULE(timer_delete),	/* of vCPUs, when the machine goes */
+	RULE_IF(newfstatat, 3, AT_EMPTY_PATH),	/* fstat() of what the guest is to be saved in */
 };
 
 /* Registers of vCPUs of the translator are its own memory, but time goes on. */
@@ -140,7 +141,7 @@ static const struct seccomp_rule kvm_state[] = {
 	RULE_IF(ioctl, 1, KVM_GET_VCPU_EVENTS), RULE_IF(ioctl, 1, KVM_SET_VCPU_EVENTS),
 	RULE_IF(ioctl, 1, KVM_GET_DEBUGREGS), RULE_IF(ioctl, 1, KVM_SET_DEBUGREGS),
 	RULE_IF(ioctl, 1, KVM_GET_MP_STATE), RULE_IF(ioctl, 1, KVM_SET_MP_STATE),
-	RULE_IF(ioctl, 1, KVM_SET_GUEST_DEBUG),
+	RULE_IF(ioctl, 1, KVM_SET_GUEST_DEBUG), RULE_IF(ioctl, 1, KVM_GET_IRQCHIP), RULE_IF(ioctl, 1, KVM_GET_CLOCK),
 };
 
 uint64_t confine_file_caps(const struct confine *c)
@@ -170,10 +171,9 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 	case CONFINE_MAIN:
 		list[n++] = LIST(streams);
 		list[n++] = LIST(main_thread);
+		list[n++] = c->kvm ? LIST(kvm_state) : LIST(dbt_state);	/* the guest is saved, or GDB asks */
 		if (c->debugger)
 			list[n++] = LIST(debugger);
-		if (c->debugger)
-			list[n++] = c->kvm ? LIST(kvm_state) : LIST(dbt_state);
 		break;
 	case CONFINE_FILES:
 		caps = confine_file_caps(c);

@@ -43,7 +43,7 @@ enum control_type {
 	CONTROL_COUNT,	/* asks for COUNTERS */
 	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
-	CONTROL_SAVE,	/* descriptor: a file of snapshot_size() bytes, all holes */
+	CONTROL_SAVE,	/* value: 1: when the guest is idle; descriptor: a file of snapshot_size() bytes, all holes */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;

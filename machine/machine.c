@@ -353,7 +353,20 @@ static int restore_guest(struct machine *m, const struct snapshot *snapshot, con
 	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
 }
 
-int machine_save(struct machine *m, int fd, struct err *err)
+/* While paused. */
+static bool is_idle(struct machine *m)
+{
+	struct vcpu_state state;
+
+	if (m->vsock && virtio_vsock_connections(m->vsock))
+		return false;
+	for (unsigned i = 0; i < m->vm->nvcpus; i++)
+		if (m->engine->get_state(&m->vm->vcpu[i], &state, NULL) < 0 || state.mp_state == MP_RUNNABLE)
+			return false;
+	return true;
+}
+
+int machine_save(struct machine *m, int fd, bool idle, struct err *err)
 {
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
@@ -364,7 +377,7 @@ int machine_save(struct machine *m, int fd, struct err *err)
 	vm_pause(m->vm);
 	for (unsigned i = 0; i < m->nslots; i++)
 		virtio_mmio_pause(mmio[i]);
-	r = state_save(&parts, &state, err);
+	r = idle && !is_idle(m) ? err_set(err, -EBUSY, "the guest does not come to rest") : state_save(&parts, &state, err);
 	if (r == 0)
 		r = snapshot_write(fd, &state, m->mem, err);
 	for (unsigned i = 0; i < m->nslots; i++)

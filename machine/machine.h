@@ -69,9 +69,10 @@ int machine_start(struct machine *machine, struct err *err);
 
 /*
  * Saves the guest, which runs, into file @fd of snapshot_size() bytes (machine/snapshot.h), all holes; it goes on
- * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence.
+ * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence;
+ * @idle: -EBUSY unless its processors all wait and no stream to it is open.
  */
-int machine_save(struct machine *machine, int fd, struct err *err);
+int machine_save(struct machine *machine, int fd, bool idle, struct err *err);
 
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);

@@ -18,6 +18,9 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#define SAVE_PAUSE_NS 1000000u	/* a guest that is about to be idle is so soon */
+#define SAVE_TRIES 2000u
+
 struct process {
 	int sock;
 	const char *cache_dir;
@@ -27,6 +30,12 @@ struct process {
 	struct control_msg *msg;
 	struct jail *jail;
 	bool failed;
+	struct {
+		struct loop_source *timer;	/* there from the start: the jail allows no new ones */
+		int fd;	/* -1: nobody wants it */
+		bool idle;
+		unsigned tries;
+	} save;
 };
 
 static void fail(struct process *p, const struct err *err)
@@ -154,12 +163,39 @@ static void resize(struct process *p, const struct control_msg *msg)
 	(void)control_send(p->sock, CONTROL_RESIZED, r, 0, err.msg, strlen(err.msg), -1);
 }
 
-static void save(struct process *p, int fd)
+static void end_save(struct process *p)
+{
+	(void)close(p->save.fd);
+	p->save.fd = -1;
+}
+
+static void try_save(void *ctx)
+{
+	struct process *p = ctx;
+	struct err err = { 0 };
+	int r = machine_save(p->machine, p->save.fd, p->save.idle, &err);
+
+	if (r == -EBUSY && p->save.tries++ < SAVE_TRIES && loop_set_timer(p->save.timer, SAVE_PAUSE_NS, 0) == 0)
+		return;
+	end_save(p);
+	(void)control_send(p->sock, CONTROL_SAVED, r, 0, err.msg, strlen(err.msg), -1);
+}
+
+/* Takes @fd. */
+static void save(struct process *p, bool idle, int fd)
 {
 	struct err err = { 0 };
-	int r = p->machine ? machine_save(p->machine, fd, &err) : err_set(&err, -EINVAL, "there is no machine to save");
 
-	(void)control_send(p->sock, CONTROL_SAVED, r, 0, err.msg, strlen(err.msg), -1);
+	if (!p->machine || p->save.fd >= 0) {
+		(void)err_set(&err, -EINVAL, "there is no machine to save, or it is being saved");
+		(void)close(fd);
+		(void)control_send(p->sock, CONTROL_SAVED, err.code, 0, err.msg, strlen(err.msg), -1);
+		return;
+	}
+	p->save.fd = fd;
+	p->save.idle = idle;
+	p->save.tries = 0;
+	try_save(p);
 }
 
 static void on_message(void *ctx, uint32_t events)
@@ -178,8 +214,10 @@ static void on_message(void *ctx, uint32_t events)
 		machine_renew_network(p->machine, (unsigned)p->msg->value, fd);
 		return;
 	}
-	if (p->msg->type == CONTROL_SAVE && fd >= 0)
-		save(p, fd);
+	if (p->msg->type == CONTROL_SAVE && fd >= 0) {
+		save(p, p->msg->value, fd);
+		return;
+	}
 	if (fd >= 0)
 		(void)close(fd);	/* no other message of ours carries one */
 	switch (p->msg->type) {
@@ -206,7 +244,7 @@ static void on_message(void *ctx, uint32_t events)
 
 int machine_process(int sock, const char *cache_dir, struct jail *jail)
 {
-	struct process p = { .sock = sock, .cache_dir = cache_dir, .jail = jail };
+	struct process p = { .sock = sock, .cache_dir = cache_dir, .jail = jail, .save.fd = -1 };
 	struct err err = { 0 };
 	int r;
 
@@ -218,10 +256,15 @@ int machine_process(int sock, const char *cache_dir, struct jail *jail)
 	(void)fcntl(sock, F_SETFL, fcntl(sock, F_GETFL) | O_NONBLOCK);
 	r = loop_add_fd(p.loop, sock, EPOLLIN, on_message, &p, &p.source, &err);
 	if (r == 0)
+		r = loop_add_timer(p.loop, try_save, &p, &p.save.timer, &err);
+	if (r == 0)
 		r = loop_run(p.loop, &err);
 	if (r < 0)
 		fail(&p, &err);
+	if (p.save.fd >= 0)
+		end_save(&p);
 	machine_destroy(p.machine);
+	loop_remove(p.save.timer);
 	loop_remove(p.source);
 	loop_destroy(p.loop);
 	free(p.msg);

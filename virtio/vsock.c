@@ -14,6 +14,7 @@
 #include "virtio/vsock.h"
 
 #include "base/checked.h"
+#include "os/blob.h"
 #include "os/err.h"
 #include "os/loop.h"
 
@@ -760,10 +761,15 @@ static void on_bury(void *ctx, uint32_t events)
 	virtio_unlock(&v->dev);
 }
 
-/* Host sockets do not travel: the driver is told to reset what it has open. */
+static void vsock_save(struct virtio_device *dev, struct blob *out)
+{
+	blob_put_u32(out, vsock_of(dev)->nconns);
+}
+
+/* Host sockets do not travel: a driver with open connections is told to reset them. */
 static int vsock_restore(struct virtio_device *dev, struct blob_reader *in)
 {
-	vsock_of(dev)->event_pending = true;
+	vsock_of(dev)->event_pending = blob_take_u32(in) != 0;
 	return 0;
 }
 
@@ -797,6 +803,7 @@ static const struct virtio_device_ops vsock_ops = {
 	.queue_size = { 256, 256, 8 },
 	.notified = vsock_notified,
 	.reset = vsock_reset,
+	.save = vsock_save,
 	.restore = vsock_restore,
 	.destroy = vsock_destroy,
 };

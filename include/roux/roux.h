@@ -115,6 +115,12 @@ struct roux_options {
 	 */
 	const char *name;
 	bool transient;
+	/*
+	 * Boot, even when there is a template: a machine like this one that was saved when it
+	 * had booted, from which it can go on at once.  Without this the first machine of its
+	 * kind leaves a template for the others.
+	 */
+	bool no_template;
 };
 
 struct roux_machine;

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Templates: machines that were booted once and saved when their agent answered, so that
+ * later ones of the same kind go on from there instead of booting.
+ *
+ * A template is found by everything that a guest can see of its machine at that time:
+ * version of roux, engine, kernel, initramfs, command line, memory, devices, and the part
+ * of the network's set-up that is in the guest.  What tells machines apart comes
+ * after it (AGENT_IDENTITY).
+ *
+ *   <cache>/templates/<key>.snap	machine/snapshot.h, sealed (os/file.h)
+ */
+#ifndef API_TEMPLATE_H
+#define API_TEMPLATE_H
+
+#include <limits.h>
+#include <stdbool.h>
+
+struct machine_spec;
+struct template_writer;
+
+/*
+ * Fills @ret_path for a machine of @spec.  False when there can be none: something of the
+ * machine cannot be saved, or has an identity that its guest does not know how to change.
+ */
+bool template_path(const struct machine_spec *spec, char ret_path[PATH_MAX]);
+
+/* Whether it is there, complete. */
+bool template_is_there(const char *path);
+
+/* A file in memory for the VM's process to fill, owned by the caller; or a negative errno. */
+int template_begin(const struct machine_spec *spec);
+
+/*
+ * Makes what was written to @fd, which passes to it, the template at @path, on a thread: NULL
+ * when that is not to be had.  A failure shows in the next machine, which boots.
+ */
+struct template_writer *template_commit_later(int fd, const char *path);
+/* Waits for it, and frees it.  NULL is fine. */
+void template_writer_finish(struct template_writer *writer);
+
+#endif /* API_TEMPLATE_H */
