@@ -8,6 +8,7 @@
 #include "machine/counts.h"
 #include "oci/image.h"
 #include "os/cgroup.h"
+#include "os/log.h"
 #include "os/seccomp.h"
 #include "os/weight.h"
 #include "store/store.h"
@@ -473,6 +474,22 @@ static int check_ready(struct roux_machine *m, uint64_t deadline, struct session
 		err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
 }
 
+static void end_process(struct roux_machine *m)
+{
+	if (m->sock >= 0)
+		(void)close(m->sock);
+	m->sock = -1;
+	/* They stop by themselves when the socket closes; do not depend on that. */
+	if (m->pid > 0)
+		(void)kill(m->pid, SIGKILL);
+	if (m->helper > 0)
+		(void)kill(m->helper, SIGKILL);
+	reap(&m->pid, NULL);
+	reap(&m->helper, NULL);
+	cgroup_destroy(m->cgroup);
+	m->cgroup = NULL;
+}
+
 /* Starts the process and has it make the machine. */
 static int launch(struct roux_machine *m, struct err *err)
 {
@@ -529,6 +546,9 @@ static void leave_template(struct roux_machine *m)
 		session_close(&s);
 		return;
 	}
+	(void)shutdown(s.fd, SHUT_WR);	/* the agent hangs up too, and then the stream is gone */
+	while (session_fill(&s) == 0)
+		;
 	session_close(&s);
 	fd = template_begin(&m->spec);
 	if (fd >= 0 && ask(m, CONTROL_SAVE, 1, fd, &err) == 0)
@@ -537,22 +557,49 @@ static void leave_template(struct roux_machine *m)
 		(void)close(fd);
 }
 
+static int start(struct roux_machine *m, struct err *err)
+{
+	int r = launch(m, err);
+
+	return r == 0 ? wait_until_up(m, err) : r;
+}
+
+/*
+ * From the template, if it is there.  A machine that cannot be made of it, as after a change of the
+ * host, boots.  1: it runs.
+ */
+static int start_clone(struct roux_machine *m, struct err *err)
+{
+	int r;
+
+	if (!m->template || !template_is_there(m->template))
+		return 0;
+	m->spec.restore = strdup(m->template);
+	r = m->spec.restore ? start(m, err) : -ENOMEM;
+	if (r == 0)
+		return 1;
+	if (m->phase[ROUX_PHASE_LOADED] || r == -EINTR || r == -ENOMEM)
+		return r;
+	log_msg(LOG_LEVEL_WARN, "template", "%s", err->msg);
+	(void)unlink(m->template);
+	end_process(m);
+	free(m->spec.restore);
+	m->spec.restore = NULL;
+	m->state = ROUX_CREATED;
+	m->reason[0] = '\0';
+	*err = (struct err){ 0 };
+	return 0;
+}
+
 int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 {
-	bool clone = m->template && template_is_there(m->template);
 	struct err err = { 0 };
-	int r;
+	int r, clone;
 
 	if (m->pid || ended(m))
 		return give_error(error, &err, -EALREADY);
-	if (clone) {
-		m->spec.restore = strdup(m->template);
-		if (!m->spec.restore)
-			return give_error(error, &err, -ENOMEM);
-	}
-	r = launch(m, &err);
-	if (r == 0)
-		r = wait_until_up(m, &err);
+	clone = start_clone(m, &err);
+	r = clone == 0 ? start(m, &err) : clone;
 	if (r < 0)
 		return give_error(error, &err, r);
 	m->phase[ROUX_PHASE_READY] = monotonic_ns();
@@ -771,20 +818,11 @@ void roux_machine_destroy(struct roux_machine *m)
 	if (!m)
 		return;
 	forget_connects(m);
-	if (m->sock >= 0)
-		(void)close(m->sock);
+	end_process(m);
 	if (m->ready_fd >= 0)
 		(void)close(m->ready_fd);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
-	/* They stop by themselves when the socket closes; do not depend on that. */
-	if (m->pid > 0)
-		(void)kill(m->pid, SIGKILL);
-	if (m->helper > 0)
-		(void)kill(m->helper, SIGKILL);
-	reap(&m->pid, NULL);
-	reap(&m->helper, NULL);
-	cgroup_destroy(m->cgroup);
 	oci_image_close(m->image);
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);

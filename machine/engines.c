@@ -31,3 +31,11 @@ int engine_choose(const char *name, const struct engine_ops **ret_engine, struct
 		return r;
 	return err_set(err, -EINVAL, "unknown engine '%s'; there are auto, kvm and dbt", name);
 }
+
+const struct engine_ops *engine_named(const char *name)
+{
+	for (unsigned i = 0; engines[i]; i++)
+		if (strcmp(engines[i]->name, name) == 0)
+			return engines[i];
+	return NULL;
+}

@@ -17,4 +17,7 @@ extern const struct engine_ops *const engines[];
  */
 int engine_choose(const char *name, const struct engine_ops **ret_engine, struct err *err);
 
+/* The engine named @name, not tried; NULL: there is none. */
+const struct engine_ops *engine_named(const char *name);
+
 #endif /* MACHINE_ENGINES_H */

@@ -379,7 +379,7 @@ int machine_save(struct machine *m, int fd, bool idle, struct err *err)
 		virtio_mmio_pause(mmio[i]);
 	r = idle && !is_idle(m) ? err_set(err, -EBUSY, "the guest does not come to rest") : state_save(&parts, &state, err);
 	if (r == 0)
-		r = snapshot_write(fd, &state, m->mem, err);
+		r = snapshot_write(fd, m->engine->name, &state, m->mem, err);
 	for (unsigned i = 0; i < m->nslots; i++)
 		virtio_mmio_resume(mmio[i]);
 	vm_resume(m->vm);
@@ -429,18 +429,20 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 	}
 }
 
-/* @ret_snapshot: with spec->restore what the rest of the machine comes from; else it is closed. */
-static int make_memory(struct machine *m, const struct machine_spec *spec, struct snapshot *ret_snapshot, struct err *err)
+/* A guest goes on on the engine that it ran on, if nobody says otherwise: that one was tried once. */
+static int open_snapshot(struct machine *m, const struct machine_spec *spec, struct snapshot *ret_snapshot, struct err *err)
 {
-	int r;
+	int r = snapshot_open(spec->restore, ret_snapshot, err);
 
-	if (!spec->restore)
-		return mem_create(spec->memory, &m->mem, err);
-	r = snapshot_open(spec->restore, ret_snapshot, err);
-	if (r == 0 && ret_snapshot->memory != spec->memory)
-		r = err_set(err, -EINVAL, "snapshot %s is of a VM with %llu MiB of memory, and this one has %llu", spec->restore,
-			    (unsigned long long)(ret_snapshot->memory >> 20), (unsigned long long)(spec->memory >> 20));
-	return r < 0 ? r : mem_create_from(ret_snapshot->fd, SNAPSHOT_MEMORY, spec->memory, &m->mem, err);
+	if (r < 0)
+		return r;
+	if (ret_snapshot->memory != spec->memory)
+		return err_set(err, -EINVAL, "snapshot %s is of a VM with %llu MiB of memory, and this one has %llu", spec->restore,
+			       (unsigned long long)(ret_snapshot->memory >> 20), (unsigned long long)(spec->memory >> 20));
+	m->engine = engine_named(ret_snapshot->engine);
+	if (m->engine && (!spec->engine || strcmp(spec->engine, "auto") == 0 || strcmp(spec->engine, m->engine->name) == 0))
+		return 0;
+	return engine_choose(spec->engine, &m->engine, err);
 }
 
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
@@ -463,9 +465,10 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->counts_fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->named[i] = (struct named){ .machine = m, .fd = -1 };
-	r = engine_choose(spec->engine, &m->engine, err);
+	r = spec->restore ? open_snapshot(m, spec, &snapshot, err) : engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
-		r = make_memory(m, spec, &snapshot, err);
+		r = spec->restore ? mem_create_from(snapshot.fd, SNAPSHOT_MEMORY, spec->memory, &m->mem, err) :
+			mem_create(spec->memory, &m->mem, err);
 	if (r == 0)
 		r = vm_create(m->engine, m->mem, spec->cpus, &m->vm, err);
 	if (r == 0) {

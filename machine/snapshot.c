@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,11 +27,12 @@ struct header {
 	uint32_t zero;
 	uint64_t state_len;
 	uint64_t memory;
+	char engine[16];	/* NUL-terminated */
 	uint8_t state_sum[32];	/* SHA-256 of the state */
 	uint8_t sum[32];	/* of the header in front of this */
 };
 
-_Static_assert(sizeof(struct header) == 96, "no padding");
+_Static_assert(sizeof(struct header) == 112, "no padding");
 
 static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 {
@@ -41,15 +43,16 @@ static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 	sha256_finish(&hash, ret_sum);
 }
 
-static void fill_header(struct header *h, const struct blob *state, const struct mem *mem)
+static void fill_header(struct header *h, const char *engine, const struct blob *state, const struct mem *mem)
 {
 	*h = (struct header){ .version = VERSION, .state_len = state->len, .memory = mem->size };
 	memcpy(h->magic, magic, sizeof(magic));
+	(void)snprintf(h->engine, sizeof(h->engine), "%s", engine);
 	sum(state->bytes, state->len, h->state_sum);
 	sum(h, offsetof(struct header, sum), h->sum);
 }
 
-int snapshot_write(int fd, const struct blob *state, const struct mem *mem, struct err *err)
+int snapshot_write(int fd, const char *engine, const struct blob *state, const struct mem *mem, struct err *err)
 {
 	size_t size = snapshot_size(mem->size);
 	struct header header;
@@ -65,7 +68,7 @@ int snapshot_write(int fd, const struct blob *state, const struct mem *mem, stru
 	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return err_set(err, -errno, "cannot write the snapshot: %s", strerror(errno));
-	fill_header(&header, state, mem);
+	fill_header(&header, engine, state, mem);
 	memcpy(at + SNAPSHOT_HEADER, state->bytes, state->len);
 	mem_copy(mem, at + SNAPSHOT_MEMORY);
 	memcpy(at, &header, sizeof(header));
@@ -91,7 +94,7 @@ static int check_header(const struct header *h, uint64_t file_size, const char *
 			       path, h->version, VERSION);
 	sum(h, offsetof(struct header, sum), found);
 	if (memcmp(found, h->sum, sizeof(found)) != 0 || h->state_len > STATE_MAX || h->memory == 0 ||
-	    h->memory > INT64_MAX / 2 || file_size != snapshot_size(h->memory))
+	    h->memory > INT64_MAX / 2 || memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory))
 		return err_set(err, -EBADMSG, "snapshot %s is damaged; take it again", path);
 	return 0;
 }
@@ -114,6 +117,7 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 	if (r < 0)
 		goto fail;
 	ret->memory = h.memory;
+	memcpy(ret->engine, h.engine, sizeof(ret->engine));
 	ret->state_len = h.state_len;
 	ret->state = malloc(h.state_len ? h.state_len : 1);
 	r = ret->state ? read_all(ret->fd, ret->state, h.state_len, SNAPSHOT_HEADER) : -ENOMEM;

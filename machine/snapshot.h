@@ -24,6 +24,7 @@ struct mem;
 
 struct snapshot {
 	int fd;	/* owned */
+	char engine[16];	/* that it ran on */
 	uint8_t *state;	/* owned */
 	size_t state_len;
 	uint64_t memory;	/* bytes of guest RAM */
@@ -39,10 +40,10 @@ static inline uint64_t snapshot_size(uint64_t memory)
 }
 
 /*
- * Fills file @fd, which stays the caller's, through a mapping: it needs memory or disk, and a
+ * Fills file @fd, which stays the caller's, with a guest that ran on @engine, through a mapping: it needs memory or disk, and a
  * process that has run out of either gets SIGBUS.  0, -E2BIG, or another negative errno with a sentence.
  */
-int snapshot_write(int fd, const struct blob *state, const struct mem *mem, struct err *err);
+int snapshot_write(int fd, const char *engine, const struct blob *state, const struct mem *mem, struct err *err);
 
 /*
  * Opens and checks.  0, -ENOENT and the like, -EBADMSG when it is damaged or no snapshot, -ENOTSUP
