@@ -348,6 +348,9 @@ static int restore_guest(struct machine *m, const struct snapshot *snapshot, con
 	struct state_parts parts;
 	int r;
 
+	if (snapshot->kept && m->engine->take_kept && strcmp(snapshot->engine, m->engine->name) == 0 &&
+	    m->engine->take_kept(m->vm, snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->kept, err) < 0)
+		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
 	parts_of(m, &parts, mmio);
 	r = state_restore(&parts, &in, err);
 	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
@@ -379,7 +382,7 @@ int machine_save(struct machine *m, int fd, bool idle, struct err *err)
 		virtio_mmio_pause(mmio[i]);
 	r = idle && !is_idle(m) ? err_set(err, -EBUSY, "the guest does not come to rest") : state_save(&parts, &state, err);
 	if (r == 0)
-		r = snapshot_write(fd, m->engine->name, &state, m->mem, err);
+		r = snapshot_write(fd, &state, m->vm, err);
 	for (unsigned i = 0; i < m->nslots; i++)
 		virtio_mmio_resume(mmio[i]);
 	vm_resume(m->vm);

@@ -125,6 +125,17 @@ struct engine_ops {
 	 * From any thread while vCPUs run: values may be a moment old.
 	 */
 	unsigned (*counters)(struct vm *vm, struct engine_counter *ret_counters, unsigned max);
+
+	/*
+	 * Optional, all or none, while no vCPU runs.  What a snapshot may keep besides state, to save time:
+	 * how many bytes it is (a multiple of the page size; 0: nothing), and writes it, to zeroed memory.
+	 * The last takes it over from bytes [@offset, @offset + @bytes) of file @fd, which must not change later;
+	 * guest memory is what it was, and set_vm_state() and set_state() follow.  A negative errno with a
+	 * sentence when it cannot: the VM is as before then.
+	 */
+	uint64_t (*kept_bytes)(struct vm *vm);
+	void (*keep)(struct vm *vm, uint8_t *to);
+	int (*take_kept)(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err);
 };
 
 #endif /* VMM_ENGINE_H */

@@ -121,15 +121,21 @@ struct code_page {
 };
 
 #define CODE_CACHE_BYTES (256ull << 20)
+#define CODE_CACHE_ALIGN (2ull << 20)
 #define COLD_START (160ull << 20)	/* behind it is what runs seldom: stubs */
 #define BLOCKS_MAX (1u << 20)
 #define EXITS_MAX (4u << 20)
 #define BLOCK_HASH_BITS 18
 #define PAGE_HASH_BITS 14
 
+/*
+ * All of it, this struct too, lies in one range of addresses, so that it means the same in another
+ * process that has it at the same place: see store.c.
+ */
 struct code_cache {
 	struct lock lock;
 	int fd;
+	uint8_t *base;	/* of that range */
 	uint8_t *rw, *rx;	/* two mappings of the same memory */
 	size_t size, used;	/* bytes; used: of those in front of COLD_START */
 	size_t cold;	/* where the next stub goes */
@@ -171,6 +177,8 @@ enum { PAGE_HAS_CODE = 1, PAGE_CLEAN = 2 /* dirty log wants the next write */,
        PAGE_WRITE_CACHED = 4 /* some TLB may let it be written */ };
 
 int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, struct err *err);
+/* The same at address @base, a multiple of CODE_CACHE_ALIGN; -EEXIST when something else is there. */
+int code_cache_create_at(uint64_t base, const struct mem *mem, struct code_cache **ret_cache, struct err *err);
 void code_cache_destroy(struct code_cache *cc);
 
 /* Index of the page of @gpa in RAM order, or ~0 outside RAM. */

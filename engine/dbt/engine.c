@@ -231,6 +231,17 @@ static uint32_t host_mxcsr_mask(void)
 	return mask ? mask : 0xffbf;
 }
 
+/* To what it finds in its VM's code cache. */
+static void bind_cpu(struct dbt_vm *vm, struct cpu *cpu)
+{
+	if (vm->cc->mem->bank[0].base == 0) {
+		cpu->ram = vm->cc->mem->bank[0].host;
+		cpu->ram_size = vm->cc->mem->bank[0].size;
+		cpu->ram_flags = vm->cc->page_flags;
+	}
+	thunks_bind(vm, cpu);
+}
+
 static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 {
 	struct dbt_vm *vm = vcpu->vm->engine_data;
@@ -269,12 +280,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->dr[7] = 0x400;
 	cpu->misc_enable = 1;
 	cpu->wait_for_sipi = vcpu->index != 0;
-	if (vm->cc->mem->bank[0].base == 0) {
-		cpu->ram = vm->cc->mem->bank[0].host;
-		cpu->ram_size = vm->cc->mem->bank[0].size;
-		cpu->ram_flags = vm->cc->page_flags;
-	}
-	thunks_bind(vm, cpu);
+	bind_cpu(vm, cpu);
 	vcpu->engine_data = dv;
 	vm->cpu[vcpu->index] = cpu;
 	vm->ncpus = vcpu->index + 1 > vm->ncpus ? vcpu->index + 1 : vm->ncpus;
@@ -367,6 +373,19 @@ static void offer_cheap_features(struct cpuid_table *table)
 		features->reg[CPUID_EDX] |= 1u << 14;
 }
 
+void dbt_use_code_cache(struct vm *vm, struct code_cache *cc)
+{
+	struct dbt_vm *dv = vm->engine_data;
+
+	dv->cc = cc;
+	/* The thunks lie in front of translated code and survive its resets. */
+	thunks_emit(dv, cc->rw, cc->rx);
+	for (unsigned i = 0; i < dv->ncpus; i++) {
+		bind_cpu(dv, dv->cpu[i]);
+		mmu_init(dv->cpu[i]);
+	}
+}
+
 static int dbt_vm_create(struct vm *vm, struct err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -397,12 +416,12 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 		dbt_vm_destroy(vm);
 		return r;
 	}
-	/* The thunks lie in front of translated code and survive its resets. */
-	thunks_emit(dv, dv->cc->rw, dv->cc->rx);
 	dv->cc->base_used = THUNK_BYTES;
 	dv->cc->used = THUNK_BYTES;
 	dv->cc->on_drop = block_dropped;
 	dv->cc->on_drop_ctx = dv;
+	dbt_use_code_cache(vm, dv->cc);
+	dbt_note_program(dv);
 	vm->mem->watch = (struct mem_watch){ .wrote = dbt_wrote, .ctx = dv };
 	return 0;
 }
@@ -951,5 +970,8 @@ const struct engine_ops dbt_engine = {
 	.msi_send = dbt_msi_send,
 	.dirty_log_set = dbt_dirty_log_set,
 	.counters = dbt_counters,
+	.kept_bytes = dbt_kept_bytes,
+	.keep = dbt_keep,
+	.take_kept = dbt_take_kept,
 	.dirty_log_get = dbt_dirty_log_get,
 };

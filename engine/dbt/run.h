@@ -30,6 +30,11 @@ struct err;
 struct irqchip;
 struct vm;
 
+/* By which a program is the same in another process; all 0 when that cannot be found out. */
+struct program {
+	uint64_t device, inode, size, changed_s, changed_ns;
+};
+
 struct dbt_vm {
 	struct vm *vm;
 	struct code_cache *cc;
@@ -44,6 +49,7 @@ struct dbt_vm {
 	uint8_t *thunks;	/* executable */
 	int (*enter)(struct cpu *cpu, uint64_t code);
 	_Atomic uint64_t *dirty;	/* dirty log, or NULL */
+	struct program program;	/* that this is */
 	struct lock stop_lock;
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
@@ -59,6 +65,17 @@ static inline void ask_to_exit(struct cpu *cpu)
 	atomic_store(&cpu->exit_request, 1);
 	atomic_store(&cpu->jc_mask, 0);
 }
+
+/* --- store.c; the first three as in struct engine_ops --- */
+uint64_t dbt_kept_bytes(struct vm *vm);
+void dbt_keep(struct vm *vm, uint8_t *to);
+int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err);
+/* Before the jail, which has no /proc. */
+void dbt_note_program(struct dbt_vm *dv);
+
+/* --- engine.c --- */
+/* Has @vm and its vCPUs use @cc, which passes to it and may hold code already. */
+void dbt_use_code_cache(struct vm *vm, struct code_cache *cc);
 
 /* --- thunk.c --- */
 #define THUNK_BYTES 4096

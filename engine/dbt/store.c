@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Translated code kept with a snapshot.  A process that has the code cache at the same
+ * addresses, and whose guest memory is the same, can go on with it: only the thunks, in its
+ * first page, name addresses of the program.
+ *
+ *   page 0   struct kept
+ *   pages    translated code, stubs, then the parts of struct layout that are in use
+ *
+ * Tables are mapped privately, so that they are shared with every other process that came
+ * from the snapshot, until they change.
+ */
+#include "engine/dbt/engine_dbt.h"
+
+#include "engine/dbt/run.h"
+#include "os/err.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PARTS 7
+
+struct kept {
+	char magic[8];
+	struct program program;	/* that translated */
+	uint64_t base;	/* of the code cache */
+	uint64_t next_token;
+	uint64_t bytes[PARTS];	/* of what follows, each rounded up to pages */
+};
+
+static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '1' };
+
+struct part {
+	uint8_t *at;
+	size_t bytes;
+};
+
+/* What is in use, in the order of the file. */
+static void parts_of(const struct code_cache *cc, struct part part[PARTS])
+{
+	part[0] = (struct part){ cc->rw, cc->used };
+	part[1] = (struct part){ cc->rw + COLD_START, cc->cold - COLD_START };
+	part[2] = (struct part){ (uint8_t *)(uintptr_t)cc, sizeof(*cc) };
+	part[3] = (struct part){ (uint8_t *)cc->blocks, cc->nblocks * sizeof(*cc->blocks) };
+	part[4] = (struct part){ (uint8_t *)cc->exits, cc->nexits * sizeof(*cc->exits) };
+	part[5] = (struct part){ cc->arena, cc->arena_used };
+	part[6] = (struct part){ (uint8_t *)(uintptr_t)cc->page_flags, cc->npages };
+}
+
+static uint64_t pages(uint64_t bytes)
+{
+	return (bytes + PAGE_SIZE - 1) & PAGE_MASK;
+}
+
+uint64_t dbt_kept_bytes(struct vm *vm)
+{
+	const struct dbt_vm *dv = vm->engine_data;
+	struct part part[PARTS];
+	uint64_t sum = PAGE_SIZE;
+
+	if (!dv->program.inode)
+		return 0;
+	parts_of(dv->cc, part);
+	for (unsigned i = 0; i < PARTS; i++)
+		sum += pages(part[i].bytes);
+	return sum;
+}
+
+void dbt_keep(struct vm *vm, uint8_t *to)
+{
+	struct dbt_vm *dv = vm->engine_data;
+	struct kept *k = (struct kept *)(void *)to;
+	struct part part[PARTS];
+
+	*k = (struct kept){ .program = dv->program, .base = (uint64_t)(uintptr_t)dv->cc->base,
+			    .next_token = atomic_load(&dv->next_token) };
+	memcpy(k->magic, magic, sizeof(magic));
+	parts_of(dv->cc, part);
+	to += PAGE_SIZE;
+	for (unsigned i = 0; i < PARTS; i++) {
+		k->bytes[i] = part[i].bytes;
+		memcpy(to, part[i].at, part[i].bytes);
+		to += pages(part[i].bytes);
+	}
+}
+
+static bool fits(const struct kept *k, const struct dbt_vm *dv, uint64_t bytes)
+{
+	uint64_t sum = PAGE_SIZE;
+
+	if (memcmp(k->magic, magic, sizeof(magic)) != 0 || memcmp(&k->program, &dv->program, sizeof(k->program)) != 0 ||
+	    !k->program.inode || k->base % CODE_CACHE_ALIGN)
+		return false;
+	for (unsigned i = 0; i < PARTS; i++) {
+		if (k->bytes[i] > bytes)
+			return false;
+		sum += pages(k->bytes[i]);
+	}
+	return sum == bytes && k->bytes[0] >= THUNK_BYTES && k->bytes[0] <= COLD_START &&
+	       k->bytes[1] <= CODE_CACHE_BYTES - COLD_START && k->bytes[2] == sizeof(struct code_cache) &&
+	       k->bytes[3] <= BLOCKS_MAX * sizeof(struct block) && k->bytes[4] <= EXITS_MAX * sizeof(struct exit) &&
+	       k->bytes[5] <= dv->cc->arena_size && k->bytes[6] == dv->cc->npages;
+}
+
+static int read_part(int fd, uint64_t at, uint8_t *to, uint64_t bytes)
+{
+	while (bytes) {
+		ssize_t n = pread(fd, to, bytes, (off_t)at);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		to += n;
+		at += (uint64_t)n;
+		bytes -= (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Tables of the file in the place of @cc's own, which are empty. */
+static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint64_t at)
+{
+	const struct code_cache own = *cc;
+	uint8_t *to[PARTS] = { cc->rw, cc->rw + COLD_START, (uint8_t *)(uintptr_t)cc, (uint8_t *)cc->blocks,
+			       (uint8_t *)cc->exits, cc->arena, (uint8_t *)(uintptr_t)cc->page_flags };
+	int r = 0;
+
+	at += PAGE_SIZE;
+	for (unsigned i = 0; i < PARTS && r == 0; i++) {
+		if (i < 2)
+			r = read_part(fd, at, to[i], k->bytes[i]);
+		else if (k->bytes[i] && mmap(to[i], pages(k->bytes[i]), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
+					     (off_t)at) == MAP_FAILED)
+			r = -errno;
+		at += pages(k->bytes[i]);
+	}
+	if (r < 0)
+		return r;
+	cc->lock = own.lock;
+	cc->fd = own.fd;
+	cc->mem = own.mem;
+	cc->on_drop = own.on_drop;
+	cc->on_drop_ctx = own.on_drop_ctx;
+	return cc->base == own.base && cc->rx == own.rx && cc->size == own.size && cc->npages == own.npages ? 0 : -EINVAL;
+}
+
+int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err)
+{
+	struct dbt_vm *dv = vm->engine_data;
+	struct code_cache *cc;
+	struct kept k;
+	int r = bytes < PAGE_SIZE ? -EINVAL : read_part(fd, offset, (uint8_t *)&k, sizeof(k));
+
+	if (r == 0 && !fits(&k, dv, bytes))
+		r = -EINVAL;
+	if (r < 0)
+		return err_set(err, r, "translated code is of another roux, and made anew");
+	r = code_cache_create_at(k.base, vm->mem, &cc, err);
+	if (r < 0)
+		return r;
+	cc->on_drop = dv->cc->on_drop;
+	cc->on_drop_ctx = dv;
+	r = take_parts(cc, &k, fd, offset);
+	if (r < 0) {
+		code_cache_destroy(cc);
+		return err_set(err, r, "translated code cannot be read, and is made anew: %s", strerror(-r));
+	}
+	code_cache_destroy(dv->cc);
+	atomic_store(&dv->next_token, (uint32_t)k.next_token);
+	dbt_use_code_cache(vm, cc);
+	return 0;
+}
+
+void dbt_note_program(struct dbt_vm *dv)
+{
+	struct stat st;
+
+	if (stat("/proc/self/exe", &st) == 0)
+		dv->program = (struct program){ st.st_dev, st.st_ino, (uint64_t)st.st_size, (uint64_t)st.st_mtim.tv_sec,
+						(uint64_t)st.st_mtim.tv_nsec };
+}
