@@ -381,6 +381,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_COUNT:
 	case CONTROL_NETWORK:
 	case CONTROL_RESIZE:
+	case CONTROL_FORGET:
 	case CONTROL_SAVE:
 	case CONTROL_CONSOLE_INPUT:
 		break;
@@ -529,6 +530,103 @@ static int wait_until_up(struct roux_machine *m, struct err *err)
 	return r;
 }
 
+/* As machine_connect_agent(), with the request's number for take_connect(). */
+static int request_stream(struct roux_machine *m, machine_connected_fn fn, void *ctx, int32_t *ret_id)
+{
+	struct machine_connect *c;
+	int r;
+
+	if (m->sock < 0 || ended(m))
+		return -ENOTCONN;
+	c = malloc(sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	*c = (struct machine_connect){ .next = m->connects, .id = ++m->last_connect, .connected = fn, .ctx = ctx };
+	r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	m->connects = c;
+	*ret_id = c->id;
+	return 0;
+}
+
+int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
+{
+	int32_t id;
+
+	return request_stream(m, fn, ctx, &id);
+}
+
+struct answer {
+	bool come;
+	int result, fd;
+};
+
+static void on_answer(void *ctx, int result, int fd)
+{
+	*(struct answer *)ctx = (struct answer){ .come = true, .result = result, .fd = fd };
+}
+
+static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct answer a = { .fd = -1 };
+	int32_t id;
+	int r = request_stream(m, on_answer, &a, &id);
+
+	if (r == 0) {
+		while (r == 0 && !a.come && !ended(m))
+			r = events_until(m, deadline);
+		if (a.come) {
+			r = a.result;
+		} else {
+			free(take_connect(m, id));	/* @a is about to go */
+			r = r < 0 ? r : -ENOTCONN;
+		}
+	}
+	return r < 0 ? err_set(err, r, "cannot reach the guest: %s",
+			       ended(m) && m->reason[0] ? m->reason : strerror(-r)) : a.fd;
+}
+
+/* The agent hangs up too, and then the stream is gone. */
+static void end_session(struct session *s)
+{
+	(void)shutdown(s->fd, SHUT_WR);
+	while (session_fill(s) == 0)
+		;
+	session_close(s);
+}
+
+/* Has the agent do what it will do for every machine of the template: what that takes is then there. */
+static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	uint8_t buf[256];
+	struct frame_writer w;
+	struct session s;
+	struct frame f;
+	int fd = connect_agent(m, deadline, err), r;
+
+	if (fd < 0)
+		return fd;
+	r = session_open(&s, fd, err);
+	if (r < 0)
+		return r;
+	r = session_hello(&s, deadline, m->wake_fd, err);
+	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
+	if (r == 0)
+		r = session_send_frame(&s, buf, frame_end(&w));
+	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
+	field_put_str(&w, AGENT_TAG_ARG, "/proc/1/exe");	/* the agent itself, which says how it is used */
+	if (r == 0)
+		r = session_send_frame(&s, buf, frame_end(&w));
+	do
+		r = r < 0 ? r : session_wait(&s, deadline, m->wake_fd, &f);
+	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
+	end_session(&s);
+	return r;
+}
+
 /*
  * Saves the guest as a template for others.  That fails quietly: this machine has what it
  * needs.
@@ -546,10 +644,9 @@ static void leave_template(struct roux_machine *m)
 		session_close(&s);
 		return;
 	}
-	(void)shutdown(s.fd, SHUT_WR);	/* the agent hangs up too, and then the stream is gone */
-	while (session_fill(&s) == 0)
-		;
-	session_close(&s);
+	end_session(&s);
+	if (control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1) < 0 || warm_up(m, deadline, &err) < 0)
+		return;
 	fd = template_begin(&m->spec);
 	if (fd >= 0 && ask(m, CONTROL_SAVE, 1, fd, &err) == 0)
 		m->writer = template_commit_later(fd, m->template);
@@ -610,65 +707,6 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 }
 
 /* ----------------------------------------------------------------- sessions */
-
-/* As machine_connect_agent(), with the request's number for take_connect(). */
-static int request_stream(struct roux_machine *m, machine_connected_fn fn, void *ctx, int32_t *ret_id)
-{
-	struct machine_connect *c;
-	int r;
-
-	if (m->sock < 0 || ended(m))
-		return -ENOTCONN;
-	c = malloc(sizeof(*c));
-	if (!c)
-		return -ENOMEM;
-	*c = (struct machine_connect){ .next = m->connects, .id = ++m->last_connect, .connected = fn, .ctx = ctx };
-	r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
-	if (r < 0) {
-		free(c);
-		return r;
-	}
-	m->connects = c;
-	*ret_id = c->id;
-	return 0;
-}
-
-int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
-{
-	int32_t id;
-
-	return request_stream(m, fn, ctx, &id);
-}
-
-struct answer {
-	bool come;
-	int result, fd;
-};
-
-static void on_answer(void *ctx, int result, int fd)
-{
-	*(struct answer *)ctx = (struct answer){ .come = true, .result = result, .fd = fd };
-}
-
-static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	struct answer a = { .fd = -1 };
-	int32_t id;
-	int r = request_stream(m, on_answer, &a, &id);
-
-	if (r == 0) {
-		while (r == 0 && !a.come && !ended(m))
-			r = events_until(m, deadline);
-		if (a.come) {
-			r = a.result;
-		} else {
-			free(take_connect(m, id));	/* @a is about to go */
-			r = r < 0 ? r : -ENOTCONN;
-		}
-	}
-	return r < 0 ? err_set(err, r, "cannot reach the guest: %s",
-			       ended(m) && m->reason[0] ? m->reason : strerror(-r)) : a.fd;
-}
 
 static void forget_connects(struct roux_machine *m)
 {

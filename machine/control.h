@@ -19,6 +19,7 @@
  *   NETWORK (value: its number) -------> + connection to a new switch
  *   RESIZE (value: MiB) ---------------->
  *          <----------------------------- RESIZED (value: result)
+ *   FORGET ---------------------------->
  *   SAVE ------------------------------> + file of machine/snapshot.h to fill
  *          <----------------------------- SAVED (value: result)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
@@ -43,6 +44,7 @@ enum control_type {
 	CONTROL_COUNT,	/* asks for COUNTERS */
 	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
+	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
 	CONTROL_SAVE,	/* value: 1: when the guest is idle; descriptor: a file of snapshot_size() bytes, all holes */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */

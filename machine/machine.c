@@ -356,6 +356,15 @@ static int restore_guest(struct machine *m, const struct snapshot *snapshot, con
 	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
 }
 
+void machine_forget(struct machine *m)
+{
+	if (!m->engine->forget)
+		return;
+	vm_pause(m->vm);
+	m->engine->forget(m->vm);
+	vm_resume(m->vm);
+}
+
 /* While paused. */
 static bool is_idle(struct machine *m)
 {

@@ -67,6 +67,9 @@ void machine_destroy(struct machine *machine);
  */
 int machine_start(struct machine *machine, struct err *err);
 
+/* Drops what the engine keeps to save time: what machine_save() puts beside the guest is then what it uses from here on. */
+void machine_forget(struct machine *machine);
+
 /*
  * Saves the guest, which runs, into file @fd of snapshot_size() bytes (machine/snapshot.h), all holes; it goes on
  * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence;

@@ -230,6 +230,10 @@ static void on_message(void *ctx, uint32_t events)
 	case CONTROL_COUNT:
 		send_counters(p);
 		break;
+	case CONTROL_FORGET:
+		if (p->machine)
+			machine_forget(p->machine);
+		break;
 	case CONTROL_RESIZE:
 		resize(p, p->msg);
 		break;

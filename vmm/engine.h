@@ -128,11 +128,12 @@ struct engine_ops {
 
 	/*
 	 * Optional, all or none, while no vCPU runs.  What a snapshot may keep besides state, to save time:
-	 * how many bytes it is (a multiple of the page size; 0: nothing), and writes it, to zeroed memory.
+	 * forgets what there is of it, so that only what is used from then on is kept; how many bytes it is (a multiple of the page size; 0: nothing), and writes it, to zeroed memory.
 	 * The last takes it over from bytes [@offset, @offset + @bytes) of file @fd, which must not change later;
 	 * guest memory is what it was, and set_vm_state() and set_state() follow.  A negative errno with a
 	 * sentence when it cannot: the VM is as before then.
 	 */
+	void (*forget)(struct vm *vm);
 	uint64_t (*kept_bytes)(struct vm *vm);
 	void (*keep)(struct vm *vm, uint8_t *to);
 	int (*take_kept)(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err);

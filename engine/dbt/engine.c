@@ -970,6 +970,7 @@ const struct engine_ops dbt_engine = {
 	.msi_send = dbt_msi_send,
 	.dirty_log_set = dbt_dirty_log_set,
 	.counters = dbt_counters,
+	.forget = dbt_forget,
 	.kept_bytes = dbt_kept_bytes,
 	.keep = dbt_keep,
 	.take_kept = dbt_take_kept,

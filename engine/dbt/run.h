@@ -66,7 +66,8 @@ static inline void ask_to_exit(struct cpu *cpu)
 	atomic_store(&cpu->jc_mask, 0);
 }
 
-/* --- store.c; the first three as in struct engine_ops --- */
+/* --- store.c; the first four as in struct engine_ops --- */
+void dbt_forget(struct vm *vm);
 uint64_t dbt_kept_bytes(struct vm *vm);
 void dbt_keep(struct vm *vm, uint8_t *to);
 int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err);

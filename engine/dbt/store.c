@@ -57,6 +57,15 @@ static uint64_t pages(uint64_t bytes)
 	return (bytes + PAGE_SIZE - 1) & PAGE_MASK;
 }
 
+void dbt_forget(struct vm *vm)
+{
+	struct dbt_vm *dv = vm->engine_data;
+
+	code_cache_reset(dv->cc);
+	for (unsigned i = 0; i < dv->ncpus; i++)
+		mmu_init(dv->cpu[i]);
+}
+
 uint64_t dbt_kept_bytes(struct vm *vm)
 {
 	const struct dbt_vm *dv = vm->engine_data;
@@ -124,7 +133,10 @@ static int read_part(int fd, uint64_t at, uint8_t *to, uint64_t bytes)
 /* Tables of the file in the place of @cc's own, which are empty. */
 static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint64_t at)
 {
-	const struct code_cache own = *cc;
+	uint8_t *base = cc->base, *rx = cc->rx;
+	const struct mem *mem = cc->mem;
+	uint64_t npages = cc->npages;
+	int own_fd = cc->fd;
 	uint8_t *to[PARTS] = { cc->rw, cc->rw + COLD_START, (uint8_t *)(uintptr_t)cc, (uint8_t *)cc->blocks,
 			       (uint8_t *)cc->exits, cc->arena, (uint8_t *)(uintptr_t)cc->page_flags };
 	int r = 0;
@@ -140,12 +152,10 @@ static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint6
 	}
 	if (r < 0)
 		return r;
-	cc->lock = own.lock;
-	cc->fd = own.fd;
-	cc->mem = own.mem;
-	cc->on_drop = own.on_drop;
-	cc->on_drop_ctx = own.on_drop_ctx;
-	return cc->base == own.base && cc->rx == own.rx && cc->size == own.size && cc->npages == own.npages ? 0 : -EINVAL;
+	cc->lock = (struct lock){ 0 };
+	cc->fd = own_fd;
+	cc->mem = mem;
+	return cc->base == base && cc->rx == rx && cc->size == CODE_CACHE_BYTES && cc->npages == npages ? 0 : -EINVAL;
 }
 
 int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err)
@@ -162,13 +172,13 @@ int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct
 	r = code_cache_create_at(k.base, vm->mem, &cc, err);
 	if (r < 0)
 		return r;
-	cc->on_drop = dv->cc->on_drop;
-	cc->on_drop_ctx = dv;
 	r = take_parts(cc, &k, fd, offset);
 	if (r < 0) {
 		code_cache_destroy(cc);
 		return err_set(err, r, "translated code cannot be read, and is made anew: %s", strerror(-r));
 	}
+	cc->on_drop = dv->cc->on_drop;
+	cc->on_drop_ctx = dv;
 	code_cache_destroy(dv->cc);
 	atomic_store(&dv->next_token, (uint32_t)k.next_token);
 	dbt_use_code_cache(vm, cc);
