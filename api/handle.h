@@ -94,6 +94,34 @@ int machine_connect_agent(struct roux_machine *machine, machine_connected_fn fn,
  */
 int machine_set_shares(struct roux_machine *machine, uint32_t shares, struct err *err);
 
+/* --- launch.c --- */
+/* Starts the VM's process and sends it the spec.  0 or a negative errno. */
+int machine_launch(struct roux_machine *machine, struct err *err);
+/* Waits for one that is about to end; *@pid becomes 0. */
+void machine_reap(pid_t *pid, int *ret_status);
+/* Kills what there is of it. */
+void machine_end_process(struct roux_machine *machine);
+
+/* --- agent.c --- */
+#define CONNECT_TIMEOUT_MS 10000u	/* for a guest that is up */
+/* Session on the agent's first connection: 0, or what kept the guest from being ready. */
+int machine_check_ready(struct roux_machine *machine, uint64_t deadline, struct session *ret_session, struct err *err);
+/* A stream to the agent until CLOCK_MONOTONIC @deadline, ns: a descriptor, or a negative errno with a sentence. */
+int machine_open_stream(struct roux_machine *machine, uint64_t deadline, struct err *err);
+/* Tells those who wait for streams that there will be none. */
+void machine_forget_connects(struct roux_machine *machine);
+
+/* --- events.c --- */
+/* Takes request @id off those under way; NULL: none has it. */
+struct machine_connect *machine_take_connect(struct roux_machine *machine, int32_t id);
+/* The VM's process has hung up: finds out why. */
+void machine_process_gone(struct roux_machine *machine);
+bool machine_ended(const struct roux_machine *machine);
+/* Handles what comes next before CLOCK_MONOTONIC @deadline, ns; -ETIMEDOUT when that is over. */
+int machine_events_until(struct roux_machine *machine, uint64_t deadline);
+/* Asks the VM's process for something that it answers with a result; with descriptor @fd or -1.  0 or a negative errno. */
+int machine_ask(struct roux_machine *machine, enum control_type what, int32_t value, int fd, struct err *err);
+
 /*
  * Handles control messages that are there; blocks up to @timeout_ms for the first,
  * and returns -EINTR when that wait was interrupted.

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The process of a machine: started, limited, ended. */
+#include "api/handle.h"
+
+#include "os/cgroup.h"
+#include "os/weight.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PROCESS_MEMORY (512ull << 20)	/* bytes a VM's process may use besides the guest's memory; half is the translator's code */
+#define PROCESS_TASKS 128u	/* threads and processes besides the vCPUs */
+#define CONTROL_FD 3	/* where the VM's process finds its socket */
+
+extern char **environ;
+
+void machine_reap(pid_t *pid, int *ret_status)
+{
+	while (*pid > 0 && waitpid(*pid, ret_status, 0) < 0 && errno == EINTR)
+		;
+	*pid = 0;
+}
+
+/* What was started splits in two and tells who runs the VM: another child of ours. */
+static int learn_pid(struct roux_machine *m, struct err *err)
+{
+	int fd, r;
+
+	m->helper = m->pid;
+	m->pid = 0;
+	r = control_recv(m->sock, m->msg, &fd);
+	if (r > 0 && m->msg->type == CONTROL_BORN) {
+		m->pid = (pid_t)m->msg->value;
+		m->phase[ROUX_PHASE_SPAWNED] = monotonic_ns();
+		return 0;
+	}
+	if (r > 0 && fd >= 0)
+		(void)close(fd);
+	if (r > 0 && m->msg->type == CONTROL_FAILED)
+		return err_set(err, m->msg->value, "%s", m->msg->text);
+	return err_set(err, r < 0 ? r : -EPIPE, "the VM's process ended before it was one");
+}
+
+/* What the host lets us set; the jail holds without. */
+static void limit_process(struct roux_machine *m)
+{
+	struct cgroup_limits limits = { .memory = m->spec.memory + PROCESS_MEMORY, .tasks = m->spec.cpus + PROCESS_TASKS };
+	int r = cgroup_create(&limits, &m->cgroup, NULL);
+
+	if (r < 0)
+		return;
+	r = cgroup_add(m->cgroup, m->pid);
+	if (r == 0)
+		(void)cgroup_add(m->cgroup, m->helper);	/* which may have ended */
+	if (r < 0) {
+		cgroup_destroy(m->cgroup);
+		m->cgroup = NULL;
+	}
+}
+
+int machine_set_shares(struct roux_machine *m, uint32_t shares, struct err *err)
+{
+	int r = m->cgroup ? cgroup_set_shares(m->cgroup, shares) : -ENOTSUP;
+
+	if (r == -ENOTSUP)
+		return weight_set(m->pid, shares, err);
+	return r < 0 ? err_set(err, r, "cannot change the VM's part of the CPUs: %s", strerror(-r)) : 0;
+}
+
+static int spawn(struct roux_machine *m, struct err *err)
+{
+	char *const argv[] = { m->vmm, (char *)(uintptr_t)"vmm", NULL };
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attr;
+	sigset_t none;
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
+	(void)setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &(int){ 1 << 20 }, sizeof(int));
+	(void)posix_spawn_file_actions_init(&actions);
+	(void)posix_spawnattr_init(&attr);
+	/* dup2 onto itself would keep close-on-exec: go through a free number. */
+	if (pair[1] == CONTROL_FD) {
+		int moved = fcntl(pair[1], F_DUPFD_CLOEXEC, CONTROL_FD + 1);
+
+		(void)close(pair[1]);
+		pair[1] = moved;
+	}
+	(void)posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	(void)posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
+	(void)posix_spawn_file_actions_adddup2(&actions, pair[1], CONTROL_FD);
+	/* A group of its own: Ctrl-C on the terminal is the owner's business. */
+	(void)sigemptyset(&none);
+	(void)posix_spawnattr_setsigmask(&attr, &none);
+	(void)posix_spawnattr_setpgroup(&attr, 0);
+	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+	r = posix_spawn(&m->pid, m->vmm, &actions, &attr, argv, environ);
+	(void)posix_spawn_file_actions_destroy(&actions);
+	(void)posix_spawnattr_destroy(&attr);
+	(void)close(pair[1]);
+	if (r) {
+		m->pid = 0;
+		(void)close(pair[0]);
+		return err_set(err, -r, "cannot run %s: %s", m->vmm, strerror(r));
+	}
+	m->sock = pair[0];
+	r = learn_pid(m, err);
+	if (r == 0)
+		limit_process(m);
+	return r;
+}
+
+void machine_end_process(struct roux_machine *m)
+{
+	if (m->sock >= 0)
+		(void)close(m->sock);
+	m->sock = -1;
+	/* They stop by themselves when the socket closes; do not depend on that. */
+	if (m->pid > 0)
+		(void)kill(m->pid, SIGKILL);
+	if (m->helper > 0)
+		(void)kill(m->helper, SIGKILL);
+	machine_reap(&m->pid, NULL);
+	machine_reap(&m->helper, NULL);
+	cgroup_destroy(m->cgroup);
+	m->cgroup = NULL;
+}
+
+/* Starts the process and has it make the machine. */
+int machine_launch(struct roux_machine *m, struct err *err)
+{
+	char *text = machine_spec_text(&m->spec);
+	int r = text ? spawn(m, err) : err_set(err, -ENOMEM, "out of memory");
+
+	if (r == 0)
+		r = control_send(m->sock, CONTROL_SPEC, 0, 0, text, strlen(text), -1);
+	free(text);
+	if (r == -EPIPE) {	/* dead before it could read: say of what */
+		machine_process_gone(m);
+		r = 0;
+	}
+	return r;
+}

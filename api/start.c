@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The start of a machine: from a template, or by booting, which leaves one. */
+#include "api/handle.h"
+
+#include "abi/agent.h"
+#include "api/template.h"
+#include "os/log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+/* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
+static bool is_up(const struct roux_machine *m)
+{
+	return m->spec.restore ? m->phase[ROUX_PHASE_LOADED] : m->ready_fd >= 0;
+}
+
+static int wait_until_up(struct roux_machine *m, struct err *err)
+{
+	uint64_t deadline = monotonic_ns() + m->start_timeout_ms * 1000000ull;
+	int r = 0;
+
+	while (r == 0 && !is_up(m) && !machine_ended(m)) {
+		r = m->start_timeout_ms ? machine_events_until(m, deadline) : machine_events(m, -1);
+		if (r == -ETIMEDOUT)
+			r = err_set(err, r, "the guest did not become ready within %u s", m->start_timeout_ms / 1000);
+		if (r == -EINTR)
+			r = err_set(err, r, "interrupted");
+	}
+	if (r == 0 && machine_ended(m))
+		r = err_set(err, -EIO, "%s", m->reason[0] ? m->reason : "the guest powered off before it was ready");
+	return r;
+}
+
+/* The agent hangs up too, and then the stream is gone. */
+static void end_session(struct session *s)
+{
+	(void)shutdown(s->fd, SHUT_WR);
+	while (session_fill(s) == 0)
+		;
+	session_close(s);
+}
+
+/* Has the agent do what it will do for every machine of the template: what that takes is then there. */
+static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	uint8_t buf[256];
+	struct frame_writer w;
+	struct session s;
+	struct frame f;
+	int fd = machine_open_stream(m, deadline, err), r;
+
+	if (fd < 0)
+		return fd;
+	r = session_open(&s, fd, err);
+	if (r < 0)
+		return r;
+	r = session_hello(&s, deadline, m->wake_fd, err);
+	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
+	if (r == 0)
+		r = session_send_frame(&s, buf, frame_end(&w));
+	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
+	field_put_str(&w, AGENT_TAG_ARG, "/proc/1/exe");	/* the agent itself, which says how it is used */
+	if (r == 0)
+		r = session_send_frame(&s, buf, frame_end(&w));
+	do
+		r = r < 0 ? r : session_wait(&s, deadline, m->wake_fd, &f);
+	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
+	end_session(&s);
+	return r;
+}
+
+/*
+ * Saves the guest as a template for others.  That fails quietly: this machine has what it
+ * needs.
+ */
+static void leave_template(struct roux_machine *m)
+{
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	struct session s;
+	struct err err = { 0 };
+	int fd;
+
+	/* No connection may be open in it; the guest has said whether it is well on the one that is. */
+	if (machine_check_ready(m, deadline, &s, &err) < 0) {
+		(void)err_set(&m->boot_failed, err.code, "%s", err.msg);
+		session_close(&s);
+		return;
+	}
+	end_session(&s);
+	if (control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1) < 0 || warm_up(m, deadline, &err) < 0)
+		return;
+	fd = template_begin(&m->spec);
+	if (fd >= 0 && machine_ask(m, CONTROL_SAVE, 1, fd, &err) == 0)
+		m->writer = template_commit_later(fd, m->template);
+	else if (fd >= 0)
+		(void)close(fd);
+}
+
+static int start(struct roux_machine *m, struct err *err)
+{
+	int r = machine_launch(m, err);
+
+	return r == 0 ? wait_until_up(m, err) : r;
+}
+
+/*
+ * From the template, if it is there.  A machine that cannot be made of it, as after a change of the
+ * host, boots.  1: it runs.
+ */
+static int start_clone(struct roux_machine *m, struct err *err)
+{
+	int r;
+
+	if (!m->template || !template_is_there(m->template))
+		return 0;
+	m->spec.restore = strdup(m->template);
+	r = m->spec.restore ? start(m, err) : -ENOMEM;
+	if (r == 0)
+		return 1;
+	if (m->phase[ROUX_PHASE_LOADED] || r == -EINTR || r == -ENOMEM)
+		return r;
+	log_msg(LOG_LEVEL_WARN, "template", "%s", err->msg);
+	(void)unlink(m->template);
+	machine_end_process(m);
+	free(m->spec.restore);
+	m->spec.restore = NULL;
+	m->state = ROUX_CREATED;
+	m->reason[0] = '\0';
+	*err = (struct err){ 0 };
+	return 0;
+}
+
+int roux_machine_start(struct roux_machine *m, struct roux_error *error)
+{
+	struct err err = { 0 };
+	int r, clone;
+
+	if (m->pid || machine_ended(m))
+		return give_error(error, &err, -EALREADY);
+	clone = start_clone(m, &err);
+	r = clone == 0 ? start(m, &err) : clone;
+	if (r < 0)
+		return give_error(error, &err, r);
+	m->phase[ROUX_PHASE_READY] = monotonic_ns();
+	m->state = ROUX_RUNNING;
+	if (m->template && !clone)
+		leave_template(m);
+	return 0;
+}
