@@ -14,6 +14,7 @@
 #define RANGE_START (17ull << 40)	/* behind the sanitizers' shadow memory */
 #define RANGE_END (79ull << 40)	/* in front of where position-independent programs begin */
 #define MOVES_MAX 8
+#define BLOCK_HASH_TOGETHER 128u	/* entries for the blocks of a page */
 
 /* Parts of the range: translated code twice, the struct, tables. */
 struct layout {
@@ -163,11 +164,13 @@ void code_break_at(struct code_cache *cc, uint64_t va)
 	lock_drop(&cc->lock);
 }
 
+/* Blocks of a page lie together: a machine that runs from few pages touches little of the table. */
 static uint32_t hash_block(gpa_t pa, uint32_t mode)
 {
-	uint64_t h = (pa ^ (uint64_t)mode << 40) * 0x9e3779b97f4a7c15ull;
+	uint32_t page = (uint32_t)((pa >> 12) * 0x9e3779b97f4a7c15ull >> (64 - BLOCK_HASH_BITS));
+	uint32_t in_page = (uint32_t)(pa >> 3 ^ pa >> 10 ^ mode * 37);
 
-	return (uint32_t)(h >> (64 - BLOCK_HASH_BITS));
+	return (page & ~(BLOCK_HASH_TOGETHER - 1)) | (in_page & (BLOCK_HASH_TOGETHER - 1));
 }
 
 static uint32_t hash_page(gpa_t page)

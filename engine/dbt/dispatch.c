@@ -89,7 +89,7 @@ static void take_interrupt(struct cpu *cpu)
 /* Everything that asked this vCPU to look up.  May set cpu->leave. */
 static void handle_requests(struct cpu *cpu)
 {
-	atomic_store(&cpu->jc_mask, JC_MASK);	/* in this order: a request that comes between stays seen */
+	atomic_store(&cpu->jc_mask, cpu->jc_mask_full);	/* in this order: a request that comes between stays seen */
 	atomic_store(&cpu->exit_request, 0);
 	atomic_fetch_add(&cpu->looks, 1);
 	cpu->exit_self = 0;
@@ -387,11 +387,11 @@ static uint64_t cached_code(struct cpu *cpu)
 	cpu->intr_shadow = false;	/* nothing waits */
 	check_jc_mode(cpu);
 	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
-	e += jc_index(cpu->rip);
+	e += jc_index(cpu, cpu->rip);
 	if (cpu->rip + e->ntag != 0 || e->code == cpu->thunk_indirect)
 		return 0;
 	cpu->s14 = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
-	cpu->s15 = 2 * jc_index(cpu->rip);
+	cpu->s15 = 2 * jc_index(cpu, cpu->rip);
 	return e->code;
 }
 
@@ -564,7 +564,7 @@ uint64_t dbt_indirect(struct cpu *cpu)
 	cpu->stats.jc_miss++;
 	if (!atomic_load(&cpu->jc_mask) && !atomic_load(&cpu->exit_request)) {
 		/* What was asked for has been done already. */
-		atomic_store(&cpu->jc_mask, JC_MASK);
+		atomic_store(&cpu->jc_mask, cpu->jc_mask_full);
 		if (atomic_load(&cpu->exit_request))
 			atomic_store(&cpu->jc_mask, 0);
 	}

@@ -58,7 +58,7 @@ static void jc_clear_one(const struct cpu *cpu, struct jump_cache *jc, unsigned 
 
 static void jc_clear(const struct cpu *cpu, struct jump_cache *jc)
 {
-	for (unsigned i = 0; i < JC_ENTRIES; i++)
+	for (unsigned i = 0; i < cpu->jc_entries; i++)
 		jc_clear_one(cpu, jc, i);
 }
 
@@ -152,8 +152,35 @@ static uint64_t window_key(const struct cpu *cpu, uint64_t cr3)
 	return cpu->cr4 & CR4_PCIDE ? cr3 & 0xfff : 0;
 }
 
+static void set_jc_entries(struct cpu *cpu, uint32_t entries)
+{
+	cpu->jc_entries = entries;
+	cpu->jc_crowded = 0;
+	cpu->jc_mask_full = (entries - 1ull) << 1;
+}
+
+/* Programs that jump to more places than fit get more room; all windows begin anew with it. */
+static void grow_jump_caches(struct cpu *cpu)
+{
+	set_jc_entries(cpu, cpu->jc_entries * 8 < JC_ENTRIES ? cpu->jc_entries * 8 : JC_ENTRIES);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+		cpu_window(cpu, i)->njc = FILLED_MAX + 1;
+		if (i == cpu->context)
+			jc_clear(cpu, &cpu_window(cpu, i)->ujc);
+		else
+			cpu->ctx[i].cr3 = ~0ull;
+	}
+	jc_clear(cpu, &cpu->kjc);
+	if (atomic_load(&cpu->jc_mask))
+		atomic_store(&cpu->jc_mask, cpu->jc_mask_full);
+	if (atomic_load(&cpu->exit_request))	/* a request that came between */
+		atomic_store(&cpu->jc_mask, 0);
+}
+
 void mmu_init(struct cpu *cpu)
 {
+	if (!cpu->jc_entries)
+		set_jc_entries(cpu, JC_ENTRIES_FIRST);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
 		struct window_private *w = cpu_window(cpu, i);
 
@@ -167,7 +194,7 @@ void mmu_init(struct cpu *cpu)
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
-	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : JC_MASK);
+	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : cpu->jc_mask_full);
 	cpu->page_mask = PAGE_MASK;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
@@ -207,12 +234,12 @@ static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, 
 static void forget_in(const struct cpu *cpu, struct jump_cache *jc, const struct block *b)
 {
 	if (!b->cached_elsewhere) {
-		forget_at(cpu, jc, jc_index(b->cached_va), b);
+		forget_at(cpu, jc, jc_index(cpu, b->cached_va), b);
 		return;
 	}
 	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
 	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
-		forget_at(cpu, jc, jc_index(va), b);
+		forget_at(cpu, jc, jc_index(cpu, va), b);
 }
 
 void mmu_forget_block(struct cpu *cpu, const struct block *b)
@@ -322,7 +349,7 @@ static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
 	/* What begins in the page, or in the one before and reaches into it. */
 	va &= PAGE_MASK;
 	for (uint64_t at = va - (INSN_LEN_MAX - 1); at != va + PAGE_SIZE; at++) {
-		unsigned n = jc_index(at);
+		unsigned n = jc_index(cpu, at);
 
 		if (at + w->ujc.entry[n].ntag == 0)
 			jc_clear_one(cpu, &w->ujc, n);
@@ -408,10 +435,14 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	struct jump_cache *jc = b->mode & BLOCK_USER ? &w->ujc : &cpu->kjc;
-	struct jc_entry *e = &jc->entry[jc_index(va)];
+	struct jc_entry *e = &jc->entry[jc_index(cpu, va)];
 
+	if (e->code != cpu->thunk_indirect && cpu->jc_entries < JC_ENTRIES && ++cpu->jc_crowded > cpu->jc_entries) {
+		grow_jump_caches(cpu);
+		e = &jc->entry[jc_index(cpu, va)];
+	}
 	if (b->mode & BLOCK_USER)
-		note_filled(w->jc_filled, &w->njc, jc_index(va));
+		note_filled(w->jc_filled, &w->njc, jc_index(cpu, va));
 	b->cached_elsewhere |= b->cached && b->cached_va != va;
 	b->cached = true;
 	b->cached_va = va;
