@@ -258,7 +258,7 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 		r = finish_spec(m, o, conf, err);
 	if (r == 0)
 		r = machine_spec_check(&m->spec, err);
-	if (r == 0 && !o->no_template && template_path(&m->spec, path)) {
+	if (r == 0 && !o->no_template && template_path(&m->spec, m->vmm, path)) {
 		m->template = strdup(path);
 		r = m->template ? 0 : err_set(err, -ENOMEM, "out of memory");
 	}

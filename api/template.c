@@ -57,7 +57,7 @@ static char *guest_text(const struct machine_spec *spec)
 	return machine_spec_text(&s);
 }
 
-bool template_path(const struct machine_spec *spec, char ret_path[PATH_MAX])
+bool template_path(const struct machine_spec *spec, const char *vmm, char ret_path[PATH_MAX])
 {
 	char dir[PATH_MAX], hex[SHA256_HEX_SIZE];
 	struct sha256 hash;
@@ -69,7 +69,7 @@ bool template_path(const struct machine_spec *spec, char ret_path[PATH_MAX])
 	if (!text)
 		return false;
 	sha256_init(&hash);
-	sha256_add(&hash, ROUX_VERSION, sizeof(ROUX_VERSION));
+	add_file(&hash, vmm);
 	sha256_add(&hash, text, strlen(text));
 	free(text);
 	add_file(&hash, spec->kernel);

@@ -4,7 +4,7 @@
  * later ones of the same kind go on from there instead of booting.
  *
  * A template is found by everything that a guest can see of its machine at that time:
- * version of roux, engine, kernel, initramfs, command line, memory, devices, and the part
+ * the program, engine, kernel, initramfs, command line, memory, devices, and the part
  * of the network's set-up that is in the guest.  What tells machines apart comes
  * after it (AGENT_IDENTITY).
  *
@@ -20,10 +20,10 @@ struct machine_spec;
 struct template_writer;
 
 /*
- * Fills @ret_path for a machine of @spec.  False when there can be none: something of the
+ * Fills @ret_path for a machine of @spec that program @vmm runs.  False when there can be none: something of the
  * machine cannot be saved, or has an identity that its guest does not know how to change.
  */
-bool template_path(const struct machine_spec *spec, char ret_path[PATH_MAX]);
+bool template_path(const struct machine_spec *spec, const char *vmm, char ret_path[PATH_MAX]);
 
 /* Whether it is there, complete. */
 bool template_is_there(const char *path);
