@@ -7,6 +7,8 @@
  */
 #include "engine/dbt/run.h"
 
+#define CHUNK_BYTES 256u
+
 struct string {
 	struct cpu *cpu;
 	const struct insn *in;
@@ -86,11 +88,23 @@ static void host_stos(void *dst, uint64_t value, uint64_t n, unsigned size)
 	}
 }
 
+/*
+ * Where @n elements at @dst may be stored many at a time although they may not be written in place, as in
+ * pages with code: the address for comparing, or NULL.
+ */
+static const uint8_t *chunk_at(const struct string *s, uint64_t dst, uint64_t n)
+{
+	if (s->step < 0 || n < 2 || s->cpu->debug.data || s->cpu->stepping)
+		return NULL;
+	return mmu_host(s->cpu, dst, MEM_READ, s->user);
+}
+
 /* One run of MOVS; the number of elements done, 0 with an exception pending. */
 static uint64_t movs_run(const struct string *s, uint64_t left)
 {
 	uint64_t src = src_address(s), dst = dst_address(s), n = least(least(room(s, src), room(s, dst)), left);
-	uint8_t *from, *to, buf[8];
+	uint8_t *from, *to, buf[CHUNK_BYTES];
+	const uint8_t *at;
 	uint32_t error = 0;
 
 	if (s->step > 0 && n > 0) {
@@ -106,19 +120,25 @@ static uint64_t movs_run(const struct string *s, uint64_t left)
 			return n;
 		}
 	}
-	if (fail(s, mem_load(s->cpu, src, buf, s->size, s->user, &error), &error) ||
-	    fail(s, mem_store(s->cpu, dst, buf, s->size, s->user, &error), &error))
+	n = least(n, sizeof(buf) / s->size);
+	at = chunk_at(s, dst, n);
+	from = at ? mmu_host(s->cpu, src, MEM_READ, s->user) : NULL;
+	/* What reads its own results goes element by element. */
+	if (!from || (from < at + n * s->size && at < from + n * s->size))
+		n = 1;
+	if (fail(s, mem_load(s->cpu, src, buf, (unsigned)n * s->size, s->user, &error), &error) ||
+	    fail(s, mem_store(s->cpu, dst, buf, (unsigned)n * s->size, s->user, &error), &error))
 		return 0;
-	advance(s, RSI, 1);
-	advance(s, RDI, 1);
-	return 1;
+	advance(s, RSI, n);
+	advance(s, RDI, n);
+	return n;
 }
 
 static uint64_t stos_run(const struct string *s, uint64_t left)
 {
 	uint64_t dst = dst_address(s), n = least(room(s, dst), left), value = s->cpu->gpr[RAX];
+	uint8_t *to, buf[CHUNK_BYTES];
 	uint32_t error = 0;
-	uint8_t *to;
 
 	if (s->step > 0 && n > 0) {
 		mmu_hold(s->cpu);
@@ -131,10 +151,14 @@ static uint64_t stos_run(const struct string *s, uint64_t left)
 			return n;
 		}
 	}
-	if (fail(s, mem_store(s->cpu, dst, &value, s->size, s->user, &error), &error))
+	n = least(n, sizeof(buf) / s->size);
+	if (!chunk_at(s, dst, n))
+		n = 1;
+	host_stos(buf, value, n, s->size);
+	if (fail(s, mem_store(s->cpu, dst, buf, (unsigned)n * s->size, s->user, &error), &error))
 		return 0;
-	advance(s, RDI, 1);
-	return 1;
+	advance(s, RDI, n);
+	return n;
 }
 
 static uint64_t lods_run(const struct string *s)
