@@ -161,10 +161,10 @@ static bool retransmit(struct tcp_conn *conn, struct seq_range range)
 	uint8_t flags = TCP_ACK;
 
 	len = min_of(len, frame_payload(conn, mss));
-	if (conn->fin_sent && range.begin + len == fin_seq(conn))
-		flags |= TCP_FIN;
+	if (range.begin + len == fin_seq(conn))
+		flags |= (len ? TCP_PSH : 0) | (conn->fin_sent ? TCP_FIN : 0);
 	conn->rtt_at = 0;	/* Karn: an acknowledgement would not say of which */
-	if (!send_segment(conn, range.begin, len, flags | (len ? TCP_PSH : 0)) && conn->blocked)
+	if (!send_segment(conn, range.begin, len, flags) && conn->blocked)
 		return false;
 	conn->high_rxt = seq_max(conn->high_rxt, range.begin + len + (flags & TCP_FIN ? 1 : 0));
 	conn->retransmits++;
@@ -214,7 +214,7 @@ static bool send_new(struct tcp_conn *conn)
 	if (len > mss && len < unsent)
 		len -= len % mss;
 	if (len == unsent)
-		flags |= TCP_PSH | (conn->fin_queued ? TCP_FIN : 0);
+		flags |= (len ? TCP_PSH : 0) | (conn->fin_queued ? TCP_FIN : 0);
 	if (!conn->rtt_at && len) {
 		conn->rtt_at = conn->net->now;
 		conn->rtt_seq = conn->snd_nxt + len;
