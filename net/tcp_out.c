@@ -298,29 +298,35 @@ void tcp_challenge(struct tcp_conn *conn)
 		(void)send_ack(conn);
 }
 
+/* In the order of Linux, which middleboxes know and the same scripts can expect. */
+static void put_syn_options(const struct tcp_conn *conn, uint8_t *at)
+{
+	put32(at, 2u << 24 | 4u << 16 | tcp_path_mss(conn->net, conn, UINT16_MAX));
+	at += 4;
+	if (conn->timestamps) {
+		at += put_timestamps(conn, at);
+		if (conn->sack)
+			put16(at - 12, 0x0402);	/* in place of two NOPs */
+	} else if (conn->sack) {
+		put32(at, 0x01010402);
+		at += 4;
+	}
+	if (conn->scaling)
+		put32(at, 0x01030300 | conn->recv_shift);
+}
+
 void tcp_send_syn(struct tcp_conn *conn)
 {
 	struct out out;
-	uint8_t *tcp, *at;
-	uint32_t size = TCP_SIZE + 4 + (conn->scaling ? 4 : 0) + (conn->timestamps ? 12 : 0) +
-			(conn->sack ? 4 : 0);
+	uint8_t *tcp;
+	uint32_t size = TCP_SIZE + 4 + (conn->timestamps ? 12 : conn->sack ? 4 : 0) +
+			(conn->scaling ? 4 : 0);
 
 	tcp = out_init(&out, &conn->local.addr, &conn->remote.addr, PROTO_TCP, (uint16_t)size);
 	put_header(tcp, conn, conn->iss, conn->peer_asked ? conn->rcv_nxt : 0,
 		   conn->peer_asked ? TCP_SYN | TCP_ACK : TCP_SYN, size,
 		   min_of(conn->window, UINT16_MAX));	/* never scaled: RFC 7323, 2.2 */
-	at = tcp + TCP_SIZE;
-	put32(at, 2u << 24 | 4u << 16 | tcp_path_mss(conn->net, conn, UINT16_MAX));
-	at += 4;
-	if (conn->scaling) {
-		put32(at, 0x01030300 | conn->recv_shift);
-		at += 4;
-	}
-	if (conn->sack) {
-		put32(at, 0x01010402);
-		at += 4;
-	}
-	(void)put_timestamps(conn, at);
+	put_syn_options(conn, tcp + TCP_SIZE);
 	out.dont_fragment = true;
 	conn->rcv_adv = conn->rcv_nxt + min_of(conn->window, UINT16_MAX);
 	if (!conn->tries && !conn->rtt_at) {
