@@ -13,24 +13,20 @@ import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).parent
-TIMEOUT = 1200  # seconds; the longest script takes that of real time
+PATIENCE = 20  # seconds that a run may take longer than the script says
 EXACT = ["--tolerance_percent=0", "--tcp_ts_tick_usecs=1000", "--strict_segments"]
-# A network of ours against real clocks: packetdrill's own tolerance.  IPv6 has 20 bytes less for payload.
-REAL = ["--tolerance_usecs=10000", "--strict_segments"]
+# Timers of Linux are late by up to an eighth.  IPv6 has 20 bytes less for payload.
+REAL = ["--tolerance_usecs=20000", "--tolerance_percent=25", "--strict_segments"]
 MTU = {"ipv4": [], "ipv6": ["--mtu=1520"]}
-# Linux as net/ is by default: its windows, no probes of a tail, every rule of RFC 6675 and RFC 5961.
+# Linux as net/ is: CUBIC, its windows and limits, RFC 6675 for losses, no reports of duplicates.
 KERNEL = {
-    "net.ipv4.tcp_rmem": "4096 1048576 6291456",
-    "net.ipv4.tcp_early_retrans": "0",
-    "net.ipv4.tcp_recovery": "0",
-    "net.ipv4.tcp_min_tso_segs": "1",
-    "net.ipv4.tcp_ecn": "0",
-    "net.ipv4.tcp_no_metrics_save": "1",
-    "net.ipv4.tcp_invalid_ratelimit": "0",
-    "net.ipv4.tcp_challenge_ack_limit": "1000",
-    "net.ipv4.tcp_syn_linear_timeouts": "0",
-    "net.ipv4.tcp_timestamps": "1",
+    "tcp_congestion_control": "cubic", "tcp_rmem": "4096 1048576 6291456",
+    "tcp_wmem": "4096 1048576 6291456", "tcp_rto_max_ms": "60000", "route.min_pmtu": "576", "tcp_dsack": "0",
+    "tcp_early_retrans": "0", "tcp_recovery": "0", "tcp_invalid_ratelimit": "0",
+    "tcp_syn_linear_timeouts": "0", "tcp_no_metrics_save": "1",
 }
+# One segment in each frame, as soon as packetdrill has made its device (long before it uses it).
+NO_GSO = "for i in $(seq 200); do ip link set tun0 gso_max_segs 1 && break; sleep 0.01; done 2>/dev/null &"
 
 
 def names():
@@ -45,21 +41,30 @@ def line_of(text, label):
     return found.group(1) if found else None
 
 
+def seconds(text):
+    """How long a script is."""
+    length = 0
+    for relative, time in re.findall(r"^(\+?)([\d.]+) ", text, re.M):
+        length = (length if relative else 0) + float(time)
+    return length
+
+
 def command(args, kernel, version, script):
     if not kernel:
         return [args[0], f"--ip_version={version}", f"--so_filename={args[1]}", *EXACT, *names(), script]
-    settings = "; ".join(f"sysctl -qw {name}='{value}' 2>/dev/null" for name, value in KERNEL.items())
-    return ["unshare", "--net", "sh", "-c", f'ip link set lo up; {settings}; exec "$0" "$@"', args[0],
+    settings = "; ".join(f"sysctl -qw net.ipv4.{name}='{value}' 2>/dev/null" for name, value in KERNEL.items())
+    return ["unshare", "--net", "sh", "-c", f'ip link set lo up; {settings}; {NO_GSO} exec "$0" "$@"', args[0],
             f"--ip_version={version}", *REAL, *MTU[version], *names(), script]
 
 
 def run(args, kernel, version, script):
     """"": good, else what packetdrill says."""
+    limit = seconds(pathlib.Path(script).read_text()) + PATIENCE
     try:
         done = subprocess.run(command(args, kernel, version, script), capture_output=True, text=True,
-                              timeout=TIMEOUT)
+                              timeout=limit)
     except subprocess.TimeoutExpired:
-        return "no end"
+        return "it waits for what never comes"
     said = (done.stderr + done.stdout).strip()
     return "" if not done.returncode else said or f"exit status {done.returncode}"
 
