@@ -256,6 +256,8 @@ void sack_clear(struct tcp_conn *conn);
 bool sack_first_lost(const struct tcp_conn *conn);
 uint32_t sack_pipe(const struct tcp_conn *conn);	/* bytes thought to be in flight */
 bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range);
+/* RFC 6675, 4, NextSeg() (3): a segment that may be lost, for when nothing else is to be sent. */
+bool sack_next_doubtful(const struct tcp_conn *conn, struct seq_range *ret_range);
 
 /* tcp_cc.c */
 void cc_init(struct tcp_conn *conn);

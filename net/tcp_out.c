@@ -260,6 +260,10 @@ void tcp_output(struct tcp_conn *conn)
 			return;
 	while (send_new(conn))
 		continue;
+	while (!conn->blocked && sack_next_doubtful(conn, &lost) &&
+	       sack_pipe(conn) + conn->mss <= conn->cwnd)
+		if (!retransmit(conn, lost))
+			return;
 	if (conn->ack_now && !conn->blocked)
 		(void)send_ack(conn);
 	set_timer(conn);
