@@ -67,7 +67,7 @@ struct sock {
 	bool connected, peer_closed, closed, shut;
 	bool lazy;	/* takes data only when it is read */
 	bool reset_at_close;	/* SO_LINGER with 0 */
-	bool keepalive;
+	bool nagle, keepalive;
 	unsigned keep_idle, keep_interval, keep_count;	/* s, s, probes */
 	uint8_t *taken;	/* data that was taken and not read yet */
 	size_t taken_len;
@@ -521,6 +521,16 @@ static int stack_accept(void *ctx, int fd, struct sockaddr *addr, socklen_t *len
 	return sock_open(sock);
 }
 
+/* Options of the socket to its connection; off until a script says otherwise, as net/ has them. */
+static void apply_options(const struct sock *sock)
+{
+	if (!sock->conn)
+		return;
+	tcp_set_nagle(sock->conn, sock->nagle);
+	tcp_set_keepalive(sock->conn, sock->keepalive ? sock->keep_idle * 1000000000ull : 0,
+			  sock->keep_interval * 1000000000ull, sock->keep_count);
+}
+
 static int stack_connect(void *ctx, int fd, const struct sockaddr *addr, socklen_t len)
 {
 	struct stack *stack = ctx;
@@ -538,6 +548,7 @@ static int stack_connect(void *ctx, int fd, const struct sockaddr *addr, socklen
 		sock->local.addr = packetdrill_own(!net_addr_is4(&remote.addr));
 	start(stack, &sock->local.addr);
 	error = tcp_connect(stack->net, &sock->local, &remote, &conn_ops, sock, &sock->conn);
+	apply_options(sock);
 	answer_query(stack);
 	return fail(error ? -error : EINPROGRESS);
 }
@@ -727,13 +738,6 @@ static int answer_request(struct sock *listener, int how)
 	return 0;
 }
 
-static void set_keepalive(const struct sock *sock)
-{
-	if (sock->conn)
-		tcp_set_keepalive(sock->conn, sock->keepalive ? sock->keep_idle * 1000000000ull : 0,
-				  sock->keep_interval * 1000000000ull, sock->keep_count);
-}
-
 static int set_socket_option(struct sock *sock, int name, int value)
 {
 	switch (name) {
@@ -746,7 +750,7 @@ static int set_socket_option(struct sock *sock, int name, int value)
 		return 0;
 	case SO_KEEPALIVE:
 		sock->keepalive = value;
-		set_keepalive(sock);
+		apply_options(sock);
 		return 0;
 	default:
 		return fail(ENOPROTOOPT);
@@ -757,10 +761,8 @@ static int set_tcp_option(struct sock *sock, int name, int value)
 {
 	switch (name) {
 	case TCP_NODELAY:
-		if (!sock->conn)
-			return fail(ENOTCONN);
-		tcp_set_nagle(sock->conn, !value);
-		return 0;
+		sock->nagle = !value;
+		break;
 	case TCP_KEEPIDLE:
 		sock->keep_idle = (unsigned)value;
 		break;
@@ -773,7 +775,7 @@ static int set_tcp_option(struct sock *sock, int name, int value)
 	default:
 		return fail(ENOPROTOOPT);
 	}
-	set_keepalive(sock);
+	apply_options(sock);
 	return 0;
 }
 

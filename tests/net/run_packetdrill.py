@@ -18,13 +18,14 @@ EXACT = ["--tolerance_percent=0", "--tcp_ts_tick_usecs=1000", "--strict_segments
 # Timers of Linux are late by up to an eighth.  IPv6 has 20 bytes less for payload.
 REAL = ["--tolerance_usecs=20000", "--tolerance_percent=25", "--strict_segments"]
 MTU = {"ipv4": [], "ipv6": ["--mtu=1520"]}
-# Linux as net/ is: CUBIC, its windows and limits, RFC 6675 for losses, no reports of duplicates.
-KERNEL = {
-    "tcp_congestion_control": "cubic", "tcp_rmem": "4096 1048576 6291456",
-    "tcp_wmem": "4096 1048576 6291456", "tcp_rto_max_ms": "60000", "route.min_pmtu": "576", "tcp_dsack": "0",
-    "tcp_early_retrans": "0", "tcp_recovery": "0", "tcp_invalid_ratelimit": "0",
-    "tcp_syn_linear_timeouts": "0", "tcp_no_metrics_save": "1",
-}
+# Linux as net/ is: CUBIC, or Reno where a namespace may not choose it; our windows and limits;
+# RFC 6675 for losses; no reports of duplicates.  What a kernel does not have is left out.
+KERNEL = [
+    "tcp_congestion_control=reno", "tcp_congestion_control=cubic", "tcp_rmem=4096 1048576 6291456",
+    "tcp_wmem=4096 1048576 6291456", "tcp_rto_max_ms=60000", "route.min_pmtu=576", "tcp_dsack=0",
+    "tcp_early_retrans=0", "tcp_recovery=0", "tcp_invalid_ratelimit=0", "tcp_syn_linear_timeouts=0",
+    "tcp_no_metrics_save=1",
+]
 # One segment in each frame, as soon as packetdrill has made its device (long before it uses it).
 NO_GSO = "for i in $(seq 200); do ip link set tun0 gso_max_segs 1 && break; sleep 0.01; done 2>/dev/null &"
 
@@ -52,7 +53,7 @@ def seconds(text):
 def command(args, kernel, version, script):
     if not kernel:
         return [args[0], f"--ip_version={version}", f"--so_filename={args[1]}", *EXACT, *names(), script]
-    settings = "; ".join(f"sysctl -qw net.ipv4.{name}='{value}' 2>/dev/null" for name, value in KERNEL.items())
+    settings = "; ".join(f"sysctl -qw net.ipv4.'{setting}' 2>/dev/null" for setting in KERNEL)
     return ["unshare", "--net", "sh", "-c", f'ip link set lo up; {settings}; {NO_GSO} exec "$0" "$@"', args[0],
             f"--ip_version={version}", *REAL, *MTU[version], *names(), script]
 

@@ -66,6 +66,7 @@ static const struct {
 	{ "packet_too_big", NULL, true, 2, 0 },
 };
 
+/* Says so, with the place and, if there is a text, what comes there. */
 __attribute__((format(printf, 2, 3))) static bool fail(struct reader *read, const char *format, ...)
 {
 	va_list args;
@@ -77,6 +78,8 @@ __attribute__((format(printf, 2, 3))) static bool fail(struct reader *read, cons
 	va_start(args, format);
 	(void)vprintf(format, args);
 	va_end(args);
+	if (read->at && *read->at)
+		(void)printf(" at \"%.*s\"", (int)strcspn(read->at, "\n"), read->at);
 	(void)printf("\n");
 	return false;
 }
@@ -123,7 +126,7 @@ static bool skip(struct reader *read, const char *token)
 
 static bool expect(struct reader *read, const char *token)
 {
-	return skip(read, token) || fail(read, "\"%s\" is missing at \"%.20s\"", token, read->at);
+	return skip(read, token) || fail(read, "\"%s\" is missing", token);
 }
 
 static bool read_word(struct reader *read, char *word, size_t size)
@@ -134,7 +137,7 @@ static bool read_word(struct reader *read, char *word, size_t size)
 	while (in_word(read->at[len]))
 		len++;
 	if (!len || len >= size)
-		return fail(read, "a word is missing at \"%.20s\"", read->at);
+		return fail(read, "a word is missing");
 	memcpy(word, read->at, len);
 	word[len] = 0;
 	read->at += len;
@@ -148,7 +151,7 @@ static bool read_u32(struct reader *read, uint32_t *ret_number)
 
 	skip_space(read);
 	if (!isdigit((unsigned char)*read->at))
-		return fail(read, "a number is missing at \"%.20s\"", read->at);
+		return fail(read, "a number is missing");
 	number = strtoull(read->at, &end, 10);
 	if (number > UINT32_MAX)
 		return fail(read, "the number is too large");
@@ -201,7 +204,7 @@ static bool read_flags(struct reader *read, uint8_t *ret_flags)
 		*ret_flags |= (uint8_t)(1u << (letter - letters));
 		read->at++;
 	}
-	return *ret_flags || fail(read, "flags are missing at \"%.20s\"", read->at);
+	return *ret_flags || fail(read, "flags are missing");
 }
 
 static bool read_range(struct reader *read, uint32_t *ret_begin, uint32_t *ret_end)
@@ -263,7 +266,7 @@ static bool read_option(struct reader *read, struct script_packet *packet)
 		return expect(read, "val") && read_u32(read, &a) && expect(read, "ecr") &&
 		       read_u32(read, &b) && put(read, packet, 8 << 8 | 10, 2) &&
 		       put(read, packet, a, 4) && put(read, packet, b, 4);
-	return fail(read, "no such option: \"%.20s\"", read->at);
+	return fail(read, "no such option");
 }
 
 static bool read_options(struct reader *read, struct script_packet *packet)
@@ -412,10 +415,10 @@ static bool read_time(struct reader *read, uint64_t *ret_us)
 
 	skip_space(read);
 	if (!isdigit((unsigned char)*read->at) && *read->at != '.')
-		return fail(read, "a time is missing at \"%.20s\"", read->at);
+		return fail(read, "a time is missing");
 	*ret_us = (uint64_t)(strtod(read->at, &end) * 1e6 + 0.5);
-	read->at = end;
-	return true;
+	read->at = end[-1] == '.' ? end - 1 : end;
+	return !skip(read, "...") || fail(read, "calls do not block");
 }
 
 static bool read_event(struct reader *read, struct script_event *event)
@@ -441,7 +444,7 @@ static bool read_head(struct reader *read)
 		else if (skip(read, "so_flags="))
 			(void)read_word(read, read->script->so_flags, sizeof(read->script->so_flags));
 		else
-			(void)fail(read, "no such option: \"%.20s\"", read->at);
+			(void)fail(read, "no such option");
 	}
 	return !read->failed;
 }
