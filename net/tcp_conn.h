@@ -34,7 +34,11 @@
 #define MSS_MIN4 536u
 #define MSS_MIN6 1220u
 #define RTO_FIRST SECOND
-#define RTO_MIN (200 * MS)	/* RFC 6298 says 1 s; everybody does with less */
+/*
+ * On top of the round trip, however steady that is: an acknowledgement that the peer delays must not
+ * look like a loss.  RFC 6298 says 1 s for both together; Linux has it as we do.
+ */
+#define RTO_LEAST (200 * MS)
 #define RTO_MAX (60 * SECOND)
 #define WAIT_TIME (60 * SECOND)	/* 2 MSL: RFC 9293 says 4 minutes; everybody does with less */
 #define WINDOW_FIRST (512u << 10)	/* bytes, of a new connection */
@@ -228,6 +232,7 @@ void tcp_prepare(struct tcp_conn *conn);	/* numbers, windows and options of our 
 /* tcp_ack.c */
 /* False: the connection ended, or the segment is to be ignored. */
 bool tcp_acknowledge(struct tcp_conn *conn, const struct segment *segment);
+uint64_t tcp_rto(const struct tcp_conn *conn);	/* RFC 6298, 2.3, of srtt and rttvar */
 void tcp_init_sender(struct tcp_conn *conn);	/* when the peer's SYN is known */
 
 /* tcp_recv.c */

@@ -318,7 +318,7 @@ static bool complete_handshake(struct tcp_conn *conn, const struct packet *packe
 	if (conn->rtt_at) {
 		conn->srtt = max_of(conn->net->now - conn->rtt_at, 1);
 		conn->rttvar = conn->srtt / 2;
-		conn->rto = min_of(max_of(conn->srtt * 3, RTO_MIN), RTO_MAX);
+		conn->rto = tcp_rto(conn);
 		conn->rtt_at = 0;
 	}
 	tcp_established(conn);
