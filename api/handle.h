@@ -33,6 +33,7 @@ struct roux_machine {
 	struct machine_spec spec;
 	int seat_fd[SPEC_NETS_MAX];	/* places on named networks, owned; -1: none */
 	char *guest_name;	/* there, NULL: none */
+	struct cgroup *cgroup;	/* owned, NULL: the host has none for us */
 	bool transient;
 	struct store *store;	/* owned, NULL unless the image is from there */
 	struct store_lease *lease;	/* owned; keeps the image while the machine exists */
@@ -55,12 +56,7 @@ struct roux_machine {
 	char engine[16];
 	struct control_msg *msg;	/* receive buffer */
 	int ready_fd;	/* the agent's first connection until somebody uses it, -1 */
-	struct {
-		int32_t id, result;
-		int fd;
-		bool done;
-	} connect;	/* the connection being waited for */
-	struct machine_connect *connects;	/* those that are not waited for, owned */
+	struct machine_connect *connects;	/* owned */
 	int32_t last_connect;	/* id given out last */
 	uint64_t phase[ROUX_PHASES];
 	roux_console_fn console;
@@ -85,6 +81,13 @@ int machine_session(struct roux_machine *machine, struct session *ret_session, s
  * once, from roux_machine_destroy() at the latest; or a negative errno.
  */
 int machine_connect_agent(struct roux_machine *machine, machine_connected_fn fn, void *ctx);
+
+/*
+ * Gives the VM @shares (2 to 262144) of the CPUs when they are short; 1024 is everybody's.
+ * By its control group, else by the nice value of its threads: then only root may give
+ * more than 1024.  0 or a negative errno with a sentence.
+ */
+int machine_set_shares(struct roux_machine *machine, uint32_t shares, struct err *err);
 
 /*
  * Handles control messages that are there; blocks up to @timeout_ms for the first,

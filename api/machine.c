@@ -6,7 +6,9 @@
 #include "api/network.h"
 #include "machine/counts.h"
 #include "oci/image.h"
+#include "os/cgroup.h"
 #include "os/seccomp.h"
+#include "os/weight.h"
 #include "store/store.h"
 
 #include <errno.h>
@@ -26,6 +28,8 @@
 #define START_TIMEOUT_MS 60000u
 #define CONNECT_TIMEOUT_MS 10000u
 #define DEBUGGED_TIMEOUT_MS 86400000u	/* somebody may be looking at the stopped guest */
+#define PROCESS_MEMORY (512ull << 20)	/* bytes a VM's process may use besides the guest's memory; half is the translator's code */
+#define PROCESS_TASKS 128u	/* threads and processes besides the vCPUs */
 #define CONTROL_FD 3	/* where the VM's process finds its socket */
 
 extern char **environ;
@@ -69,7 +73,7 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 	if (!m)
 		return give_error(error, &err, -ENOMEM);
 	take_options(&o, options);
-	m->sock = m->ready_fd = m->connect.fd = -1;
+	m->sock = m->ready_fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->seat_fd[i] = -1;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -118,6 +122,32 @@ static int learn_pid(struct roux_machine *m, struct err *err)
 	return err_set(err, r < 0 ? r : -EPIPE, "the VM's process ended before it was one");
 }
 
+/* What the host lets us set; the jail holds without. */
+static void limit_process(struct roux_machine *m)
+{
+	struct cgroup_limits limits = { .memory = m->spec.memory + PROCESS_MEMORY, .tasks = m->spec.cpus + PROCESS_TASKS };
+	int r = cgroup_create(&limits, &m->cgroup, NULL);
+
+	if (r < 0)
+		return;
+	r = cgroup_add(m->cgroup, m->pid);
+	if (r == 0)
+		(void)cgroup_add(m->cgroup, m->helper);	/* which may have ended */
+	if (r < 0) {
+		cgroup_destroy(m->cgroup);
+		m->cgroup = NULL;
+	}
+}
+
+int machine_set_shares(struct roux_machine *m, uint32_t shares, struct err *err)
+{
+	int r = m->cgroup ? cgroup_set_shares(m->cgroup, shares) : -ENOTSUP;
+
+	if (r == -ENOTSUP)
+		return weight_set(m->pid, shares, err);
+	return r < 0 ? err_set(err, r, "cannot change the VM's part of the CPUs: %s", strerror(-r)) : 0;
+}
+
 static int spawn(struct roux_machine *m, struct err *err)
 {
 	char *const argv[] = { m->vmm, (char *)(uintptr_t)"vmm", NULL };
@@ -156,7 +186,10 @@ static int spawn(struct roux_machine *m, struct err *err)
 		return err_set(err, -r, "cannot run %s: %s", m->vmm, strerror(r));
 	}
 	m->sock = pair[0];
-	return learn_pid(m, err);
+	r = learn_pid(m, err);
+	if (r == 0)
+		limit_process(m);
+	return r;
 }
 
 static void set_reason(struct roux_machine *m, enum roux_state state, const char *why)
@@ -255,22 +288,34 @@ static void on_ended(struct roux_machine *m, const struct control_msg *msg)
 	}
 }
 
-/* True when the connection is one that machine_connect_agent() was asked for. */
-static bool hand_over(struct roux_machine *m, int32_t id, int result, int fd)
+/* Takes request @id off those under way; NULL: none has it. */
+static struct machine_connect *take_connect(struct roux_machine *m, int32_t id)
 {
 	for (struct machine_connect **at = &m->connects; *at; at = &(*at)->next) {
 		struct machine_connect *c = *at;
 
-		if (c->id != id)
-			continue;
-		*at = c->next;
-		if (result == 0 && fd < 0)
-			result = -EPROTO;
-		c->connected(c->ctx, result, fd);
-		free(c);
-		return true;
+		if (c->id == id) {
+			*at = c->next;
+			return c;
+		}
 	}
-	return false;
+	return NULL;
+}
+
+/* The VM's process has answered request @id; takes @fd, which may be -1. */
+static void on_connected(struct roux_machine *m, int32_t id, int result, int fd)
+{
+	struct machine_connect *c = take_connect(m, id);
+
+	if (result > 0 || (result == 0 && fd < 0))
+		result = -EPROTO;
+	if (fd >= 0 && (!c || result < 0)) {
+		(void)close(fd);
+		fd = -1;
+	}
+	if (c)
+		c->connected(c->ctx, result, fd);
+	free(c);
 }
 
 static void on_message(struct roux_machine *m, int fd)
@@ -303,15 +348,8 @@ static void on_message(struct roux_machine *m, int fd)
 		}
 		break;
 	case CONTROL_CONNECTED:
-		if (hand_over(m, msg->value, msg->value2, fd))
-			return;
-		if (msg->value == m->connect.id && !m->connect.done) {
-			m->connect.result = msg->value2;
-			m->connect.fd = fd;
-			m->connect.done = true;
-			fd = -1;
-		}
-		break;
+		on_connected(m, msg->value, msg->value2, fd);
+		return;
 	case CONTROL_COUNTERS:
 		free(m->counters);
 		m->counters = strdup(msg->text);
@@ -447,54 +485,63 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 
 /* ----------------------------------------------------------------- sessions */
 
-/* Of a connection that was refused, or came when nobody waited any more. */
-static void drop_stream(struct roux_machine *m)
+/* As machine_connect_agent(), with the request's number for take_connect(). */
+static int request_stream(struct roux_machine *m, machine_connected_fn fn, void *ctx, int32_t *ret_id)
 {
-	if (m->connect.fd >= 0)
-		(void)close(m->connect.fd);
-	m->connect.fd = -1;
-}
+	struct machine_connect *c;
+	int r;
 
-static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	int fd, r;
-
-	drop_stream(m);
-	m->connect.id = ++m->last_connect;
-	m->connect.done = false;
-	r = m->sock < 0 ? -ENOTCONN :
-		control_send(m->sock, CONTROL_CONNECT, m->connect.id, (int32_t)AGENT_PORT, NULL, 0, -1);
-	while (r == 0 && !m->connect.done && !ended(m))
-		r = events_until(m, deadline);
-	if (r == 0)
-		r = m->connect.done ? m->connect.result : -ENOTCONN;
-	if (r > 0 || (r == 0 && m->connect.fd < 0))
-		r = -EPROTO;
-	if (r < 0) {
-		drop_stream(m);
-		return err_set(err, r, "cannot reach the guest: %s", ended(m) && m->reason[0] ? m->reason : strerror(-r));
-	}
-	fd = m->connect.fd;
-	m->connect.fd = -1;
-	return fd;
-}
-
-int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
-{
-	struct machine_connect *c = calloc(1, sizeof(*c));
-	int r = m->sock < 0 || ended(m) ? -ENOTCONN : 0;
-
+	if (m->sock < 0 || ended(m))
+		return -ENOTCONN;
+	c = malloc(sizeof(*c));
 	if (!c)
 		return -ENOMEM;
 	*c = (struct machine_connect){ .next = m->connects, .id = ++m->last_connect, .connected = fn, .ctx = ctx };
-	if (r == 0)
-		r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
+	r = control_send(m->sock, CONTROL_CONNECT, c->id, (int32_t)AGENT_PORT, NULL, 0, -1);
 	if (r < 0) {
 		free(c);
 		return r;
 	}
 	m->connects = c;
+	*ret_id = c->id;
 	return 0;
+}
+
+int machine_connect_agent(struct roux_machine *m, machine_connected_fn fn, void *ctx)
+{
+	int32_t id;
+
+	return request_stream(m, fn, ctx, &id);
+}
+
+struct answer {
+	bool come;
+	int result, fd;
+};
+
+static void on_answer(void *ctx, int result, int fd)
+{
+	*(struct answer *)ctx = (struct answer){ .come = true, .result = result, .fd = fd };
+}
+
+static int connect_agent(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct answer a = { .fd = -1 };
+	int32_t id;
+	int r = request_stream(m, on_answer, &a, &id);
+
+	if (r == 0) {
+		while (r == 0 && !a.come && !ended(m))
+			r = events_until(m, deadline);
+		if (a.come) {
+			r = a.result;
+		} else {
+			free(take_connect(m, id));	/* @a is about to go */
+			r = r < 0 ? r : -ENOTCONN;
+		}
+	}
+	return r < 0 ? err_set(err, r, "cannot reach the guest: %s",
+			       ended(m) && m->reason[0] ? m->reason : strerror(-r)) : a.fd;
 }
 
 static void forget_connects(struct roux_machine *m)
@@ -632,7 +679,6 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)close(m->sock);
 	if (m->ready_fd >= 0)
 		(void)close(m->ready_fd);
-	drop_stream(m);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
 	/* They stop by themselves when the socket closes; do not depend on that. */
@@ -642,6 +688,7 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)kill(m->helper, SIGKILL);
 	reap(&m->pid, NULL);
 	reap(&m->helper, NULL);
+	cgroup_destroy(m->cgroup);
 	oci_image_close(m->image);
 	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
 	store_close(m->store);
@@ -697,21 +744,9 @@ uint64_t roux_machine_phase_ns(const struct roux_machine *m, enum roux_phase pha
 	return phase < ROUX_PHASES ? m->phase[phase] : 0;
 }
 
-/* "SIGTERM", "TERM" or a number. */
-static int signal_number(const char *name)
-{
-	if (strncmp(name, "SIG", 3) == 0)
-		name += 3;
-	for (int s = 1; s < NSIG; s++) {
-		const char *abbrev = sigabbrev_np(s);
-
-		if (abbrev && strcmp(abbrev, name) == 0)
-			return s;
-	}
-	return atoi(name) > 0 && atoi(name) < NSIG ? atoi(name) : SIGTERM;
-}
-
 int roux_machine_stop_signal(const struct roux_machine *m)
 {
-	return m->config && m->config->stop_signal[0] ? signal_number(m->config->stop_signal) : SIGTERM;
+	int signo = m->config ? oci_stop_signal(m->config) : SIGTERM;
+
+	return signo > 0 ? signo : SIGTERM;
 }

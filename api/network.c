@@ -4,12 +4,12 @@
 #include "api/conf.h"
 #include "api/handle.h"
 #include "base/checked.h"
+#include "machine/network.h"
 #include "machine/networks.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "roux/roux.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,8 +21,7 @@
 #define DOMAIN "roux.internal"
 #define REJOIN_TRIES 3u
 
-/* The user network, the same for every guest: nobody else is on it. */
-static const char *const user_guest[] = { "10.0.2.15/24", "fd72:6f75:7800::15/64" };
+/* The user network (network_user_guest), the same for every guest: nobody else is on it. */
 static const char *const user_gateway[] = { "10.0.2.2", "fd72:6f75:7800::2" };
 static const char *const user_dns[] = { "10.0.2.3", "fd72:6f75:7800::3" };
 
@@ -56,32 +55,6 @@ static int copy(char **field, const char *text)
 	return text && !*field ? -ENOMEM : 0;
 }
 
-/* An address with or without the bits of its network; NULL is fine. */
-static bool is_address(const char *text, bool with_bits)
-{
-	char copy[INET6_ADDRSTRLEN + 8], *slash, *end;
-	uint8_t bytes[16];
-	unsigned long bits;
-	int family;
-
-	if (!text)
-		return true;
-	if (strlen(text) >= sizeof(copy))
-		return false;
-	slash = strchr(strcpy(copy, text), '/');
-	if (!slash == with_bits)
-		return false;
-	if (slash)
-		*slash++ = '\0';
-	family = strchr(copy, ':') ? AF_INET6 : AF_INET;
-	if (inet_pton(family, copy, bytes) != 1)
-		return false;
-	if (!slash)
-		return true;
-	bits = strtoul(slash, &end, 10);
-	return *slash >= '0' && *slash <= '9' && !*end && bits <= (family == AF_INET ? 32u : 128u);
-}
-
 static int check_addresses(const struct roux_network *net, struct err *err)
 {
 	const struct {
@@ -91,7 +64,7 @@ static int check_addresses(const struct roux_network *net, struct err *err)
 		    { net->gateway6, false }, { net->nameserver, false } };
 
 	for (unsigned i = 0; i < ARRAY_SIZE(all); i++)
-		if (!is_address(all[i].text, all[i].with_bits))
+		if (all[i].text && !network_address_valid(all[i].text, all[i].with_bits))
 			return err_set(err, -EINVAL, "'%s' is no %s", all[i].text,
 				       all[i].with_bits ? "ADDRESS/BITS for a network" : "address");
 	return 0;
@@ -235,7 +208,7 @@ static int add_network(struct roux_machine *m, const struct roux_network *net, c
 		tell_guest(conf, index, net->address6, net->gateway6, NULL);
 	} else if (r == 0) {
 		n->kind = SPEC_NET_USER;
-		r = add_user(n, net, user_guest, user_gateway, user_dns, index, conf);
+		r = add_user(n, net, network_user_guest, user_gateway, user_dns, index, conf);
 	}
 	return r < 0 ? err_set(err, r, "out of memory") : 0;
 }

@@ -60,9 +60,9 @@ static int add_root_disk(struct roux_machine *m, const struct oci_limits *limits
 	m->spec.ndisks++;
 	d->read_only = true;
 	d->path = strdup(path[0]);
-	r = d->path ? 0 : -ENOMEM;
+	r = !d->path ? -ENOMEM : count > SPEC_PARTS_MAX ? -EINVAL : 0;
 	for (size_t i = 1; i < count && r == 0; i++)
-		r = spec_disk_add(d, path[i]);
+		r = spec_list_add(&d->more, path[i]);
 	return r < 0 ? err_set(err, r, "cannot describe the image's disk: %s", strerror(-r)) : 0;
 }
 
@@ -187,9 +187,8 @@ static int add_kernel(struct roux_machine *m, const struct roux_options *o, stru
 	}
 	if (r < 0)
 		return r;
-	m->spec.initrd[0] = strdup(initrd);
-	m->spec.ninitrds = 1;
-	return m->spec.kernel && m->spec.initrd[0] ? 0 : err_set(err, -ENOMEM, "out of memory");
+	r = m->spec.kernel ? spec_list_add(&m->spec.initrd, initrd) : -ENOMEM;
+	return r == 0 ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
 static int finish_spec(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
@@ -205,7 +204,7 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 	m->spec.balloon = true;
 	m->spec.gdb = o->gdb;
 	m->spec.gdb_port = o->gdb_port;
-	m->spec.gdb_wait = o->gdb_wait;
+	m->spec.gdb_wait = o->gdb && o->gdb_wait;
 	if (o->cpus)
 		m->spec.cpus = o->cpus;
 	if (o->memory)

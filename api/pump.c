@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -48,30 +47,6 @@ static void write_out(struct pump *p)
 	}
 }
 
-static uint32_t only_u32(const struct frame *f, uint16_t tag)
-{
-	struct field_reader fr = { f->data, f->len };
-	struct field field;
-	uint32_t v = 0;
-
-	while (field_next(&fr, &field) == 1)
-		if (field.tag == tag)
-			(void)field_u32(&field, &v);
-	return v;
-}
-
-static int on_exited(struct pump *p, const struct frame *f)
-{
-	uint32_t signo = only_u32(f, AGENT_TAG_SIGNO), status = only_u32(f, AGENT_TAG_STATUS);
-
-	if (signo >= NSIG || status > 255)
-		return -EPROTO;
-	p->signal = (int)signo;
-	p->status = signo ? 128 + (int)signo : (int)status;
-	p->exited = true;
-	return 0;
-}
-
 /* No more than the window as a whole, whatever the guest says. */
 static int on_credit(struct pump *p, uint32_t bytes)
 {
@@ -92,9 +67,10 @@ static int on_frame(struct pump *p, const struct frame *f)
 		put_out(p, p->stderr_fd, f);
 		return 0;
 	case AGENT_CREDIT:
-		return on_credit(p, only_u32(f, AGENT_TAG_CREDIT_BYTES));
+		return on_credit(p, session_u32(f, AGENT_TAG_CREDIT_BYTES));
 	case AGENT_EXITED:
-		return on_exited(p, f);
+		p->exited = session_exited(f, &p->signal, &p->status) == 0;
+		return p->exited ? 0 : -EPROTO;
 	default:
 		return p->other ? p->other(p->ctx, f) : -EPROTO;
 	}

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -198,4 +199,27 @@ int session_error(const struct frame *frame, struct err *err)
 			msg = field_str(&f);
 	}
 	return err_set(err, code && code < 4096 ? -(int)code : -EIO, "%s", msg);
+}
+
+uint32_t session_u32(const struct frame *frame, uint16_t tag)
+{
+	struct field_reader fr = { frame->data, frame->len };
+	struct field f;
+	uint32_t v = 0;
+
+	while (field_next(&fr, &f) == 1)
+		if (f.tag == tag)
+			(void)field_u32(&f, &v);
+	return v;
+}
+
+int session_exited(const struct frame *frame, int *ret_signal, int *ret_status)
+{
+	uint32_t signo = session_u32(frame, AGENT_TAG_SIGNO), status = session_u32(frame, AGENT_TAG_STATUS);
+
+	if (signo >= NSIG || status > 255)
+		return -EPROTO;
+	*ret_signal = (int)signo;
+	*ret_status = signo ? 128 + (int)signo : (int)status;
+	return 0;
 }

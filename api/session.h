@@ -51,6 +51,15 @@ int session_hello(struct session *s, uint64_t deadline_ns, int wake_fd, struct e
 /* Turns an ERROR frame into a negative errno and a sentence. */
 int session_error(const struct frame *frame, struct err *err);
 
+/* Value of field @tag of a frame; 0 when it has none. */
+uint32_t session_u32(const struct frame *frame, uint16_t tag);
+
+/*
+ * Takes EXITED apart: what killed the command (or 0), and its status, 128 + signal when
+ * killed.  0, or -EPROTO.
+ */
+int session_exited(const struct frame *frame, int *ret_signal, int *ret_status);
+
 uint64_t monotonic_ns(void);
 
 #endif /* API_SESSION_H */

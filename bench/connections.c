@@ -6,7 +6,7 @@
  *   connections pingpong ADDR PORT SECONDS   "tcp-roundtrip X us": one byte there and back
  *   connections connects ADDR PORT SECONDS   "tcp-connect X /s": connect, one byte there and back, close
  *   connections many ADDR PORT N             "held N conns", after every one of them has had its
- *                                    byte back; "held-time X s" until then
+ *                                            byte back; "held-time X s" until then
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -205,7 +205,7 @@ int main(int argc, char **argv)
 	if (argc == 3 && strcmp(argv[1], "serve") == 0)
 		serve(argv[2]);
 	if (argc != 5) {
-		(void)fprintf(stderr, "usage: net serve PORT | pingpong|connects ADDR PORT SECONDS | many ADDR PORT N\n");
+		(void)fprintf(stderr, "usage: connections serve PORT | pingpong|connects ADDR PORT SECONDS | many ADDR PORT N\n");
 		return 2;
 	}
 	to = address(argv[2], argv[3]);

@@ -214,6 +214,7 @@ static int get_release(struct debian *d, char **ret_text)
 	return *ret_text ? 0 : err_set(d->err, -ENOMEM, "out of memory");
 }
 
+/* The packages of the suite; their strings are in the text, which the caller frees in any case. */
 static int get_index(struct debian *d, char **ret_text)
 {
 	char *release, hex[65], name[200], path[PATH_MAX];
@@ -236,29 +237,14 @@ static int get_index(struct debian *d, char **ret_text)
 	r = get_cached(d, name, size, hex, path);
 	if (r == 0)
 		r = archive_read_file(path, INDEX_MAX, ret_text, &len, d->err);
-	if (r == 0) {
-		r = packages_parse(*ret_text, len, &d->packages, d->err);
-		if (r < 0)
-			free(*ret_text);
-	}
-	return r;
+	return r < 0 ? r : packages_parse(*ret_text, len, &d->packages, d->err);
 }
 
 /* ---- writing the layer ---- */
 
-static la_ssize_t give(struct archive *a, void *ctx, const void *data, size_t len)
-{
-	struct debian *d = ctx;
-
-	(void)a;
-	return pack_write(d->pack, data, len, d->err) < 0 ? -1 : (la_ssize_t)len;
-}
-
 static int tar_failed(struct debian *d, const char *name)
 {
-	if (d->err && d->err->code)
-		return d->err->code;
-	return err_set(d->err, -EIO, "cannot write %.100s: %.100s", name, archive_error_string(d->tar));
+	return pack_archive_error(d->pack, d->tar, name, d->err);
 }
 
 static int by_text(const void *a, const void *b)
@@ -377,9 +363,9 @@ static int keep_master(struct debian *d, struct archive *a, struct archive_entry
 		return 0;
 	free(*keep);
 	*keep = read_entry(a, e, &len);
-	if (!*keep || archive_write_data(d->tar, *keep, len) < 0)
-		return tar_failed(d, name);
-	return 1;
+	if (!*keep)
+		return err_set(d->err, -EBADMSG, "%.100s of a package is damaged", name);
+	return archive_write_data(d->tar, *keep, len) < 0 ? tar_failed(d, name) : 1;
 }
 
 static int copy_entry(struct debian *d, struct archive *a, struct archive_entry *e, FILE *list)
@@ -430,7 +416,7 @@ static int copy_control(struct debian *d, const struct package *p, struct archiv
 	struct archive_entry *e;
 	char name[256], clean[PATH_MAX], *text;
 	size_t len;
-	int got, r = 0;
+	int got = ARCHIVE_EOF, r = 0;
 
 	while (r == 0 && (got = archive_read_next_header(a, &e)) == ARCHIVE_OK) {
 		if (archive_entry_filetype(e) != AE_IFREG || !map_name(archive_entry_pathname(e), clean) || strchr(clean, '/'))
@@ -451,7 +437,7 @@ static int copy_control(struct debian *d, const struct package *p, struct archiv
 		}
 		free(text);
 	}
-	return r;
+	return r == 0 && got != ARCHIVE_EOF ? archive_err(d->err, a, p->name) : r;
 }
 
 static int copy_files(struct debian *d, const struct package *p, struct archive *a)
@@ -540,16 +526,12 @@ static int write_layer(struct debian *d)
 {
 	int r = 0;
 
-	d->tar = archive_write_new();
 	d->status_file = open_memstream(&d->status, &d->status_len);
-	if (!d->tar || !d->status_file)
+	if (!d->status_file)
 		return err_set(d->err, -ENOMEM, "out of memory");
-	archive_write_set_format_pax_restricted(d->tar);
-	archive_write_set_bytes_per_block(d->tar, 0);
-	archive_write_set_bytes_in_last_block(d->tar, 1);
-	if (archive_write_open(d->tar, d, NULL, give, NULL) != ARCHIVE_OK)
-		return tar_failed(d, "the layer");
-	r = put_merged_usr(d);
+	r = pack_archive(d->pack, &d->tar, d->err);
+	if (r == 0)
+		r = put_merged_usr(d);
 	for (size_t i = 0; r == 0 && i < d->packages.nchosen; i++) {
 		const struct package *p = &d->packages.at[d->packages.chosen[i]];
 

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Exit statuses of roux itself, as docker's. */
 enum { EXIT_ROUX = 125, EXIT_NOT_RUNNABLE = 126, EXIT_NOT_FOUND = 127, EXIT_TIMEOUT = 124 };
@@ -72,5 +73,14 @@ int complain(int status, const char *fmt, ...) __attribute__((format(printf, 2, 
  * False when it is none.
  */
 bool parse_size(const char *text, uint64_t *ret_bytes);
+
+/* Prints @text as a JSON string. */
+void json_string(FILE *out, const char *text);
+
+/*
+ * Reads the argument of -e: NAME=VALUE, or NAME with the value that it has here.  0 and
+ * memory to free, NULL for a NAME that is not set; or an exit status after a complaint.
+ */
+int take_env(const char *arg, char **ret_pair);
 
 #endif /* CLI_CLI_H */

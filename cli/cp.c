@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* roux cp: files and trees into and out of running VMs. */
 #include "abi/agent.h"
+#include "api/session.h"
 #include "cli/cli.h"
 #include "cli/pick.h"
 #include "copy/tree.h"
-#include "life/client.h"
 #include "os/err.h"
 
 #include <cjson/cJSON.h>
@@ -61,24 +61,16 @@ static int begin(const struct vms *vms, const char *what, const char *path, cons
 		 struct session *ret_session)
 {
 	struct vm_record record;
-	struct err err = { 0 };
-	int status = pick_running(vms, what, &record), fd = -1, code = EXIT_VERB;
+	int status = pick_running(vms, what, &record);
 	cJSON *body = cJSON_CreateObject();
-	char *text, absolute[4096];
+	char absolute[4096];
 
 	(void)snprintf(absolute, sizeof(absolute), "%s%s", path[0] == '/' ? "" : "/", path);
 	(void)cJSON_AddStringToObject(body, "Path", absolute);
 	(void)cJSON_AddStringToObject(body, "Name", name);
 	(void)cJSON_AddBoolToObject(body, "Put", put);
-	text = cJSON_PrintUnformatted(body);
-	if (status == 0) {
-		fd = client_connect(vms, record.id);
-		if (fd < 0 || !text)
-			status = complain(EXIT_VERB, "VM %s is not running", record.name);
-		else if (client_upgrade(fd, "/v1/copy", text, ret_session, &code, &err) < 0)
-			status = complain(code, "%s", err.msg);
-	}
-	free(text);
+	if (status == 0)
+		status = pick_upgrade(vms, &record, "/v1/copy", body, EXIT_VERB, ret_session);
 	cJSON_Delete(body);
 	record_finish(&record);
 	return status;

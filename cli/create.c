@@ -87,11 +87,12 @@ static bool take_network(struct vm_network *n, const struct run_options *r)
 
 _Static_assert(RUN_SHARES_MAX <= RECORD_SHARES_MAX && RUN_DISKS_MAX <= RECORD_DISKS_MAX, "all fit into a record");
 
-static bool fill_record(struct vm_record *record, const struct run_options *r)
+static bool fill_record(struct vm_record *record, struct run_options *r)
 {
-	const struct vm_config *life = &r->life;
 	struct vm_config *c = &record->config;
 
+	*c = r->life;
+	r->life = (struct vm_config){ .image = NULL };
 	if (r->name)
 		(void)snprintf(record->name, sizeof(record->name), "%s", r->name);
 	c->no_entrypoint = !r->exec.use_entrypoint;
@@ -104,28 +105,12 @@ static bool fill_record(struct vm_record *record, const struct run_options *r)
 	c->cpus = r->machine.cpus;
 	c->memory = r->machine.memory;
 	c->timeout_s = r->timeout_s;
-	c->restart = life->restart;
-	c->restart_max = life->restart_max;
-	c->stop_signal = life->stop_signal;
-	c->stop_timeout_ms = life->stop_timeout_ms;
-	c->auto_remove = life->auto_remove;
-	c->log_max = life->log_max;
-	c->health_interval_ms = life->health_interval_ms;
-	c->health_timeout_ms = life->health_timeout_ms;
-	c->health_start_ms = life->health_start_ms;
-	c->health_retries = life->health_retries;
-	c->cpu_shares = life->cpu_shares;
-	c->host_loopback = life->host_loopback;
 	return (oci_image_is_path(r->machine.image) ? take_path : take_text)(&c->image, r->machine.image) &&
 	       take_text(&c->cwd, r->exec.cwd) && take_text(&c->user, r->exec.user) &&
 	       take_text(&c->hostname, r->machine.hostname) && take_text(&c->engine, r->machine.engine) &&
 	       take_path(&c->kernel, r->machine.kernel) && take_text(&c->append, r->machine.append) &&
 	       strings_add_all(&c->argv, r->exec.argv) == 0 && strings_add_all(&c->env, r->exec.env) == 0 &&
-	       strings_add_all(&c->labels, (const char *const *)life->labels.v) == 0 &&
-	       strings_add_all(&c->publish, (const char *const *)life->publish.v) == 0 &&
-	       strings_add_all(&c->egress, (const char *const *)life->egress.v) == 0 &&
-	       strings_add_all(&c->health_cmd, (const char *const *)life->health_cmd.v) == 0 && take_mounts(c, r) &&
-	       take_network(&c->network, r);
+	       take_mounts(c, r) && take_network(&c->network, r);
 }
 
 /* The file must be new, so that no script takes the id of another VM for its own. */
@@ -141,7 +126,7 @@ static int write_cidfile(const char *path, const char *id)
 	return r < 0 ? complain(EXIT_ROUX, "--cidfile %s: %s", path, strerror(-r)) : 0;
 }
 
-int create_vm(const struct vms *vms, const struct run_options *r, struct vm_record *record, struct vm_owned *ret_owned)
+int create_vm(const struct vms *vms, struct run_options *r, struct vm_record *record, struct vm_owned *ret_owned)
 {
 	struct err err = { 0 };
 	int status = 0;

@@ -4,6 +4,7 @@
 
 #include "build/kernel.h"
 #include "machine/engines.h"
+#include "os/cgroup.h"
 #include "os/err.h"
 #include "os/file.h"
 #include "os/jail.h"
@@ -102,6 +103,25 @@ static void check_jail(struct report *rep)
 		     "VMs run with fewer walls: system call lists and limits; allow user namespaces for the rest");
 }
 
+static void check_limits_of_vms(struct report *rep)
+{
+	static const char *const can[] = { "", "memory", "processes", "memory and processes", "CPU", "memory and CPU",
+					   "processes and CPU", "memory, processes and CPU" };
+	struct cgroup *group;
+	struct err err = { 0 };
+	char text[96];
+	int r = cgroup_create(&(struct cgroup_limits){ 0 }, &group, &err);
+
+	if (r < 0) {
+		tell(rep, "cgroups", "warning", err.msg,
+		     "nothing needed: VMs run without; under systemd: start roux with systemd-run --user --scope");
+		return;
+	}
+	cgroup_destroy(group);
+	(void)snprintf(text, sizeof(text), "each VM has a group with limits of %s", can[r & 7]);
+	tell(rep, "cgroups", "ok", text, NULL);
+}
+
 /* Echo requests leave by sockets that not everybody may make (icmp(7)). */
 static void check_ping(struct report *rep)
 {
@@ -161,6 +181,7 @@ int verb_doctor(int argc, char **argv)
 	check_engines(&rep);
 	check_kernel(&rep);
 	check_jail(&rep);
+	check_limits_of_vms(&rep);
 	check_ping(&rep);
 	check_limits(&rep);
 	if (rep.json)

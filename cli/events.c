@@ -55,31 +55,18 @@ static bool wanted(const struct filter_set *set, const struct event *e)
 	return true;
 }
 
-/* Names and details have no characters that JSON would escape, but images may. */
-static void put_json_text(const char *text)
-{
-	for (; *text; text++) {
-		if (*text == '"' || *text == '\\')
-			(void)printf("\\%c", *text);
-		else if ((unsigned char)*text < 0x20)
-			(void)printf("\\u%04x", *text);
-		else
-			(void)putchar(*text);
-	}
-}
-
 static void print(const struct event *e, bool json)
 {
 	char time[WHEN_SIZE];
 
 	when_format(e->time_ns, time);
 	if (json) {
-		(void)printf("{\"Time\":\"%s\",\"TimeNs\":%" PRId64 ",\"Action\":\"%s\",\"Id\":\"%s\",\"Name\":\"%s\",\"Image\":\"", time,
+		(void)printf("{\"Time\":\"%s\",\"TimeNs\":%" PRId64 ",\"Action\":\"%s\",\"Id\":\"%s\",\"Name\":\"%s\",\"Image\":", time,
 			     e->time_ns, e->action, e->id, e->name);
-		put_json_text(e->image);
-		(void)fputs("\",\"Detail\":\"", stdout);
-		put_json_text(e->detail);
-		(void)puts("\"}");
+		json_string(stdout, e->image);
+		(void)fputs(",\"Detail\":", stdout);
+		json_string(stdout, e->detail);
+		(void)puts("}");
 	} else {
 		(void)printf("%s vm %s%s%s %s (image=%s, name=%s)\n", time, e->action, *e->detail ? ": " : "", e->detail, e->id,
 			     e->image, e->name);

@@ -3,14 +3,11 @@
 #include "cli/attached.h"
 #include "cli/cli.h"
 #include "cli/pick.h"
-#include "life/client.h"
-#include "os/err.h"
 
 #include <cjson/cJSON.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static const char help[] =
@@ -34,43 +31,27 @@ static const struct option options[] = { { "interactive", no_argument, NULL, 'i'
 
 static int add_env(cJSON *env, const char *arg)
 {
-	const char *value = getenv(arg);
 	char *pair;
+	int status = take_env(arg, &pair);
 
-	if (!*arg || *arg == '=')
-		return complain(EXIT_ROUX, "-e needs NAME or NAME=VALUE, not '%s'", arg);
-	if (strchr(arg, '=')) {
-		(void)cJSON_AddItemToArray(env, cJSON_CreateString(arg));
-		return 0;
-	}
-	if (!value)
-		return 0;	/* as docker: a name that is not set here is left out */
-	if (asprintf(&pair, "%s=%s", arg, value) < 0)
-		return complain(EXIT_ROUX, "out of memory");
-	(void)cJSON_AddItemToArray(env, cJSON_CreateString(pair));
+	if (pair)
+		(void)cJSON_AddItemToArray(env, cJSON_CreateString(pair));
 	free(pair);
-	return 0;
+	return status;
 }
 
 static int exec_in(const struct vms *vms, const char *what, const cJSON *body, const struct attached *how)
 {
-	char *text = cJSON_PrintUnformatted(body);
 	struct vm_record record;
 	struct session session;
-	struct err err = { 0 };
-	int status = text ? pick_running(vms, what, &record) : complain(EXIT_ROUX, "out of memory"), fd, code = EXIT_ROUX;
+	int status = pick_running(vms, what, &record);
 
 	if (status == 0) {
 		attached_signals();
-		fd = client_connect(vms, record.id);
-		if (fd < 0)
-			status = complain(EXIT_VERB, "VM %s is not running", record.name);
-		else if (client_upgrade(fd, "/v1/exec", text, &session, &code, &err) < 0)
-			status = complain(code, "%s", err.msg);
-		else
-			status = attached_run(&session, how);
+		status = pick_upgrade(vms, &record, "/v1/exec", body, EXIT_ROUX, &session);
 	}
-	free(text);
+	if (status == 0)
+		status = attached_run(&session, how);
 	record_finish(&record);
 	return status;
 }

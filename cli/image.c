@@ -117,22 +117,6 @@ void image_age(const char *created, char *buf, size_t size)
 	(void)snprintf(buf, size, "now");
 }
 
-void json_string(FILE *out, const char *text)
-{
-	(void)fputc('"', out);
-	for (; *text; text++) {
-		unsigned char c = (unsigned char)*text;
-
-		if (c == '"' || c == '\\')
-			(void)fprintf(out, "\\%c", c);
-		else if (c < 0x20)
-			(void)fprintf(out, "\\u%04x", c);
-		else
-			(void)fputc(c, out);
-	}
-	(void)fputc('"', out);
-}
-
 int verb_help(const char *text)
 {
 	(void)fputs(text, stdout);

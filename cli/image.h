@@ -46,9 +46,6 @@ const char *image_size(uint64_t bytes, char buf[16]);
 /* "3 days ago", from RFC 3339 text or "N/A". */
 void image_age(const char *created, char *buf, size_t size);
 
-/* Prints @text as a JSON string. */
-void json_string(FILE *out, const char *text);
-
 /* Prints the help of a verb, or a complaint that names it.  Returns the exit status. */
 int verb_help(const char *text);
 int verb_misused(const char *verb, const char *why);

@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* roux inspect and port: all that is known of VMs and images. */
-#include "os/publish.h"
 #include "cli/cli.h"
 #include "cli/format.h"
 #include "cli/image.h"
 #include "cli/pick.h"
-#include "life/client.h"
+#include "os/publish.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* There is no such VM: it may be an image. */
@@ -54,15 +52,9 @@ static int print_array(const cJSON *array, const char *format)
 {
 	const cJSON *item;
 	int status = 0;
-	char *text;
 
-	if (!format) {
-		text = cJSON_Print(array);
-		if (text)
-			(void)puts(text);
-		free(text);
-		return text ? 0 : complain(EXIT_ROUX, "out of memory");
-	}
+	if (!format)
+		return pick_print_indented(array);
 	cJSON_ArrayForEach(item, array)
 		status = status ? status : format_json(format, item);
 	return status;

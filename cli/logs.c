@@ -71,17 +71,6 @@ static int print_all(struct logs *l, struct output_reader *reader)
 	return r;
 }
 
-static bool is_alive(const struct vms *vms, const char *id)
-{
-	struct vm_record record;
-	bool alive = false;
-
-	record_init(&record);
-	(void)vms_load(vms, id, &record, &alive, NULL);
-	record_finish(&record);
-	return alive;
-}
-
 /* Waits for a change in the folder, but not for ever. */
 static void wait_change(int watch)
 {
@@ -99,7 +88,7 @@ static int follow(struct logs *l, const struct vms *vms, const char *id, struct 
 	if (watch >= 0)
 		(void)inotify_add_watch(watch, reader->folder, IN_MODIFY | IN_CREATE);
 	for (;;) {
-		bool alive = is_alive(vms, id);	/* before the reading: nothing comes after the end */
+		bool alive = vms_is_owned(vms, id);	/* before the reading: nothing comes after the end */
 
 		r = print_all(l, reader);
 		if (r < 0 || !alive)

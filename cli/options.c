@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli/options.h"
 
-#include "os/publish.h"
 #include "cli/cli.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "life/when.h"
 #include "machine/networks.h"
+#include "os/publish.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -150,24 +150,15 @@ static int add_disk(struct run_options *r, const char *arg)
 
 static int add_env(struct run_options *r, const char *arg)
 {
-	const char *value;
-	char *text;
+	char *pair;
+	int status;
 
 	if (r->nenv + 1 == RUN_ENV_MAX)
 		return complain(EXIT_ROUX, "at most %d variables can be set", RUN_ENV_MAX - 1);
-	if (!*arg || *arg == '=')
-		return complain(EXIT_ROUX, "-e needs NAME or NAME=VALUE, not '%s'", arg);
-	if (strchr(arg, '=')) {
-		r->env[r->nenv++] = arg;
-		return 0;
-	}
-	value = getenv(arg);
-	if (!value)
-		return 0;	/* as docker: a name that is not set here is left out */
-	if (asprintf(&text, "%s=%s", arg, value) < 0)
-		return complain(EXIT_ROUX, "out of memory");
-	r->env[r->nenv++] = own(r, text);
-	return 0;
+	status = take_env(arg, &pair);
+	if (pair)
+		r->env[r->nenv++] = own(r, pair);
+	return status;
 }
 
 enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
@@ -219,7 +210,6 @@ static const struct option options[] = {
 	{ "dbt-stats", no_argument, NULL, OPT_STATS },
 	{ "gdb", required_argument, NULL, OPT_GDB },
 	{ "gdb-wait", no_argument, NULL, OPT_GDB_WAIT },
-	{ "publish", required_argument, NULL, 'p' },
 	{ "network", required_argument, NULL, OPT_NETWORK },
 	{ "egress", required_argument, NULL, OPT_EGRESS },
 	{ "host-loopback", no_argument, NULL, OPT_HOST_LOOPBACK },

@@ -9,6 +9,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 int pick_open(struct vms *ret_vms)
 {
@@ -30,14 +31,34 @@ int pick_vm(const struct vms *vms, const char *what, struct vm_record *record, b
 	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
 }
 
+int pick_not_running(const struct vm_record *record)
+{
+	return complain(EXIT_VERB, "VM %s is not running", record->name);
+}
+
 int pick_running(const struct vms *vms, const char *what, struct vm_record *record)
 {
 	bool alive = false;
 	int status = pick_vm(vms, what, record, &alive);
 
 	if (status == 0 && !alive)
-		status = complain(EXIT_VERB, "VM %s is not running", record->name);
+		status = pick_not_running(record);
 	return status;
+}
+
+int pick_own(const struct vms *vms, const char *id, unsigned wait_ms, struct vm_owned *owned, struct vm_record *record)
+{
+	struct err err = { 0 };
+	bool alive;
+
+	record_init(record);
+	if (vms_own(vms, id, wait_ms, owned, &err) < 0)
+		return complain(EXIT_VERB, "%s", err.msg);
+	if (vms_load(vms, id, record, &alive, &err) == 0)
+		return 0;
+	record_finish(record);
+	vm_release(owned);
+	return complain(EXIT_VERB, "%s", err.msg);
 }
 
 int pick_ask(const struct vms *vms, const struct vm_record *record, const char *method, const char *target, cJSON *body,
@@ -51,6 +72,25 @@ int pick_ask(const struct vms *vms, const struct vm_record *record, const char *
 	cJSON_Delete(body);
 	free(text);
 	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+}
+
+int pick_upgrade(const struct vms *vms, const struct vm_record *record, const char *target, const cJSON *body,
+		 int otherwise, struct session *ret_session)
+{
+	char *text = body ? cJSON_PrintUnformatted(body) : NULL;
+	int fd = client_connect(vms, record->id), status = 0;
+	struct err err = { 0 };
+
+	if (fd < 0)
+		status = pick_not_running(record);
+	else if (body && !text)
+		status = complain(EXIT_ROUX, "out of memory");
+	else if (client_upgrade(fd, target, text, ret_session, &otherwise, &err) < 0)
+		status = complain(otherwise, "%s", err.msg);
+	if (status && fd >= 0)
+		(void)close(fd);
+	free(text);
+	return status;
 }
 
 int pick_each(int argc, char **argv, const char *verb, pick_fn fn, const void *ctx)
@@ -94,6 +134,17 @@ void pick_print(cJSON *json)
 		(void)puts(text);
 	free(text);
 	cJSON_Delete(json);
+}
+
+int pick_print_indented(const cJSON *json)
+{
+	char *text = cJSON_Print(json);
+
+	if (!text)
+		return complain(EXIT_ROUX, "out of memory");
+	(void)puts(text);
+	free(text);
+	return 0;
 }
 
 int pick_usage(const char *verb, const char *help, int option)

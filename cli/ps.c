@@ -6,7 +6,6 @@
 #include "life/client.h"
 #include "life/names.h"
 #include "life/when.h"
-
 #include "os/err.h"
 
 #include <cjson/cJSON.h>
@@ -234,17 +233,13 @@ static int newest_first(const void *a, const void *b)
 static int print_json(const struct list *l, size_t n)
 {
 	cJSON *array = cJSON_CreateArray();
-	char *text;
+	int status;
 
 	for (size_t i = 0; i < n; i++)
 		(void)cJSON_AddItemToArray(array, record_to_json(&l->record[i]));
-	text = cJSON_Print(array);
+	status = pick_print_indented(array);
 	cJSON_Delete(array);
-	if (!text)
-		return complain(EXIT_ROUX, "out of memory");
-	(void)puts(text);
-	free(text);
-	return 0;
+	return status;
 }
 
 static int print_list(const struct list *l, size_t n)

@@ -12,13 +12,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define OWN_WAIT_MS 10000u /* for a monitor whose VM has just ended */
-
 static int remove_owned(const struct vms *vms, const char *what, const char *id, const struct vm_record *record)
 {
 	struct vm_owned owned;
 	struct err err = { 0 };
-	int r = vms_own(vms, id, OWN_WAIT_MS, &owned, &err);
+	int r = vms_own(vms, id, PICK_JUST_ENDED_MS, &owned, &err);
 
 	if (r == 0) {
 		r = vm_remove(vms, &owned, record->name, &err);

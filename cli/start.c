@@ -6,15 +6,11 @@
 #include "cli/cli.h"
 #include "cli/create.h"
 #include "cli/pick.h"
-#include "life/client.h"
 #include "life/monitor.h"
-#include "os/err.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <unistd.h>
-
-#define OWN_WAIT_MS 10000u /* for a monitor whose VM has just ended */
 
 int start_vm(const struct vms *vms, const char *what, const struct vm_record *known, bool attach, bool input,
 	     const struct detach_keys *keys)
@@ -24,17 +20,10 @@ int start_vm(const struct vms *vms, const char *what, const struct vm_record *kn
 				.tty = attach && known->config.tty, .signals = attach, .until_started = !attach };
 	struct vm_record record;
 	struct vm_owned owned;
-	struct err err = { 0 };
-	bool alive;
-	int status;
+	int status = pick_own(vms, known->id, PICK_JUST_ENDED_MS, &owned, &record);
 
-	record_init(&record);
-	if (vms_own(vms, known->id, OWN_WAIT_MS, &owned, &err) < 0)
-		return complain(EXIT_VERB, "%s", err.msg);
-	if (vms_load(vms, known->id, &record, &alive, &err) < 0) {
-		vm_release(&owned);
-		return complain(EXIT_VERB, "%s", err.msg);
-	}
+	if (status)
+		return status;
 	how.name = record.name;
 	if (keys && how.input)
 		how.keys = *keys;
@@ -124,8 +113,7 @@ static int attach_one(const struct vms *vms, const char *what, const void *ctx)
 	struct attached how = { .output = true, .signals = true, .linger = true };
 	struct vm_record record;
 	struct session session;
-	struct err err = { 0 };
-	int status = pick_running(vms, what, &record), fd, code = EXIT_VERB;
+	int status = pick_running(vms, what, &record);
 
 	if (status == 0) {
 		how.tty = record.config.tty;
@@ -134,14 +122,10 @@ static int attach_one(const struct vms *vms, const char *what, const void *ctx)
 		if (how.tty && how.input)
 			how.keys = o->keys;
 		attached_signals();
-		fd = client_connect(vms, record.id);
-		if (fd < 0)
-			status = complain(EXIT_VERB, "VM %s is not running", record.name);
-		else if (client_upgrade(fd, "/v1/attach", NULL, &session, &code, &err) < 0)
-			status = complain(code, "%s", err.msg);
-		else
-			status = attached_run(&session, &how);
+		status = pick_upgrade(vms, &record, "/v1/attach", NULL, EXIT_VERB, &session);
 	}
+	if (status == 0)
+		status = attached_run(&session, &how);
 	record_finish(&record);
 	return status;
 }

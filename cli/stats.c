@@ -30,7 +30,7 @@ struct sample {
 
 struct stats {
 	const struct vms *vms;
-	bool json, all_running;
+	bool json;
 	char **names;	/* borrowed, when VMs were named */
 	int nnames;
 	struct sample now[STATS_MAX], before[STATS_MAX];
@@ -51,7 +51,8 @@ static void text_of(const cJSON *json, const char *name, char *ret, size_t size)
 	(void)snprintf(ret, size, "%s", text ? text : "");
 }
 
-static int take_sample(struct stats *s, const char *id)
+/* Nothing is taken of a VM that has ended or is paused. */
+static void take_sample(struct stats *s, const char *id)
 {
 	struct sample *at = &s->now[s->n];
 	const cJSON *guest, *network;
@@ -59,7 +60,7 @@ static int take_sample(struct stats *s, const char *id)
 	struct err err = { 0 };
 
 	if (s->n == STATS_MAX || client_ask(s->vms, id, "GET", "/v1/stats", NULL, ANSWER_MS, &json, &err) < 0)
-		return 0;	/* it has ended or is paused: nothing is used */
+		return;
 	guest = cJSON_GetObjectItemCaseSensitive(json, "Guest");
 	network = cJSON_GetObjectItemCaseSensitive(json, "Network");
 	text_of(json, "Id", at->id, sizeof(at->id));
@@ -75,19 +76,14 @@ static int take_sample(struct stats *s, const char *id)
 	at->received = number(cJSON_GetObjectItemCaseSensitive(network, "Received"), "Bytes");
 	cJSON_Delete(json);
 	s->n++;
-	return 0;
 }
 
 static int sample_one(void *ctx, const char *id)
 {
 	struct stats *s = ctx;
-	struct vm_record record;
-	bool alive = false;
 
-	record_init(&record);
-	if (vms_load(s->vms, id, &record, &alive, NULL) == 0 && alive)
-		(void)take_sample(s, id);
-	record_finish(&record);
+	if (vms_is_owned(s->vms, id))
+		take_sample(s, id);
 	return 0;
 }
 
@@ -109,7 +105,7 @@ static int sample_all(struct stats *s)
 
 		status = pick_vm(s->vms, s->names[i], &record, &alive);
 		if (status == 0 && alive)
-			(void)take_sample(s, record.id);
+			take_sample(s, record.id);
 		record_finish(&record);
 	}
 	return status;
@@ -172,7 +168,6 @@ static void print_json(const struct stats *s)
 	for (unsigned i = 0; i < s->n; i++) {
 		const struct sample *at = &s->now[i];
 		cJSON *json = cJSON_CreateObject();
-		char *text;
 
 		(void)cJSON_AddStringToObject(json, "Id", at->id);
 		(void)cJSON_AddStringToObject(json, "Name", at->name);
@@ -185,11 +180,7 @@ static void print_json(const struct stats *s)
 		(void)cJSON_AddNumberToObject(json, "NetworkReceivedBytes", at->received);
 		(void)cJSON_AddNumberToObject(json, "NetworkSentBytes", at->sent);
 		(void)cJSON_AddNumberToObject(json, "Pids", at->processes);
-		text = cJSON_PrintUnformatted(json);
-		if (text)
-			(void)puts(text);
-		free(text);
-		cJSON_Delete(json);
+		pick_print(json);
 	}
 	(void)fflush(stdout);
 }
@@ -251,7 +242,6 @@ static int top_one(const struct vms *vms, const char *what, const void *ctx)
 	const cJSON *item;
 	cJSON *json = NULL;
 	int status = pick_running(vms, what, &record);
-	char *text;
 
 	if (status == 0)
 		status = pick_ask(vms, &record, "GET", "/v1/top", NULL, &json);
@@ -259,12 +249,9 @@ static int top_one(const struct vms *vms, const char *what, const void *ctx)
 	if (status)
 		return status;
 	if (*as_json) {
-		text = cJSON_Print(cJSON_GetObjectItemCaseSensitive(json, "Processes"));
-		if (text)
-			(void)puts(text);
-		free(text);
+		status = pick_print_indented(cJSON_GetObjectItemCaseSensitive(json, "Processes"));
 		cJSON_Delete(json);
-		return 0;
+		return status;
 	}
 	table_row(&table, titles);
 	cJSON_ArrayForEach(item, cJSON_GetObjectItemCaseSensitive(json, "Processes")) {
@@ -313,24 +300,21 @@ static int update_record(const struct vms *vms, const char *id, const cJSON *bod
 	struct vm_record record;
 	struct vm_owned owned;
 	struct err err = { 0 };
-	bool alive;
-	int r = vms_own(vms, id, 1000, &owned, &err);
+	int status = pick_own(vms, id, 1000, &owned, &record);
 
-	if (r < 0)
-		return complain(EXIT_VERB, "%s", err.msg);
-	record_init(&record);
-	r = vms_load(vms, id, &record, &alive, &err);
-	if (r == 0 && shares)
+	if (status)
+		return status;
+	if (shares)
 		record.config.cpu_shares = (uint32_t)shares->valuedouble;
-	if (r == 0 && memory)
+	if (memory)
 		record.config.memory = (uint64_t)memory->valuedouble;
-	if (r == 0 && policy)
+	if (policy)
 		(void)vm_restart_parse(policy, &record.config.restart, &record.config.restart_max);
-	if (r == 0)
-		r = vm_save(&owned, &record, &err);
+	if (vm_save(&owned, &record, &err) < 0)
+		status = complain(EXIT_VERB, "%s", err.msg);
 	record_finish(&record);
 	vm_release(&owned);
-	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+	return status;
 }
 
 static int update_one(const struct vms *vms, const char *what, const void *ctx)

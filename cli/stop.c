@@ -4,7 +4,7 @@
 #include "cli/create.h"
 #include "cli/pick.h"
 #include "cli/start.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "os/err.h"
 
 #include <cjson/cJSON.h>
@@ -17,6 +17,8 @@ struct request {
 	const char *target;
 	double timeout_ms;	/* below -1: not given */
 	const char *signal;
+	/* What becomes of a VM that does not run.  Returns the exit status. */
+	int (*at_rest)(const struct vms *vms, const char *what, const struct vm_record *record);
 };
 
 static cJSON *request_body(const struct request *rq)
@@ -40,44 +42,34 @@ static int ask(const struct vms *vms, const char *what, const struct vm_record *
 	return status;
 }
 
-static int ask_running(const struct vms *vms, const char *what, const void *ctx)
+static int ask_one(const struct vms *vms, const char *what, const void *ctx)
 {
+	const struct request *rq = ctx;
 	struct vm_record record;
-	int status = pick_running(vms, what, &record);
+	bool alive = false;
+	int status = pick_vm(vms, what, &record, &alive);
 
 	if (status == 0)
-		status = ask(vms, what, &record, ctx);
+		status = alive ? ask(vms, what, &record, rq) : rq->at_rest(vms, what, &record);
 	record_finish(&record);
 	return status;
 }
 
 /* Stopping what does not run is no mistake. */
-static int stop_one(const struct vms *vms, const char *what, const void *ctx)
+static int stopped_already(const struct vms *vms, const char *what, const struct vm_record *record)
 {
-	struct vm_record record;
-	bool alive = false;
-	int status = pick_vm(vms, what, &record, &alive);
-
-	if (status == 0 && alive)
-		status = ask(vms, what, &record, ctx);
-	else if (status == 0)
-		(void)puts(what);
-	record_finish(&record);
-	return status;
+	(void)puts(what);
+	return 0;
 }
 
-static int restart_one(const struct vms *vms, const char *what, const void *ctx)
+static int start_again(const struct vms *vms, const char *what, const struct vm_record *record)
 {
-	struct vm_record record;
-	bool alive = false;
-	int status = pick_vm(vms, what, &record, &alive);
+	return start_vm(vms, what, record, false, false, NULL);
+}
 
-	if (status == 0 && alive)
-		status = ask(vms, what, &record, ctx);
-	else if (status == 0)
-		status = start_vm(vms, what, &record, false, false, NULL);
-	record_finish(&record);
-	return status;
+static int not_running(const struct vms *vms, const char *what, const struct vm_record *record)
+{
+	return pick_not_running(record);
 }
 
 static const struct option timeout_options[] = { { "time", required_argument, NULL, 't' },
@@ -85,7 +77,7 @@ static const struct option timeout_options[] = { { "time", required_argument, NU
 						 { "help", no_argument, NULL, PICK_HELP },
 						 { NULL, 0, NULL, 0 } };
 
-static int timeout_verb(int argc, char **argv, const char *verb, const char *help, struct request *rq, pick_fn fn)
+static int timeout_verb(int argc, char **argv, const char *verb, const char *help, struct request *rq)
 {
 	int c;
 
@@ -102,7 +94,7 @@ static int timeout_verb(int argc, char **argv, const char *verb, const char *hel
 		if (rq->timeout_ms < 0)
 			rq->timeout_ms = -1;
 	}
-	return pick_each(argc, argv, verb, fn, rq);
+	return pick_each(argc, argv, verb, ask_one, rq);
 }
 
 int verb_stop(int argc, char **argv)
@@ -112,9 +104,9 @@ int verb_stop(int argc, char **argv)
 		"Sends the VM's command its stop signal, and SIGKILL when it has not ended after\n"
 		"SECONDS.\n\n"
 		"  -t, --time SECONDS        Default: the VM's own, else 10; -1: never kill\n";
-	struct request rq = { .target = "/v1/stop" };
+	struct request rq = { .target = "/v1/stop", .at_rest = stopped_already };
 
-	return timeout_verb(argc, argv, "stop", help, &rq, stop_one);
+	return timeout_verb(argc, argv, "stop", help, &rq);
 }
 
 int verb_restart(int argc, char **argv)
@@ -123,9 +115,9 @@ int verb_restart(int argc, char **argv)
 		"Usage: roux restart [-t SECONDS] VM...\n\n"
 		"Stops VMs as 'roux stop' does, and starts them again.\n\n"
 		"  -t, --time SECONDS        Default: the VM's own, else 10; -1: never kill\n";
-	struct request rq = { .target = "/v1/restart" };
+	struct request rq = { .target = "/v1/restart", .at_rest = start_again };
 
-	return timeout_verb(argc, argv, "restart", help, &rq, restart_one);
+	return timeout_verb(argc, argv, "restart", help, &rq);
 }
 
 int verb_kill(int argc, char **argv)
@@ -137,7 +129,7 @@ int verb_kill(int argc, char **argv)
 	static const struct option options[] = { { "signal", required_argument, NULL, 's' },
 						 { "help", no_argument, NULL, PICK_HELP },
 						 { NULL, 0, NULL, 0 } };
-	struct request rq = { .target = "/v1/kill", .timeout_ms = -2, .signal = "KILL" };
+	struct request rq = { .target = "/v1/kill", .timeout_ms = -2, .signal = "KILL", .at_rest = not_running };
 	int c;
 
 	optind = 0;
@@ -148,32 +140,32 @@ int verb_kill(int argc, char **argv)
 			return complain(EXIT_VERB, "there is no signal '%s'", optarg);
 		rq.signal = optarg;
 	}
-	return pick_each(argc, argv, "kill", ask_running, &rq);
+	return pick_each(argc, argv, "kill", ask_one, &rq);
 }
 
-static int plain_verb(int argc, char **argv, const char *verb, const char *help, pick_fn fn, const void *ctx)
+static int plain_verb(int argc, char **argv, const char *verb, const char *help, const struct request *rq)
 {
 	static const struct option options[] = { { "help", no_argument, NULL, PICK_HELP }, { NULL, 0, NULL, 0 } };
 	int c;
 
 	optind = 0;
 	c = getopt_long(argc, argv, "", options, NULL);
-	return c != -1 ? pick_usage(verb, help, c) : pick_each(argc, argv, verb, fn, ctx);
+	return c != -1 ? pick_usage(verb, help, c) : pick_each(argc, argv, verb, ask_one, rq);
 }
 
 int verb_pause(int argc, char **argv)
 {
-	static const struct request rq = { .target = "/v1/pause", .timeout_ms = -2 };
+	static const struct request rq = { .target = "/v1/pause", .timeout_ms = -2, .at_rest = not_running };
 
 	return plain_verb(argc, argv, "pause", "Usage: roux pause VM...\n\nStops the VM's processors until 'roux unpause'.\n",
-			  ask_running, &rq);
+			  &rq);
 }
 
 int verb_unpause(int argc, char **argv)
 {
-	static const struct request rq = { .target = "/v1/unpause", .timeout_ms = -2 };
+	static const struct request rq = { .target = "/v1/unpause", .timeout_ms = -2, .at_rest = not_running };
 
-	return plain_verb(argc, argv, "unpause", "Usage: roux unpause VM...\n\nLets paused VMs go on.\n", ask_running, &rq);
+	return plain_verb(argc, argv, "unpause", "Usage: roux unpause VM...\n\nLets paused VMs go on.\n", &rq);
 }
 
 static void print_status(const struct vm_record *record, int code)
@@ -222,18 +214,15 @@ static int rename_vm(const struct vms *vms, const struct vm_record *record, cons
 	struct vm_record mine;
 	struct vm_owned owned;
 	struct err err = { 0 };
-	bool alive;
-	int r = vms_own(vms, record->id, 1000, &owned, &err);
+	int status = pick_own(vms, record->id, 1000, &owned, &mine);
 
-	if (r < 0)
-		return complain(EXIT_VERB, "%s", err.msg);
-	record_init(&mine);
-	r = vms_load(vms, record->id, &mine, &alive, &err);
-	if (r == 0)
-		r = vm_rename(vms, &owned, &mine, name, &err);
+	if (status)
+		return status;
+	if (vm_rename(vms, &owned, &mine, name, &err) < 0)
+		status = complain(EXIT_VERB, "%s", err.msg);
 	record_finish(&mine);
 	vm_release(&owned);
-	return r < 0 ? complain(EXIT_VERB, "%s", err.msg) : 0;
+	return status;
 }
 
 int verb_rename(int argc, char **argv)

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 int complain(int status, const char *fmt, ...)
@@ -39,4 +40,36 @@ bool parse_size(const char *text, uint64_t *ret_bytes)
 			return true;
 		}
 	return false;
+}
+
+void json_string(FILE *out, const char *text)
+{
+	(void)fputc('"', out);
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\')
+			(void)fprintf(out, "\\%c", c);
+		else if (c < 0x20)
+			(void)fprintf(out, "\\u%04x", c);
+		else
+			(void)fputc(c, out);
+	}
+	(void)fputc('"', out);
+}
+
+int take_env(const char *arg, char **ret_pair)
+{
+	const char *value = getenv(arg);
+
+	*ret_pair = NULL;
+	if (!*arg || *arg == '=')
+		return complain(EXIT_ROUX, "-e needs NAME or NAME=VALUE, not '%s'", arg);
+	if (strchr(arg, '='))
+		*ret_pair = strdup(arg);
+	else if (!value)
+		return 0;	/* as docker: a name that is not set here is left out */
+	else if (asprintf(ret_pair, "%s=%s", arg, value) < 0)
+		*ret_pair = NULL;
+	return *ret_pair ? 0 : complain(EXIT_ROUX, "out of memory");
 }

@@ -265,22 +265,16 @@ static int next_frame(struct receiver *rc, struct frame *ret)
 	}
 }
 
-/* ERROR of the sender becomes ours. */
+/* ERROR of the sender becomes ours; its message holds the reason already. */
 static int sender_failed(struct receiver *rc, const struct frame *f)
 {
 	struct field_reader reader = { f->data, f->len };
 	const char *message = "the other side failed";
 	struct field field;
-	uint32_t error = EIO;
 
-	while (field_next(&reader, &field) == 1) {
-		if (field.tag == AGENT_TAG_ERRNO)
-			(void)field_u32(&field, &error);
-		else if (field.tag == AGENT_TAG_MESSAGE && field_str(&field))
+	while (field_next(&reader, &field) == 1)
+		if (field.tag == AGENT_TAG_MESSAGE && field_str(&field))
 			message = field_str(&field);
-	}
-	/* Its message holds the reason already. */
-	(void)error;
 	return fail(rc->error, 0, message, NULL);
 }
 

@@ -22,7 +22,6 @@
 #define EROFS_BLOCK_BITS 12u
 #define EROFS_BLOCK 4096u	/* bytes */
 #define EROFS_SLOT 32u	/* bytes */
-#define EROFS_ROOT_NID_MAX 65535u
 #define EROFS_NAME_MAX 255u	/* bytes of a file's name */
 
 struct erofs_super {

@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define BUF_SIZE (256u * 1024u)
 #define SHARED_MAX 255u	/* shared attributes an inode can name */
@@ -373,18 +372,10 @@ static int lay_out(struct writer *w)
 
 static int flush(struct writer *w)
 {
-	size_t done = 0;
+	int r = file_write_at(w->opt->fd, w->buf, w->filled, w->pos - w->filled);
 
-	while (done < w->filled) {
-		ssize_t n = pwrite(w->opt->fd, w->buf + done, w->filled - done,
-				   (off_t)(w->pos - w->filled + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return err_set(w->err, n < 0 ? -errno : -EIO, "cannot write an image: %s", strerror(errno));
-		done += (size_t)n;
-	}
+	if (r < 0)
+		return err_set(w->err, r, "cannot write an image: %s", strerror(-r));
 	w->filled = 0;
 	return 0;
 }

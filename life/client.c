@@ -70,6 +70,12 @@ static int send_request(int fd, const char *method, const char *target, const ch
 	return r;
 }
 
+struct reply {
+	int status;	/* of HTTP */
+	char *body;	/* owned, NUL-terminated; free() it */
+	size_t len;
+};
+
 struct received {
 	char *buf;	/* owned */
 	size_t len, cap;
@@ -143,7 +149,8 @@ static int receive_reply(int fd, struct received *in, int timeout_ms, struct rep
 	return 0;
 }
 
-int client_request(int fd, const char *method, const char *target, const char *body, int timeout_ms,
+/* Sends a request and waits for the answer.  0 and the reply, or a negative errno. */
+static int request(int fd, const char *method, const char *target, const char *body, int timeout_ms,
 		   struct reply *ret_reply, struct err *err)
 {
 	struct received in = { 0 };
@@ -204,7 +211,7 @@ int client_ask(const struct vms *vms, const char *id, const char *method, const 
 
 	if (fd < 0)
 		return err_set(err, fd, "the VM's monitor cannot be reached: %s", strerror(-fd));
-	r = client_request(fd, method, target, body, timeout_ms, &reply, err);
+	r = request(fd, method, target, body, timeout_ms, &reply, err);
 	(void)close(fd);
 	if (r < 0)
 		return r;
@@ -223,11 +230,13 @@ int client_ask(const struct vms *vms, const char *id, const char *method, const 
 #define LOAD_TRIES 20u /* a monitor that ends closes its socket moments before it gives its lock back */
 #define LOAD_WAIT_US 10000u
 
-/* The record in a reply. */
+/* The record in a reply.  -ECONNREFUSED when it has none: @record is then as it was. */
 static int take_record(const struct reply *reply, struct vm_record *record, struct err *err)
 {
+	if (reply->status != 200)
+		return -ECONNREFUSED;
 	record_finish(record);
-	return reply->status == 200 ? record_decode(reply->body, reply->len, record, err) : -ECONNREFUSED;
+	return record_decode(reply->body, reply->len, record, err);
 }
 
 int client_load(const struct vms *vms, const char *id, struct vm_record *record, bool *ret_alive, struct err *err)
@@ -240,7 +249,7 @@ int client_load(const struct vms *vms, const char *id, struct vm_record *record,
 			return r;
 		fd = client_connect(vms, id);
 		if (fd >= 0) {
-			r = client_request(fd, "GET", "/v1/vm", NULL, LOAD_TIMEOUT_MS, &reply, err);
+			r = request(fd, "GET", "/v1/vm", NULL, LOAD_TIMEOUT_MS, &reply, err);
 			(void)close(fd);
 			if (r == 0) {
 				r = take_record(&reply, record, err);

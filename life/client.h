@@ -9,21 +9,8 @@
 struct cJSON;
 struct err;
 
-struct reply {
-	int status;	/* of HTTP */
-	char *body;	/* owned, NUL-terminated; free() it */
-	size_t len;
-};
-
 /* Connects to a VM's monitor.  A descriptor, or -ENOENT, -ECONNREFUSED (it is gone), ... */
 int client_connect(const struct vms *vms, const char *id);
-
-/*
- * Sends a request (@body NULL or JSON) and waits for the answer, @timeout_ms (-1: for
- * ever) for each step of it.  0 and the reply, or a negative errno.
- */
-int client_request(int fd, const char *method, const char *target, const char *body, int timeout_ms,
-		   struct reply *ret_reply, struct err *err);
 
 /*
  * Asks to switch to frames.  0 and a session that owns @fd; -EREMOTEIO when the monitor
@@ -34,7 +21,8 @@ int client_upgrade(int fd, const char *target, const char *body, struct session 
 		   struct err *err);
 
 /*
- * Connects, asks, and takes the answer apart.  0 and the answer (the caller frees it
+ * Connects, sends a request (@body NULL or JSON), waits for the answer, @timeout_ms (-1:
+ * for ever) for each step of it, and takes it apart.  0 and the answer (the caller frees it
  * with cJSON_Delete(); @ret_json may be NULL), -EREMOTEIO when the monitor says no, with
  * its sentence, -ENOENT or -ECONNREFUSED when nobody listens, or another negative errno.
  */

@@ -31,12 +31,15 @@ static bool is_listener(const struct conn *c)
 
 void command_unblock(struct monitor *m)
 {
+	const uint64_t period_ns = CLIENT_SLOW_MS * 1000000ull / 4;
 	bool held_up = false;
 
 	for (struct conn *c = m->conns; c; c = c->next)
 		held_up |= is_listener(c) && stream_queued(&c->stream) >= CLIENT_QUEUE_MAX;
+	if (held_up == m->command.stream.paused)
+		return;	/* asked after every piece of output: no system call then */
 	stream_pause(&m->command.stream, held_up);
-	(void)loop_set_timer(m->slow_timer, held_up ? CLIENT_SLOW_MS * 1000000ull / 4 : 0, 0);
+	(void)loop_set_timer(m->slow_timer, held_up ? period_ns : 0, period_ns);
 }
 
 static void take_output(struct monitor *m, uint8_t type, const struct frame *f)
@@ -102,18 +105,6 @@ static bool keep_input(struct conn *c, const struct frame *f)
 	return true;
 }
 
-static uint32_t u32_of(const struct frame *f, uint16_t tag)
-{
-	struct field_reader reader = { f->data, f->len };
-	struct field field;
-	uint32_t v = 0;
-
-	while (field_next(&reader, &field) == 1)
-		if (field.tag == tag)
-			(void)field_u32(&field, &v);
-	return v;
-}
-
 static void client_signal(struct conn *c, uint32_t signo)
 {
 	struct monitor *m = c->m;
@@ -136,10 +127,10 @@ bool command_client_frame(struct conn *c, const struct frame *f)
 		push_input(c);
 		return true;
 	case AGENT_SIGNAL:
-		client_signal(c, u32_of(f, AGENT_TAG_SIGNO));
+		client_signal(c, session_u32(f, AGENT_TAG_SIGNO));
 		return true;
 	case AGENT_RESIZE:
-		command_resize(c->m, (uint16_t)u32_of(f, AGENT_TAG_ROWS), (uint16_t)u32_of(f, AGENT_TAG_COLS));
+		command_resize(c->m, (uint16_t)session_u32(f, AGENT_TAG_ROWS), (uint16_t)session_u32(f, AGENT_TAG_COLS));
 		return true;
 	case LIFE_DETACH:
 		c->detached = true;
@@ -193,7 +184,8 @@ void command_resize(struct monitor *m, uint16_t rows, uint16_t cols)
 /* False when the command or its session is over. */
 static bool on_frame(struct monitor *m, const struct frame *f)
 {
-	uint32_t signo, status, credit;
+	int signo, status;
+	uint32_t credit;
 
 	switch (f->type) {
 	case AGENT_STDOUT:
@@ -201,7 +193,7 @@ static bool on_frame(struct monitor *m, const struct frame *f)
 		take_output(m, f->type, f);
 		return true;
 	case AGENT_CREDIT:
-		credit = u32_of(f, AGENT_TAG_CREDIT_BYTES);
+		credit = session_u32(f, AGENT_TAG_CREDIT_BYTES);
 		if (credit > AGENT_STDIN_WINDOW - m->command.window)
 			break;
 		m->command.window += credit;
@@ -210,16 +202,14 @@ static bool on_frame(struct monitor *m, const struct frame *f)
 				push_input(c);
 		return true;
 	case AGENT_EXITED:
-		signo = u32_of(f, AGENT_TAG_SIGNO);
-		status = u32_of(f, AGENT_TAG_STATUS);
-		if (signo >= NSIG || status > 255)
+		if (session_exited(f, &signo, &status) < 0)
 			break;
-		monitor_exited(m, signo ? 128 + (int)signo : (int)status);
+		monitor_exited(m, status);
 		return false;
 	default:
 		break;
 	}
-	monitor_failed(m, 125, "the guest's agent does not keep to its protocol");
+	monitor_failed(m, STATUS_FAILED, "the guest's agent does not keep to its protocol");
 	return false;
 }
 
@@ -238,14 +228,14 @@ static void on_data(void *ctx)
 	}
 	stream_take(s, at);
 	if (r < 0 || s->in_len == s->in_max)
-		monitor_failed(m, 125, "the guest's agent does not keep to its protocol");
+		monitor_failed(m, STATUS_FAILED, "the guest's agent does not keep to its protocol");
 }
 
 static void on_closed(void *ctx)
 {
 	struct monitor *m = ctx;
 
-	monitor_failed(m, 125, NULL);
+	monitor_failed(m, STATUS_FAILED, NULL);
 }
 
 int command_begin(struct monitor *m, struct session *session)

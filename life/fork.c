@@ -16,8 +16,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define STATUS_FAILED 125
-
 /* SIGTERM: the host goes down.  The VM is stopped as its user would. */
 static void on_signal(void *ctx, uint32_t events)
 {

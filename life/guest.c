@@ -10,7 +10,6 @@
 #include "api/handle.h"
 #include "life/call.h"
 #include "life/health.h"
-#include "life/weight.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -66,14 +65,7 @@ void guest_relay(struct conn *c)
 	}
 }
 
-static void relay_data(void *ctx)
-{
-	struct relay *r = ctx;
-
-	guest_relay(r->conn);
-}
-
-static void relay_drained(void *ctx)
+static void relay_moves(void *ctx)
 {
 	struct relay *r = ctx;
 
@@ -94,8 +86,8 @@ static void relay_closed(void *ctx)
 
 static void relay_connected(void *ctx, int result, int fd)
 {
-	static const struct stream_ops ops = { .on_data = relay_data, .on_closed = relay_closed,
-						.on_drained = relay_drained };
+	static const struct stream_ops ops = { .on_data = relay_moves, .on_closed = relay_closed,
+						.on_drained = relay_moves };
 	struct relay *r = ctx;
 	struct conn *c = r->conn;
 	struct session session;
@@ -105,7 +97,7 @@ static void relay_connected(void *ctx, int result, int fd)
 			(void)close(fd);
 		if (c) {
 			c->relay = NULL;
-			conn_failed(c, -result, 125, "cannot reach the guest");
+			conn_failed(c, -result, STATUS_FAILED, "cannot reach the guest");
 			conn_finish(c);
 		}
 		free_relay(r);
@@ -113,6 +105,8 @@ static void relay_connected(void *ctx, int result, int fd)
 	}
 	if (session_open(&session, fd, NULL) < 0 ||
 	    stream_open(&r->stream, c->m->loop, session.fd, RELAY_IN_MAX, &ops, r) < 0) {
+		c->relay = NULL;
+		free_relay(r);
 		conn_close(c);
 		return;
 	}
@@ -129,14 +123,14 @@ void guest_exec(struct conn *c, uint8_t *frame, size_t len)
 
 	if (!r) {
 		free(frame);
-		conn_error(c, 503, 125, "out of memory");
+		conn_error(c, 503, STATUS_FAILED, "out of memory");
 		return;
 	}
 	*r = (struct relay){ .conn = c, .stream.fd = -1, .frame = frame, .len = len };
 	result = machine_connect_agent(c->m->machine, relay_connected, r);
 	if (result < 0) {
 		free_relay(r);
-		conn_error(c, 503, 125, "cannot reach the guest: %s", strerror(-result));
+		conn_error(c, 503, STATUS_FAILED, "cannot reach the guest: %s", strerror(-result));
 		return;
 	}
 	c->relay = r;
@@ -194,7 +188,7 @@ void guest_forget(struct conn *c)
 void guest_begin(struct monitor *m)
 {
 	if (m->record.config.cpu_shares)
-		(void)weight_set(roux_machine_pid(m->machine), m->record.config.cpu_shares, NULL);
+		(void)machine_set_shares(m->machine, m->record.config.cpu_shares, NULL);
 	health_begin(m);
 }
 

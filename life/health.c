@@ -6,7 +6,6 @@
 #include "api/process.h"
 #include "life/call.h"
 #include "life/events.h"
-#include "life/when.h"
 #include "oci/image.h"
 #include "os/loop.h"
 
@@ -73,7 +72,7 @@ static void on_result(void *ctx, const uint8_t *frames, size_t len)
 	struct health *h = ctx;
 	struct vm_state *s = &h->m->record.state;
 	uint32_t before = s->health;
-	bool grace = when_monotonic() - h->began_ns < (uint64_t)h->start_ms * 1000000u;
+	bool grace = monotonic_ns() - h->began_ns < (uint64_t)h->start_ms * 1000000u;
 
 	h->call = NULL;
 	health_count(s, succeeded(frames, len), grace, h->retries);
@@ -132,7 +131,7 @@ void health_begin(struct monitor *m)
 	h->timeout_ms = first_of(c->health_timeout_ms, image->health_timeout_ns / 1000000, TIMEOUT_MS);
 	h->start_ms = first_of(c->health_start_ms, image->health_start_ns / 1000000, 0);
 	h->retries = (uint32_t)first_of(c->health_retries, image->health_retries, RETRIES);
-	h->began_ns = when_monotonic();
+	h->began_ns = monotonic_ns();
 	if (!make_frame(h, test) || loop_add_timer(m->loop, on_time, h, &h->timer, NULL) < 0) {
 		free(h->frame);
 		free(h);

@@ -10,7 +10,9 @@
  *   command.c   the command that is the VM's purpose: its streams, log and clients
  *   server.c    connections and HTTP
  *   service.c   what is served: one function a route
- *   guest.c     other business with the agent: exec, health checks, statistics
+ *   guest.c     other sessions with the agent: a client's exec or copy, and questions on its behalf
+ *   call.c      one request to the agent and its answer
+ *   health.c    the checks; stats.c: what statistics are told as
  */
 #ifndef LIFE_INSIDE_H
 #define LIFE_INSIDE_H
@@ -33,6 +35,15 @@ struct loop;
 struct loop_source;
 struct monitor;
 
+/* Exit statuses of roux itself where the command has none, as docker's. */
+enum {
+	STATUS_TIMEOUT = 124,
+	STATUS_FAILED = 125,
+	STATUS_NOT_RUNNABLE = 126,
+	STATUS_NOT_FOUND = 127,
+	STATUS_KILLED = 128 + 9,
+};
+
 /* ------------------------------------------------------------------ starter */
 
 /* A start under way: a machine and its command, or why there is none. */
@@ -43,7 +54,7 @@ struct starter {
 	_Atomic(struct roux_machine *) machine;
 	/* Valid when it has ended. */
 	int result;	/* 0 or a negative errno */
-	int status;	/* exit status that tells the failure: 125, 126, 127 */
+	int status;	/* exit status that tells the failure */
 	struct roux_error error;
 	struct session session;	/* of the command */
 	uint64_t started_ns;	/* CLOCK_MONOTONIC when the command ran */
@@ -155,12 +166,14 @@ void guest_ask(struct conn *c, const uint8_t *request, size_t len, guest_answer_
 /* The client has gone: the answer is nobody's. */
 void guest_forget(struct conn *c);
 
-/* The monitor's own sessions; health checks live there too. */
+/* The monitor's own business with the guest: its share of CPUs, health checks. */
 void guest_begin(struct monitor *m);	/* the machine runs */
 void guest_end(struct monitor *m);	/* it is about to be destroyed */
 
 /* -------------------------------------------------------------------- notes */
 
+/* Tells the client that started the VM @text, if it is still there. */
+void notes_tell(struct monitor *m, const char *text, size_t len);
 /* How long each phase of the start took, as one line of JSON. */
 void notes_tell_phases(struct monitor *m);
 /* What the engine counted before and while the command ran. */

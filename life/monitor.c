@@ -28,9 +28,6 @@
 
 #define NS_PER_MS 1000000ull
 #define KILL_WAIT_MS 2000u	/* after which a machine whose command does not die of SIGKILL is ended */
-#define STATUS_FAILED 125
-#define STATUS_TIMEOUT 124
-#define STATUS_KILLED 137
 
 static void begin_life(struct monitor *m);
 
@@ -114,7 +111,7 @@ static void end_life(struct monitor *m, int status, const char *error)
 	struct vm_state *s = &m->record.state;
 	bool ran = m->machine != NULL, again;
 	char code[12];
-	uint64_t delay_ns = 0, ran_ns = ran ? when_monotonic() - m->command_ns : 0;
+	uint64_t delay_ns = 0, ran_ns = ran ? monotonic_ns() - m->command_ns : 0;
 
 	for (struct conn *c = m->conns; c; c = c->next) {
 		if (c->mode != CONN_ATTACHED)
@@ -249,12 +246,12 @@ void monitor_started(struct monitor *m)
 
 	m->starter = NULL;
 	m->forget = m->options.fresh && m->first_life && s->result < 0 && s->status == STATUS_FAILED;
-	if (wanted)
+	if (wanted) {
 		start_succeeded(m, s);
-	else
+	} else {
 		roux_machine_destroy(s->machine);
-	if (!wanted)
 		start_failed(m, s);
+	}
 	session_close(&s->session);
 	free(s->before);
 	free(s);
@@ -375,7 +372,7 @@ void monitor_call_off(struct monitor *m, int status)
 static void on_slow(void *ctx)
 {
 	struct monitor *m = ctx;
-	uint64_t now = when_monotonic();
+	uint64_t now = monotonic_ns();
 
 	for (struct conn *c = m->conns; c; c = c->next)
 		if (c->mode == CONN_ATTACHED && !c->creator && stream_queued(&c->stream) >= CLIENT_QUEUE_MAX &&

@@ -3,18 +3,17 @@
 #include "life/inside.h"
 
 #include "api/handle.h"
-#include "life/when.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void note_creator(struct monitor *m, const char *text)
+void notes_tell(struct monitor *m, const char *text, size_t len)
 {
 	for (struct conn *c = m->conns; c; c = c->next)
 		if (c->creator && c->mode == CONN_ATTACHED)
-			conn_note(c, text, strlen(text));
+			conn_note(c, text, len);
 }
 
 static void add_text(char **text, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -41,7 +40,7 @@ void notes_tell_phases(struct monitor *m)
 	static const char *const names[ROUX_PHASES] = {
 		[ROUX_PHASE_IMAGE] = "image", [ROUX_PHASE_KERNEL] = "kernel", [ROUX_PHASE_SPAWNED] = "spawn",
 		[ROUX_PHASE_LOADED] = "load", [ROUX_PHASE_READY] = "boot" };
-	uint64_t begin = roux_machine_phase_ns(m->machine, ROUX_PHASE_BEGIN), before = begin, now = when_monotonic();
+	uint64_t begin = roux_machine_phase_ns(m->machine, ROUX_PHASE_BEGIN), before = begin, now = monotonic_ns();
 	char *text = NULL;
 
 	add_text(&text, "{\"engine\": \"%s\", \"phases_ms\": {", roux_machine_engine(m->machine));
@@ -54,7 +53,7 @@ void notes_tell_phases(struct monitor *m)
 	add_text(&text, "\"exec\": %.3f, \"command\": %.3f}, \"total_ms\": %.3f}\n",
 		 (double)(m->command_ns - before) / 1e6, (double)(now - m->command_ns) / 1e6, (double)(now - begin) / 1e6);
 	if (text)
-		note_creator(m, text);
+		notes_tell(m, text, strlen(text));
 	free(text);
 }
 
@@ -81,13 +80,13 @@ static void add_counter(void *ctx, const char *name, uint64_t value)
 
 void notes_tell_counters(struct monitor *m)
 {
-	struct table t = { .m = m, .seconds = (double)(when_monotonic() - m->command_ns) / 1e9 };
+	struct table t = { .m = m, .seconds = (double)(monotonic_ns() - m->command_ns) / 1e9 };
 	struct roux_error error = { 0 };
 
 	add_text(&t.text, "%-12s %14s %14s %14s\n", roux_machine_engine(m->machine), "start-up", "command", "a second");
 	if (roux_machine_counters(m->machine, add_counter, &t, &error) < 0)
 		add_text(&t.text, "roux: %s\n", error.message);
 	if (t.text)
-		note_creator(m, t.text);
+		notes_tell(m, t.text, strlen(t.text));
 	free(t.text);
 }

@@ -172,16 +172,12 @@ void output_reader_close(struct output_reader *r)
 	*r = (struct output_reader){ .fd = -1 };
 }
 
-/* Goes on with the next file; false when there is none. */
-static bool reader_next_file(struct output_reader *r)
+/* Goes on with file @next.  False when it is gone. */
+static bool reader_next_file(struct output_reader *r, uint64_t next)
 {
-	uint64_t next, last;
 	char path[PATH_MAX];
 	int fd;
 
-	find_files(r->folder, r->fd < 0 ? 0 : r->number + 1, &next, &last);
-	if (next == NONE)
-		return false;
 	file_name(r->folder, next, path);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
@@ -254,7 +250,7 @@ int output_read(struct output_reader *r, struct output_record *ret)
 		/* What was written between our last look at this file and the birth of the next. */
 		if (read_here(r, ret))
 			return 1;
-		if (!reader_next_file(r))
+		if (!reader_next_file(r, next))
 			return 0;
 	}
 }

@@ -114,11 +114,6 @@ const char *vm_status_name(uint32_t status)
 	return status < ARRAY_SIZE(status_names) ? status_names[status] : "unknown";
 }
 
-const char *vm_restart_name(uint32_t restart)
-{
-	return restart < ARRAY_SIZE(restart_names) ? restart_names[restart] : "unknown";
-}
-
 const char *vm_health_name(uint32_t health)
 {
 	return health < ARRAY_SIZE(health_names) ? health_names[health] : "unknown";

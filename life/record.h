@@ -127,7 +127,6 @@ char *record_encode(const struct vm_record *record);
 int record_decode(const char *text, size_t len, struct vm_record *ret_record, struct err *err);
 
 const char *vm_status_name(uint32_t status);	/* "running" */
-const char *vm_restart_name(uint32_t restart);	/* "on-failure" */
 const char *vm_health_name(uint32_t health);	/* "healthy" */
 
 /* Reads "no", "always", "unless-stopped", "on-failure[:N]". */

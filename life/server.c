@@ -306,6 +306,8 @@ void server_finish(struct monitor *m)
 {
 	loop_remove(m->listen);
 	m->listen = NULL;
+	(void)close(m->listen_fd);	/* who has connected and was not accepted hears it now */
+	m->listen_fd = -1;
 	for (struct conn *c = m->conns; c; c = c->next)
 		conn_finish(c);
 	if (!m->conns)

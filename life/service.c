@@ -7,9 +7,8 @@
 #include "api/process.h"
 #include "base/checked.h"
 #include "life/events.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "life/stats.h"
-#include "life/weight.h"
 #include "life/when.h"
 
 #include <cjson/cJSON.h>
@@ -68,6 +67,14 @@ static bool needs_running(struct conn *c)
 		return true;
 	conn_error(c, 409, 1, "VM %s is not running: it is %s", m->record.name, vm_status_name(m->record.state.status));
 	return false;
+}
+
+/* False, and the client is told, unless it wants to speak frames behind the answer. */
+static bool needs_upgrade(struct conn *c, const struct http_request *rq, int code, const char *what)
+{
+	if (!*rq->upgrade)
+		conn_error(c, 426, code, "%s needs 'Upgrade: roux-frames'", what);
+	return *rq->upgrade;
 }
 
 /* Milliseconds of a stop: the request's, else the VM's, else docker's ten seconds. */
@@ -222,10 +229,8 @@ static void post_attach(struct conn *c, const struct http_request *rq, const cJS
 	struct monitor *m = c->m;
 	char value[8];
 
-	if (!*rq->upgrade) {
-		conn_error(c, 426, 1, "attaching needs 'Upgrade: roux-frames'");
+	if (!needs_upgrade(c, rq, 1, "attaching"))
 		return;
-	}
 	if (c->creator)
 		monitor_begin(m);
 	if (m->finished)
@@ -248,11 +253,7 @@ static void post_exec(struct conn *c, const struct http_request *rq, const cJSON
 	size_t len;
 	int r;
 
-	if (!*rq->upgrade) {
-		conn_error(c, 426, 125, "exec needs 'Upgrade: roux-frames'");
-		return;
-	}
-	if (!needs_running(c))
+	if (!needs_upgrade(c, rq, STATUS_FAILED, "exec") || !needs_running(c))
 		return;
 	r = get_list(body, "Cmd", &argv);
 	/* The VM's own variables come between the image's and the request's. */
@@ -276,7 +277,7 @@ static void post_exec(struct conn *c, const struct http_request *rq, const cJSON
 	strings_finish(&argv);
 	strings_finish(&env);
 	if (r < 0)
-		conn_error(c, 400, 125, "%s", err.msg[0] ? err.msg : strerror(-r));
+		conn_error(c, 400, STATUS_FAILED, "%s", err.msg[0] ? err.msg : strerror(-r));
 	else
 		guest_exec(c, frame, len);
 }
@@ -289,10 +290,8 @@ static void post_copy(struct conn *c, const struct http_request *rq, const cJSON
 	struct frame_writer w;
 	uint8_t *frame;
 
-	if (!*rq->upgrade) {
-		conn_error(c, 426, 1, "copying needs 'Upgrade: roux-frames'");
+	if (!needs_upgrade(c, rq, 1, "copying"))
 		return;
-	}
 	if (!path || path[0] != '/') {
 		conn_error(c, 400, 1, "a path in a VM begins with '/'");
 		return;
@@ -377,7 +376,7 @@ static void post_update(struct conn *c, const struct http_request *rq, const cJS
 	}
 	if (memory && !update_memory(c, memory))
 		return;
-	if (shares && m->machine && weight_set(roux_machine_pid(m->machine), (uint32_t)shares, &err) < 0) {
+	if (shares && m->machine && machine_set_shares(m->machine, (uint32_t)shares, &err) < 0) {
 		conn_error(c, 500, 1, "%s", err.msg);
 		return;
 	}
@@ -408,31 +407,31 @@ static const struct {
 	{ "GET", "/metrics", get_metrics },
 };
 
-void service_request(struct conn *c, const struct http_request *rq, const char *body)
+static void serve(struct conn *c, const struct http_request *rq, const cJSON *body)
 {
-	cJSON *json = *body ? cJSON_Parse(body) : NULL;
 	bool known = false;
 
-	if (c->m->finished) {
-		conn_error(c, 503, 1, "the VM has ended");
-		cJSON_Delete(json);
-		return;
-	}
-	if (*body && !cJSON_IsObject(json)) {
-		conn_error(c, 400, 1, "the body is not a JSON object");
-		cJSON_Delete(json);
-		return;
-	}
 	for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
 		if (strcmp(routes[i].path, rq->path) != 0)
 			continue;
 		known = true;
 		if (strcmp(routes[i].method, rq->method) == 0) {
-			routes[i].serve(c, rq, json);
-			cJSON_Delete(json);
+			routes[i].serve(c, rq, body);
 			return;
 		}
 	}
 	conn_error(c, known ? 405 : 404, 1, known ? "%s cannot be asked for in this way" : "there is no %s", rq->path);
+}
+
+void service_request(struct conn *c, const struct http_request *rq, const char *body)
+{
+	cJSON *json = *body ? cJSON_Parse(body) : NULL;
+
+	if (c->m->finished)
+		conn_error(c, 503, 1, "the VM has ended");
+	else if (*body && !cJSON_IsObject(json))
+		conn_error(c, 400, 1, "the body is not a JSON object");
+	else
+		serve(c, rq, json);
 	cJSON_Delete(json);
 }

@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATUS_FAILED = 125, STATUS_NOT_RUNNABLE = 126, STATUS_NOT_FOUND = 127 };
-
 /* Text on its way from the thread to the first client. */
 struct note {
 	struct monitor *monitor;
@@ -27,9 +25,7 @@ static void deliver(void *ctx)
 {
 	struct note *n = ctx;
 
-	for (struct conn *c = n->monitor->conns; c; c = c->next)
-		if (c->creator && c->mode == CONN_ATTACHED)
-			conn_note(c, n->text, n->len);
+	notes_tell(n->monitor, n->text, n->len);
 	free(n);
 }
 

@@ -2,7 +2,6 @@
 #include "life/stats.h"
 
 #include "abi/agent.h"
-#include "life/when.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -101,7 +100,7 @@ void stats_answer(struct conn *c, const uint8_t *frames, size_t len)
 	take_sample(c->m, frames, len, &s);
 	(void)cJSON_AddStringToObject(json, "Id", c->m->record.id);
 	(void)cJSON_AddStringToObject(json, "Name", c->m->record.name);
-	(void)cJSON_AddNumberToObject(json, "TimeNs", (double)when_monotonic());
+	(void)cJSON_AddNumberToObject(json, "TimeNs", (double)monotonic_ns());
 	(void)cJSON_AddNumberToObject(json, "HostCpuNs", (double)s.host_cpu_ns);
 	(void)cJSON_AddNumberToObject(json, "HostMemory", (double)s.host_rss);
 	if (s.has_guest) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "life/stream.h"
 
-#include "life/when.h"
+#include "api/session.h"
 #include "os/loop.h"
 
 #include <errno.h>
@@ -56,7 +56,7 @@ static int flush(struct stream *s)
 		if (n < 0)
 			return errno == EAGAIN ? 0 : -EPIPE;
 		s->out_at += (size_t)n;
-		s->moved_ns = when_monotonic();
+		s->moved_ns = monotonic_ns();
 	}
 	s->out_at = s->out_len = 0;
 	return 0;
@@ -149,33 +149,57 @@ static int make_room(struct stream *s, size_t len)
 	return 0;
 }
 
-int stream_write(struct stream *s, const void *data, size_t len)
+/* Makes room for @len more bytes behind the queue.  0, or -ENOMEM, -EPIPE (nobody will read them). */
+static int reserve(struct stream *s, size_t len)
 {
-	bool empty = s->out_at == s->out_len;
-
 	if (s->fd < 0 || s->ended)
 		return -EPIPE;
-	if (s->out_cap - s->out_len < len && make_room(s, len) < 0)
-		return -ENOMEM;
+	return s->out_cap - s->out_len < len ? make_room(s, len) : 0;
+}
+
+static void append(struct stream *s, const void *data, size_t len)
+{
 	memcpy(s->out + s->out_len, data, len);
 	s->out_len += len;
-	if (empty) {
-		s->moved_ns = when_monotonic();
-		/* A broken stream is told by the loop, not from within its user's call. */
-		(void)flush(s);
-		watch(s);
-	}
+}
+
+/* Sends what has been appended, when nothing waited before it. */
+static void start(struct stream *s, bool was_empty)
+{
+	if (!was_empty)
+		return;
+	s->moved_ns = monotonic_ns();
+	/* A broken stream is told by the loop, not from within its user's call. */
+	(void)flush(s);
+	watch(s);
+}
+
+int stream_write(struct stream *s, const void *data, size_t len)
+{
+	bool was_empty = stream_queued(s) == 0;
+	int r = reserve(s, len);
+
+	if (r < 0)
+		return r;
+	append(s, data, len);
+	start(s, was_empty);
 	return 0;
 }
 
 int stream_frame(struct stream *s, uint8_t type, const void *data, size_t len)
 {
+	bool was_empty = stream_queued(s) == 0;
 	uint8_t head[FRAME_HEADER];
-	int r;
+	int r = reserve(s, sizeof(head) + len);
 
+	if (r < 0)
+		return r;
 	frame_put_header(head, type, (uint32_t)len);
-	r = stream_write(s, head, sizeof(head));
-	return r == 0 && len ? stream_write(s, data, len) : r;
+	append(s, head, sizeof(head));
+	if (len)
+		append(s, data, len);
+	start(s, was_empty);
+	return 0;
 }
 
 void stream_take(struct stream *s, size_t len)

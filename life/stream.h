@@ -43,7 +43,7 @@ int stream_open(struct stream *s, struct loop *loop, int fd, size_t in_max, cons
 /* Queues bytes and sends what goes at once.  0, or -ENOMEM, -EPIPE (nobody will read them). */
 int stream_write(struct stream *s, const void *data, size_t len);
 
-/* Writes a frame of raw bytes (abi/agent.h). */
+/* The same for a frame of raw bytes (abi/agent.h), all of it or nothing. */
 int stream_frame(struct stream *s, uint8_t type, const void *data, size_t len);
 
 /* Bytes queued. */

@@ -10,9 +10,7 @@
  *   DATA/names/NAME           symbolic link to ID: what makes a name unique
  *   STATE/vms/ID/sock         control socket of the monitor, gone after a reboot
  *
- * DATA is where the store of images is (store/store.h): $ROUX_STORE, else as root
- * /var/lib/roux, else $XDG_DATA_HOME/roux, else ~/.local/share/roux; STATE is $ROUX_STATE, else $XDG_RUNTIME_DIR/roux,
- * else /run/roux for root and DATA/run for others.  All are made with mode 0700.
+ * DATA and STATE are folders of os/folders.h, made with mode 0700.
  *
  * The lock is an open file description lock (fcntl(2)): it ends with its process, also
  * by kill -9, and others can look at it without taking it.
@@ -62,6 +60,9 @@ int vms_each(const struct vms *vms, vms_fn fn, void *ctx);
  * has one.  0, -ENOENT when there is no such VM (any more), or another negative errno.
  */
 int vms_load(const struct vms *vms, const char *id, struct vm_record *ret_record, bool *ret_alive, struct err *err);
+
+/* True when somebody holds the lock of the VM: it runs, or is being changed. */
+bool vms_is_owned(const struct vms *vms, const char *id);
 
 /* Takes the lock of a VM, waiting for it at most @wait_ms.  0, -EBUSY, -ENOENT, ... */
 int vms_own(const struct vms *vms, const char *id, unsigned wait_ms, struct vm_owned *ret_owned, struct err *err);

@@ -9,9 +9,6 @@
 void vms_path(const struct vms *vms, const char *id, const char *file, char ret[PATH_MAX]);
 void vms_name_path(const struct vms *vms, const char *name, char ret[PATH_MAX]);
 
-/* True when somebody holds the lock of the VM. */
-bool vms_is_owned(const struct vms *vms, const char *id);
-
 /* Reads the record as it is in its file.  0, -ENOENT, -EBADMSG with a sentence, ... */
 int vms_read_record(const struct vms *vms, const char *id, struct vm_record *record, struct err *err);
 

@@ -76,14 +76,20 @@ static int take_name(const struct vms *vms, const char *name, const char *id)
 	return r;
 }
 
+static int check_name(const char *name, struct err *err)
+{
+	return vm_name_valid(name) ? 0 :
+	       err_set(err, -EINVAL, "'%.64s' cannot be a name: it needs letters, digits, '_', '.' and '-', and a letter or "
+		       "digit first", name);
+}
+
 int vms_choose_name(const struct vms *vms, struct vm_record *record, struct err *err)
 {
 	bool given = record->name[0];
 	int r = -EEXIST;
 
-	if (given && !vm_name_valid(record->name))
-		return err_set(err, -EINVAL, "'%s' cannot be a name: it needs letters, digits, '_', '.' and '-', and a letter or "
-			       "digit first", record->name);
+	if (given && check_name(record->name, err) < 0)
+		return -EINVAL;
 	for (unsigned i = 0; r == -EEXIST && i < (given ? 1 : NAME_TRIES); i++) {
 		if (!given)
 			vm_name_make(i, record->name);
@@ -109,11 +115,10 @@ int vm_rename(const struct vms *vms, const struct vm_owned *owned, struct vm_rec
 	      struct err *err)
 {
 	char before[VM_NAME_MAX];
-	int r;
+	int r = check_name(name, err);
 
-	if (!vm_name_valid(name))
-		return err_set(err, -EINVAL, "'%.64s' cannot be a name: it needs letters, digits, '_', '.' and '-', and a letter "
-			       "or digit first", name);
+	if (r < 0)
+		return r;
 	if (strcmp(name, record->name) == 0)
 		return err_set(err, -EEXIST, "that is its name already");
 	r = take_name(vms, name, record->id);

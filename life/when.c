@@ -20,14 +20,6 @@ int64_t when_now(void)
 	return (int64_t)t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-uint64_t when_monotonic(void)
-{
-	struct timespec t;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * (uint64_t)NS_PER_S + (uint64_t)t.tv_nsec;
-}
-
 void when_format(int64_t ns, char ret_text[WHEN_SIZE])
 {
 	int64_t fraction = (ns % NS_PER_S + NS_PER_S) % NS_PER_S;	/* not negative before 1970 either */

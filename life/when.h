@@ -10,7 +10,6 @@
 #define WHEN_SIZE 32 /* bytes of a point in time as text, NUL included */
 
 int64_t when_now(void);	/* nanoseconds since 1970 UTC */
-uint64_t when_monotonic(void);	/* nanoseconds of CLOCK_MONOTONIC */
 
 /* RFC 3339 in UTC with nanoseconds: "2026-11-21T09:00:00.000000000Z". */
 void when_format(int64_t ns, char ret_text[WHEN_SIZE]);

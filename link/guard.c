@@ -1,31 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "link/guard.h"
 
+#include "net/wire.h"
+
 #include <string.h>
 
-#define ETH_SIZE 14u
-#define ETH_IP4 0x0800u
-#define ETH_ARP 0x0806u
-#define ETH_IP6 0x86ddu
 #define ARP_SIZE 28u
-#define IP4_SIZE 20u
-#define IP6_SIZE 40u
-#define TCP_SIZE 20u
 #define TCP_CHECKSUM 16u	/* its offset in the header */
 #define EXTENSIONS_MAX 8u	/* headers of IPv6 that are followed */
 #define GSO_SIZE_MIN 8u	/* of a TCP with 40 bytes of options and the smallest MSS that Linux takes, 48 */
 
-enum { HOP_BY_HOP = 0, ICMP = 1, TCP = 6, UDP = 17, ROUTING = 43, FRAGMENT = 44, ICMP6 = 58, DESTINATION = 60 };
 enum { DHCP4_SERVER = 67, DHCP6_SERVER = 547 };
 enum { ICMP_REDIRECTION = 5 };
 enum { MLD_REPORT = 131, MLD_DONE = 132, ROUTER_SOLICIT = 133, ROUTER_ADVERT = 134, SOLICIT = 135, ADVERT = 136,
        REDIRECTION = 137, MLD2_REPORT = 143 };
 enum { OPTION_SOURCE = 1, OPTION_TARGET = 2 };	/* link-layer addresses in neighbour discovery */
-
-static uint16_t get16(const uint8_t *at)
-{
-	return (uint16_t)(at[0] << 8 | at[1]);
-}
 
 static bool is_zero(const uint8_t *at, size_t len)
 {
@@ -60,9 +49,9 @@ static enum guard_verdict check_ip4(const struct guard *g, const uint8_t *ip, ui
 		return GUARD_FORGED;
 	if (get16(ip + 6) & 0x1fff)
 		return GUARD_PASS;	/* not the first fragment */
-	if (ip[9] == UDP && len >= head + 2 && get16(ip + head) == DHCP4_SERVER)
+	if (ip[9] == PROTO_UDP && len >= head + 2 && get16(ip + head) == DHCP4_SERVER)
 		return GUARD_FORGED;
-	return ip[9] == ICMP && len > head && ip[head] == ICMP_REDIRECTION ? GUARD_FORGED : GUARD_PASS;
+	return ip[9] == PROTO_ICMP && len > head && ip[head] == ICMP_REDIRECTION ? GUARD_FORGED : GUARD_PASS;
 }
 
 /* --------------------------------------------------------------------- IPv6 */
@@ -139,7 +128,7 @@ static enum guard_verdict check_ip6(const struct guard *g, const uint8_t *ip, ui
 		return GUARD_REFUSED;
 	len = IP6_SIZE + get16(ip + 4);
 	next = ip[6];
-	for (unsigned i = 0; next == HOP_BY_HOP || next == ROUTING || next == DESTINATION; i++) {
+	for (unsigned i = 0; next == PROTO_HOPOPTS || next == PROTO_ROUTING || next == PROTO_DSTOPTS; i++) {
 		if (i == EXTENSIONS_MAX || len < at + 8)
 			return GUARD_REFUSED;
 		next = ip[at];
@@ -147,9 +136,9 @@ static enum guard_verdict check_ip6(const struct guard *g, const uint8_t *ip, ui
 		if (at > len)
 			return GUARD_REFUSED;
 	}
-	if (next == ICMP6)
+	if (next == PROTO_ICMP6)
 		return check_icmp6(g, ip + at, len - at, nobody);
-	if (next == UDP && len >= at + 2 && get16(ip + at) == DHCP6_SERVER)
+	if (next == PROTO_UDP && len >= at + 2 && get16(ip + at) == DHCP6_SERVER)
 		return GUARD_FORGED;
 	return nobody ? GUARD_FORGED : GUARD_PASS;
 }
@@ -165,7 +154,7 @@ static bool check_segments(const struct guard *g, const struct virtio_net_hdr_v1
 
 	if (hdr->gso_type != (four ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6) ||
 	    !(hdr->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) || hdr->csum_start != tcp || hdr->csum_offset != TCP_CHECKSUM ||
-	    len < tcp + TCP_SIZE || bytes[ETH_SIZE + (four ? 9 : 6)] != TCP)
+	    len < tcp + TCP_SIZE || bytes[ETH_SIZE + (four ? 9 : 6)] != PROTO_TCP)
 		return false;
 	head = tcp + (uint32_t)(bytes[tcp + 12] >> 4) * 4;
 	return head >= tcp + TCP_SIZE && head <= len && hdr->gso_size >= GSO_SIZE_MIN &&

@@ -21,7 +21,7 @@ struct rule {
 	char *name;	/* NULL: @addr */
 	bool wildcard;	/* names that end in "." @name */
 	struct net_addr addr;
-	uint8_t prefix;	/* bits; 0 with an all-zero @addr: any */
+	uint8_t prefix;	/* bits */
 	bool any;
 };
 
@@ -104,30 +104,23 @@ static bool is_name(const char *text)
 	return true;
 }
 
-/* Cuts @text.  0, -EINVAL, -ENOMEM. */
+/* Makes @text lower case when it is a name.  0, -EINVAL, -ENOMEM. */
 static int parse_target(struct rule *r, char *text)
 {
-	char *slash = strchr(text, '/');
-	unsigned bits;
-
 	if (strcmp(text, "any") == 0) {
 		r->any = true;
 		return 0;
 	}
-	if (slash)
-		*slash++ = '\0';
+	if (net_prefix_parse(text, &r->addr, &r->prefix))
+		return 0;
 	if (net_addr_parse(text, &r->addr)) {
-		unsigned max = net_addr_is4(&r->addr) ? 32 : 128;
-
-		if (slash && !parse_number(slash, max, &bits))
-			return -EINVAL;
-		r->prefix = (uint8_t)(slash ? bits : max);
+		r->prefix = net_addr_is4(&r->addr) ? 32 : 128;
 		return 0;
 	}
 	for (char *c = text; *c; c++)
 		*c = (char)tolower((unsigned char)*c);
 	r->wildcard = strncmp(text, "*.", 2) == 0;
-	if (slash || !is_name(text + (r->wildcard ? 2 : 0)))
+	if (!is_name(text + (r->wildcard ? 2 : 0)))
 		return -EINVAL;
 	r->name = strdup(text + (r->wildcard ? 2 : 0));
 	return r->name ? 0 : -ENOMEM;

@@ -2,6 +2,7 @@
 #include "link/port.h"
 
 #include "link/segment.h"
+#include "link/switch_client.h"
 #include "os/err.h"
 #include "os/log.h"
 #include "os/loop.h"
@@ -10,11 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define BATCH 16u	/* packets of the switch before others have their turn */
-#define CLAIM_TIMEOUT_S 10
 
 struct port {
 	struct link link;	/* first */
@@ -315,39 +314,19 @@ int link_port_create(struct loop *loop, int fd, struct link *gateway, struct lin
 	return 0;
 }
 
-static int claim(int fd, const uint8_t token[SWITCH_TOKEN_SIZE])
-{
-	const struct timeval patience = { .tv_sec = CLAIM_TIMEOUT_S };
-	struct switch_claim m = { .type = SWITCH_CLAIM };
-	struct switch_answer a;
-	ssize_t n;
-
-	memcpy(m.token, token, sizeof(m.token));
-	(void)setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
-	if (send(fd, &m, sizeof(m), MSG_NOSIGNAL) < 0)
-		return -errno;
-	n = recv(fd, &a, sizeof(a), 0);
-	if (n < 0)
-		return errno == EAGAIN ? -ETIMEDOUT : -errno;
-	if (n != sizeof(a))
-		return -EPIPE;
-	return a.type == SWITCH_CLAIMED ? 0 : a.error < 0 ? a.error : -EPROTO;
-}
-
 int link_port_open(const char *path, const uint8_t token[SWITCH_TOKEN_SIZE], struct err *err)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), r;
+	struct switch_claim m = { .type = SWITCH_CLAIM };
+	struct switch_answer a;
+	int fd = switch_connect(path);
+	ssize_t r = fd;
 
-	if (fd < 0)
-		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	r = strlen(path) < sizeof(addr.sun_path) ? 0 : -ENAMETOOLONG;
-	if (r == 0) {
-		memcpy(addr.sun_path, path, strlen(path));
-		r = connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : claim(fd, token);
-	}
-	if (r == 0)
+	memcpy(m.token, token, sizeof(m.token));
+	if (fd >= 0)
+		r = switch_ask(fd, &m, sizeof(m), SWITCH_CLAIMED, &a, sizeof(a));
+	if (r >= 0)
 		return fd;
-	(void)close(fd);
-	return err_set(err, r, "cannot join the network: its switch at %s: %s", path, strerror(-r));
+	if (fd >= 0)
+		(void)close(fd);
+	return err_set(err, (int)r, "cannot join the network: its switch at %s: %s", path, strerror((int)-r));
 }

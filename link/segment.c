@@ -1,58 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "link/segment.h"
 
+#include "net/checksum.h"
+#include "net/wire.h"
+
 #include <string.h>
 
-#define ETH_SIZE 14u
-#define IP4_SIZE 20u
 #define TCP_SEQUENCE 4u	/* offsets in the header */
 #define TCP_FLAGS 13u
 #define TCP_CHECKSUM 16u
 
 enum { FIN = 1, PSH = 8, CWR = 0x80 };
-enum { TCP = 6 };
-
-static void put16(uint8_t *at, uint32_t v)
-{
-	at[0] = (uint8_t)(v >> 8);
-	at[1] = (uint8_t)v;
-}
-
-static void put32(uint8_t *at, uint32_t v)
-{
-	put16(at, v >> 16);
-	put16(at + 2, v);
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-	return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
-}
-
-/* One's complement sum of big-endian words (RFC 1071), not folded: frames are short enough. */
-static uint64_t sum(const uint8_t *at, size_t len, uint64_t sum)
-{
-	for (; len >= 4; at += 4, len -= 4)
-		sum += get32(at);
-	for (; len >= 2; at += 2, len -= 2)
-		sum += (uint32_t)(at[0] << 8 | at[1]);
-	return len ? sum + (uint32_t)(at[0] << 8) : sum;
-}
-
-static uint16_t finish(uint64_t sum)
-{
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)~sum;
-}
 
 static void finish_checksum(const struct virtio_net_hdr_v1 *hdr, uint8_t *bytes, uint32_t len)
 {
 	/* The field holds the sum of the pseudo header (VIRTIO 1.2, 5.1.6.2). */
-	uint16_t result = finish(sum(bytes + hdr->csum_start, len - hdr->csum_start, 0));
+	uint16_t result = (uint16_t)~sum_fold(sum_bytes(bytes + hdr->csum_start, len - hdr->csum_start, 0));
 
 	/* 0 means "none" to UDP (RFC 768), and to TCP it is as good as this. */
-	put16(bytes + hdr->csum_start + hdr->csum_offset, result ? result : 0xffff);
+	sum_store(bytes + hdr->csum_start + hdr->csum_offset, result ? result : 0xffff);
 }
 
 static bool takes(const struct virtio_net_hdr_v1 *hdr, unsigned offloads)
@@ -91,17 +57,20 @@ static void fix_headers(struct segments *s, unsigned i, uint32_t at, uint32_t le
 {
 	uint8_t *ip = s->frame + ETH_SIZE, *tcp = s->frame + s->tcp;
 	bool four = ip[0] >> 4 == 4;
-	uint64_t pseudo;
+	uint8_t tail[4] = { 0, PROTO_TCP };	/* of the pseudo header */
+	uint64_t sum;
 
+	put16(tail + 2, (uint16_t)(len - s->tcp));
+	sum = sum_bytes(tail, sizeof(tail), 0);
 	if (four) {
-		put16(ip + 2, len - ETH_SIZE);
-		put16(ip + 4, (uint32_t)(ip[4] << 8 | ip[5]) + i);
+		put16(ip + 2, (uint16_t)(len - ETH_SIZE));
+		put16(ip + 4, (uint16_t)(get16(ip + 4) + i));
 		put16(ip + 10, 0);
-		put16(ip + 10, finish(sum(ip, s->tcp - ETH_SIZE, 0)));
-		pseudo = sum(ip + 12, 8, 0);
+		sum_store(ip + 10, (uint16_t)~sum_fold(sum_bytes(ip, s->tcp - ETH_SIZE, 0)));
+		sum = sum_bytes(ip + 12, 8, sum);
 	} else {
-		put16(ip + 4, len - s->tcp);
-		pseudo = sum(ip + 8, 32, 0);
+		put16(ip + 4, (uint16_t)(len - s->tcp));
+		sum = sum_bytes(ip + 8, 32, sum);
 	}
 	put32(tcp + TCP_SEQUENCE, get32(tcp + TCP_SEQUENCE) + at);
 	if (i + 1 < s->count)
@@ -109,7 +78,7 @@ static void fix_headers(struct segments *s, unsigned i, uint32_t at, uint32_t le
 	if (i)
 		tcp[TCP_FLAGS] &= (uint8_t)~CWR;	/* RFC 3168, 6.1.2: once is enough */
 	put16(tcp + TCP_CHECKSUM, 0);
-	put16(tcp + TCP_CHECKSUM, finish(sum(tcp, len - s->tcp, pseudo + TCP + len - s->tcp)));
+	sum_store(tcp + TCP_CHECKSUM, (uint16_t)~sum_fold(sum_bytes(tcp, len - s->tcp, sum)));
 }
 
 void segments_get(struct segments *s, unsigned i, struct link_frame *ret_frame, struct iovec *ret_iov)

@@ -33,7 +33,6 @@ struct queued {
 
 struct port {
 	bool used;
-	uint32_t index;	/* of its addresses */
 	struct guard guard;
 	char name[SWITCH_NAME_SIZE], alias[SWITCH_NAME_SIZE];
 	bool keep;
@@ -267,10 +266,10 @@ static void describe(const struct port *p, const char *name, struct switch_name 
 	ret->ip6 = p->guard.ip6;
 }
 
-static void send_names(struct net_switch *sw, struct port *p)
+/* NAMES, in sw->message.  Returns its size. */
+static size_t make_names(struct net_switch *sw)
 {
 	struct switch_names *m = &sw->message.names;
-	ssize_t sent;
 
 	*m = (struct switch_names){ .type = SWITCH_NAMES };
 	for (unsigned i = 0; i < sw->config.ports; i++) {
@@ -281,16 +280,25 @@ static void send_names(struct net_switch *sw, struct port *p)
 		if (q->line && q->alias[0] && strcmp(q->name, q->alias) != 0)
 			describe(q, q->alias, &m->entry[m->count++]);
 	}
-	sent = send(p->line->fd, m, offsetof(struct switch_names, entry[m->count]), MSG_DONTWAIT | MSG_NOSIGNAL);
+	return offsetof(struct switch_names, entry[m->count]);
+}
+
+/* Sends what make_names() has made. */
+static void send_names(const struct net_switch *sw, struct port *p, size_t len)
+{
+	ssize_t sent = send(p->line->fd, &sw->message, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
 	p->names_due = sent < 0 && errno != EPIPE && errno != ECONNRESET;
 	watch(p);
 }
 
 static void tell_names(struct net_switch *sw)
 {
+	size_t len = make_names(sw);
+
 	for (unsigned i = 0; i < sw->config.ports; i++)
 		if (sw->port[i].line)
-			send_names(sw, &sw->port[i]);
+			send_names(sw, &sw->port[i], len);
 }
 
 static void write_lease(struct net_switch *sw, unsigned i, const char *name)
@@ -346,7 +354,6 @@ static struct port *make_port(struct net_switch *sw, const struct switch_reserve
 		return NULL;
 	index = sw->config.first + number(sw, p);
 	p->used = true;
-	p->index = index;
 	p->counters = (struct switch_counters){ 0 };
 	p->guard = (struct guard){
 		/* Locally administered; a network's own, and of the same port always the same. */
@@ -462,7 +469,7 @@ static void claim(struct conn *c, const struct switch_claim *m)
 		if (p->name[0] || p->alias[0])
 			tell_names(sw);
 		else
-			send_names(sw, p);
+			send_names(sw, p, make_names(sw));
 		return;
 	}
 	answer(c, SWITCH_REFUSED, -ENOENT);
@@ -537,7 +544,7 @@ static void on_conn(void *ctx, uint32_t events)
 	} else {
 		if (events & EPOLLOUT) {
 			if (p->names_due)
-				send_names(c->sw, p);
+				send_names(c->sw, p, make_names(c->sw));
 			if (!p->names_due)
 				send_queued(p);
 			watch(p);

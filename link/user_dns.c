@@ -256,10 +256,11 @@ int link_user_peers(struct link *link, const struct link_user_peer *peers, unsig
 
 int user_dns_create(struct user *u, struct err *err)
 {
-	int r = 0;
+	int r = link_user_peers(&u->link, NULL, 0);
 
-	r = link_user_peers(&u->link, NULL, 0);
-	if (r == 0 && user_has(&u->ip4))
+	if (r < 0)
+		return err_set(err, r, "out of host memory");
+	if (user_has(&u->ip4))
 		r = serve(u, &u->dns4, &u->ip4.dns, err);
 	if (r == 0 && user_has(&u->ip6))
 		r = serve(u, &u->dns6, &u->ip6.dns, err);

@@ -5,6 +5,7 @@
  *   user.c           the link, time, DHCP and router advertisements
  *   user_tcp.c       connections, of the guest and to published ports
  *   user_datagram.c  UDP flows and echo requests, of the guest and to published ports
+ *   user_publish.c   the sockets of published ports
  *   user_dns.c       look-ups
  *
  * Every callback of the loop begins with user_enter() and ends with user_leave().
@@ -37,7 +38,7 @@ union host_addr {
 struct flow;	/* TCP: user_tcp.c */
 struct datagram_flow;
 struct lookup;
-struct publisher;	/* a published port's listening socket */
+struct publisher;	/* user_publish.c */
 
 struct datagram_flows {
 	struct datagram_flow *bucket[FLOW_BUCKETS];
@@ -59,7 +60,7 @@ struct user {
 	struct loop_source *timer;	/* what net/ waits for */
 	struct loop_source *idle;	/* sets the timer */
 	uint64_t armed_ns;	/* when it fires, 0: not set */
-	struct loop_source *seconds;	/* fires every second while there are flows or look-ups */
+	struct loop_source *seconds;	/* fires every second while there is something for user_*_tick() */
 	bool seconds_on;
 	uint64_t now_ns;
 	struct link_user_address ip4, ip6;
@@ -93,7 +94,7 @@ void user_enter(struct user *u);
 /* Sends what waits and sets the timer. */
 void user_leave(struct user *u);
 
-/* Makes user_tick() be called every second until it finds nothing to do. */
+/* Makes the functions user_*_tick() be called every second until none finds anything to do. */
 void user_want_seconds(struct user *u);
 
 /*
@@ -132,6 +133,10 @@ bool user_datagram_tick(struct user *u);
 void user_datagram_destroy(struct user *u);
 /* Datagrams are at the published socket @fd. */
 void user_datagram_receive(struct user *u, int fd, uint16_t guest_port);
+
+/* Ports whose clients could not be taken are tried again; true while there are others. */
+bool user_publish_tick(struct user *u);
+void user_publish_destroy(struct user *u);
 
 int user_dns_create(struct user *u, struct err *err);
 bool user_dns_tick(struct user *u);

@@ -4,8 +4,6 @@
 #include "base/checked.h"
 
 #include "abi/agent.h"
-#include "abi/guest_conf.h"
-#include "base/cpio.h"
 #include "block/block.h"
 #include "link/broker.h"
 #include "link/link.h"
@@ -13,11 +11,13 @@
 #include "machine/confine.h"
 #include "machine/counts.h"
 #include "machine/debugger.h"
+#include "machine/disk.h"
 #include "machine/engines.h"
+#include "machine/load.h"
 #include "machine/network.h"
 #include "machine/spec.h"
+#include "machine/worker.h"
 #include "os/err.h"
-#include "os/file.h"
 #include "os/jail.h"
 #include "os/log.h"
 #include "os/loop.h"
@@ -30,29 +30,22 @@
 #include "virtio/vsock.h"
 #include "vmm/acpi.h"
 #include "vmm/boot.h"
-#include "vmm/load.h"
 #include "vmm/platform.h"
 #include "vmm/serial.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 3)
 #define FIRST_GSI 5u
-#define IO_POLL_NS 30000u	/* a guest that gets an answer usually asks again within this time */
 #define GUEST_CID 3u
 #define POOL_THREADS 2u	/* of a file system, as virtio_fs_create() has it */
-#define CONF_ARCHIVE_MAX (GUEST_CONF_SIZE_MAX + 1024u)
 
 struct slot {
 	struct machine *machine;
@@ -66,18 +59,6 @@ struct named {
 	struct machine *machine;
 	struct link *link;	/* NULL: it is none */
 	int fd;	/* to a new switch, on its way to the link's thread; -1: none.  Atomic */
-};
-
-/* A loop on a thread of its own. */
-struct worker {
-	struct loop *loop;
-	const char *name;
-	struct machine *machine;
-	enum confine_thread kind;
-	sem_t confined;	/* posted by the thread when @result is there */
-	int result;	/* of confine_enter() */
-	pthread_t thread;
-	bool running;
 };
 
 struct machine {
@@ -222,47 +203,12 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
 }
 
-/* Puts disk->more behind @first, which is taken over in any case. */
-static int open_parts(const struct spec_disk *disk, struct block *first, struct block **ret_blk, struct err *err)
-{
-	static const struct block_file_options opt = { .read_only = true };
-	struct block *part[SPEC_PARTS_MAX] = { first };
-	unsigned n = 1;
-	int r = 0;
-
-	for (; n <= disk->nmore && r == 0; n += r == 0)
-		r = block_file_open(disk->more[n - 1], &opt, &part[n], err);
-	if (r == 0)
-		r = block_concat_create(part, n, ret_blk, err);
-	while (r < 0 && n)
-		block_destroy(part[--n]);
-	return r;
-}
-
-static int open_disk(const struct spec_disk *disk, struct block **ret_blk, struct err *err)
-{
-	struct block_file_options opt = { .read_only = disk->read_only || disk->overlay };
-	struct block *base;
-	int r = block_file_open(disk->path, &opt, &base, err);
-
-	if (r == 0 && disk->nmore)
-		r = open_parts(disk, base, &base, err);
-	if (r < 0 || !disk->overlay) {
-		*ret_blk = base;
-		return r;
-	}
-	r = block_overlay_create(base, NULL, 0, ret_blk, err);
-	if (r < 0)
-		block_destroy(base);
-	return r;
-}
-
 static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned index, struct err *err)
 {
 	struct virtio_device *dev;
 	struct block *blk = NULL;
 	char serial[24];
-	int r = open_disk(disk, &blk, err);
+	int r = disk_open(disk, &blk, err);
 
 	if (r < 0)
 		return err_prefix(err, r, "disk %s", disk->path);
@@ -364,151 +310,13 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 	return r;
 }
 
-/* ------------------------------------------------------------------- guest */
-
-struct initrds {
-	struct boot_blob blob[SPEC_INITRDS_MAX + 1];
-	unsigned n, nmapped;
-	uint8_t *conf;	/* the archive with /roux.conf, owned */
-};
-
-static int map_file(const char *path, struct boot_blob *ret, struct err *err)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC), r;
-	struct stat st;
-	void *p;
-
-	if (fd < 0)
-		return err_set(err, -errno, "cannot open initramfs %s: %s", path, strerror(errno));
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0) {
-		(void)close(fd);
-		return err_set(err, -EINVAL, "initramfs %s is not a file with contents", path);
-	}
-	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-	r = p == MAP_FAILED ? -errno : 0;
-	(void)close(fd);
-	if (r < 0)
-		return err_set(err, r, "cannot read initramfs %s: %s", path, strerror(-r));
-	*ret = (struct boot_blob){ .data = p, .size = (size_t)st.st_size };
-	return 0;
-}
-
-static int make_conf(const char *text, struct initrds *in, struct err *err)
-{
-	struct cpio c;
-	size_t size;
-
-	in->conf = malloc(CONF_ARCHIVE_MAX);
-	if (!in->conf)
-		return err_set(err, -ENOMEM, "out of host memory");
-	cpio_begin(&c, in->conf, CONF_ARCHIVE_MAX);
-	cpio_file(&c, &GUEST_CONF_PATH[1], 0600, text, (uint32_t)strlen(text));
-	size = cpio_end(&c);
-	if (size == 0)
-		return err_set(err, -E2BIG, "the guest's configuration is too long; share fewer folders");
-	in->blob[in->n++] = (struct boot_blob){ .data = in->conf, .size = size };
-	return 0;
-}
-
-static void initrds_finish(struct initrds *in)
-{
-	for (unsigned i = 0; i < in->nmapped; i++)
-		(void)munmap((void *)(uintptr_t)in->blob[i].data, in->blob[i].size);
-	free(in->conf);
-}
-
-static int build_tables(struct machine *m, gpa_t *ret_rsdp, struct err *err)
-{
-	struct acpi_device dev[DEVICES_MAX];
-
-	for (unsigned i = 0; i < m->nslots; i++)
-		dev[i] = (struct acpi_device){ .base = (uint32_t)(BOOT_DEVICES + i * 0x1000ull),
-					       .size = VIRTIO_MMIO_WINDOW, .gsi = m->slot[i].gsi, .edge = true };
-	return acpi_build(m->mem, &(struct acpi_spec){ .nvcpus = m->vm->nvcpus, .com1 = true, .device = dev,
-						       .ndevices = m->nslots }, ret_rsdp, err);
-}
-
-static int load_guest(struct machine *m, const struct machine_spec *spec, const char *cache_dir, struct err *err)
-{
-	struct boot_spec boot = { .cmdline = spec->cmdline };
-	struct initrds in = { .n = 0 };
-	struct vcpu_state state;
-	struct kernel kernel;
-	int r = kernel_open(spec->kernel, cache_dir, &kernel, err);
-
-	if (r < 0)
-		return r;
-	for (unsigned i = 0; i < spec->ninitrds && r == 0; i++) {
-		r = map_file(spec->initrd[i], &in.blob[in.n], err);
-		if (r == 0)
-			in.nmapped = ++in.n;
-	}
-	if (r == 0 && spec->guest_conf)
-		r = make_conf(spec->guest_conf, &in, err);
-	boot.kernel = &kernel;
-	boot.initrd = in.blob;
-	boot.ninitrd = in.n;
-	if (r == 0)
-		r = build_tables(m, &boot.rsdp, err);
-	if (r == 0)
-		r = boot_load(m->mem, &boot, &state, err);
-	if (r == -ENOEXEC)
-		(void)err_prefix(err, r, "%s", spec->kernel);
-	if (r == 0)
-		r = m->engine->set_state(&m->vm->vcpu[0], &state, err);
-	initrds_finish(&in);
-	kernel_close(&kernel);
-	return r;
-}
-
 /* ---------------------------------------------------------------- life time */
-
-static void *worker_main(void *arg)
-{
-	struct worker *w = arg;
-
-	(void)pthread_setname_np(pthread_self(), w->name);
-	w->result = w->machine->jail ? confine_enter(&w->machine->confine, w->kind) : 0;
-	(void)sem_post(&w->confined);
-	if (w->result == 0)
-		(void)loop_run(w->loop, NULL);
-	return NULL;
-}
-
-/* Returns when the thread is confined. */
-static int start_worker(struct machine *m, struct worker *w, const char *name, enum confine_thread kind,
-			struct err *err)
-{
-	int r;
-
-	w->name = name;
-	w->machine = m;
-	w->kind = kind;
-	(void)sem_init(&w->confined, 0, 0);
-	r = pthread_create(&w->thread, NULL, worker_main, w);
-	if (r)
-		return err_set(err, -r, "cannot start thread %s: %s", name, strerror(r));
-	w->running = true;
-	while (sem_wait(&w->confined) < 0)
-		;	/* a signal */
-	return w->result < 0 ? err_set(err, w->result, "the jail of thread %s cannot be closed: %s", name,
-				       strerror(-w->result)) : 0;
-}
 
 static int vcpu_thread_starts(void *ctx)
 {
 	const struct machine *m = ctx;
 
 	return confine_enter(&m->confine, m->confine.kvm ? CONFINE_KVM : CONFINE_DBT);
-}
-
-static void stop_worker(struct worker *w)
-{
-	if (!w->running)
-		return;
-	loop_quit(w->loop);
-	(void)pthread_join(w->thread, NULL);
-	w->running = false;
 }
 
 /* Memory comes as the guest touches it: one that could never have it all is a mistake to be told now. */
@@ -520,6 +328,29 @@ static int check_memory(const struct machine_spec *spec, struct err *err)
 		return err_set(err, -ENOMEM, "%llu MiB of memory are more than this host's %llu MiB",
 			       (unsigned long long)(spec->memory >> 20), (unsigned long long)(host >> 20));
 	return 0;
+}
+
+static int load_guest(struct machine *m, const struct machine_spec *spec, const char *cache_dir, struct err *err)
+{
+	struct acpi_device device[DEVICES_MAX];
+
+	for (unsigned i = 0; i < m->nslots; i++)
+		device[i] = (struct acpi_device){ .base = (uint32_t)(BOOT_DEVICES + i * 0x1000ull),
+						  .size = VIRTIO_MMIO_WINDOW, .gsi = m->slot[i].gsi, .edge = true };
+	return machine_load(m->vm, spec, device, m->nslots, cache_dir, err);
+}
+
+/* What networks need besides their links and devices. */
+static int prepare_networks(struct machine *m, struct err *err)
+{
+	int r = worker_create(&m->net, err);
+
+	if (r < 0)
+		return r;
+	r = broker_create(&m->broker);
+	if (r == 0)
+		r = counts_create(&m->counts, &m->counts_fd);
+	return r < 0 ? err_set(err, r, "cannot prepare networks: %s", strerror(-r)) : 0;
 }
 
 /* What the threads will have to be allowed. */
@@ -568,18 +399,10 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	if (r == 0) {
 		m->vm->ended = vm_ended;
 		m->vm->ended_ctx = m;
-		r = loop_create(&m->io.loop, err);
-		if (r == 0)
-			loop_set_poll(m->io.loop, IO_POLL_NS);
-		if (r == 0 && spec->nnets)
-			r = loop_create(&m->net.loop, err);
-		if (r == 0 && spec->nnets)
-			r = broker_create(&m->broker);
-		if (r == 0 && spec->nnets)
-			r = counts_create(&m->counts, &m->counts_fd);
-		if (r == 0 && spec->nnets)
-			loop_set_poll(m->net.loop, IO_POLL_NS);
+		r = worker_create(&m->io, err);
 	}
+	if (r == 0 && spec->nnets)
+		r = prepare_networks(m, err);
 	if (r == 0)
 		r = platform_create(m->vm, NULL, &m->platform, err);
 	if (r == 0)
@@ -606,15 +429,15 @@ void machine_destroy(struct machine *m)
 		return;
 	if (m->vm)
 		vm_stop(m->vm);
-	stop_worker(&m->io);
-	stop_worker(&m->net);
+	worker_stop(&m->io);
+	worker_stop(&m->net);
 	debugger_destroy(m->debugger);
 	for (unsigned i = m->nslots; i-- > 0;) {
 		virtio_mmio_destroy(m->slot[i].mmio);
 		virtio_device_destroy(m->slot[i].dev);
 	}
-	loop_destroy(m->io.loop);
-	loop_destroy(m->net.loop);
+	worker_destroy(&m->io);
+	worker_destroy(&m->net);
 	broker_destroy(m->broker);
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		if (m->named[i].fd >= 0)
@@ -667,12 +490,13 @@ static int start_confined(struct machine *m, struct err *err)
 
 int machine_start(struct machine *m, struct err *err)
 {
+	const struct confine *confine = m->jail ? &m->confine : NULL;
 	int r = m->jail ? close_jail(m, err) : 0;
 
 	if (r == 0)
-		r = start_worker(m, &m->io, "io", CONFINE_FILES, err);
+		r = worker_start(&m->io, "io", confine, CONFINE_FILES, err);
 	if (r == 0 && m->net.loop)
-		r = start_worker(m, &m->net, "net", CONFINE_NET, err);
+		r = worker_start(&m->net, "net", confine, CONFINE_NET, err);
 	if (r == 0)
 		r = m->jail ? start_confined(m, err) : vm_start(m->vm, err);
 	return r;

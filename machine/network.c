@@ -18,26 +18,12 @@
 
 #define DNS_PORT_OF_HOSTS 53
 
-/* "ADDRESS/BITS" when @ret_prefix is given, "ADDRESS" otherwise. */
-static bool parse_addr(const char *text, struct net_addr *ret_addr, uint8_t *ret_prefix)
+bool network_address_valid(const char *text, bool with_bits)
 {
-	char copy[NET_ADDR_TEXT + 8], *slash, *end;
-	unsigned long bits;
+	struct net_addr addr;
+	uint8_t prefix;
 
-	if (strlen(text) >= sizeof(copy))
-		return false;
-	slash = strchr(strcpy(copy, text), '/');
-	if (!slash != !ret_prefix)
-		return false;
-	if (slash)
-		*slash++ = '\0';
-	if (!net_addr_parse(copy, ret_addr))
-		return false;
-	if (!slash)
-		return true;
-	bits = strtoul(slash, &end, 10);
-	*ret_prefix = (uint8_t)bits;
-	return end != slash && !*end && bits <= (net_addr_is4(ret_addr) ? 32u : 128u);
+	return with_bits ? net_prefix_parse(text, &addr, &prefix) : net_addr_parse(text, &addr);
 }
 
 static struct link_user_address *family(struct link_user_config *c, const struct net_addr *addr)
@@ -52,7 +38,7 @@ static int read_addresses(const struct spec_net *net, struct link_user_config *c
 	uint8_t prefix;
 
 	for (unsigned i = 0; i < net->guest.n && !bad; i++) {
-		if (parse_addr(net->guest.at[i], &addr, &prefix)) {
+		if (net_prefix_parse(net->guest.at[i], &addr, &prefix)) {
 			family(c, &addr)->guest = addr;
 			family(c, &addr)->prefix = prefix;
 		} else {
@@ -60,19 +46,19 @@ static int read_addresses(const struct spec_net *net, struct link_user_config *c
 		}
 	}
 	for (unsigned i = 0; i < net->gateway.n && !bad; i++) {
-		if (parse_addr(net->gateway.at[i], &addr, NULL))
+		if (net_addr_parse(net->gateway.at[i], &addr))
 			family(c, &addr)->gateway = addr;
 		else
 			bad = net->gateway.at[i];
 	}
 	for (unsigned i = 0; i < net->dns.n && !bad; i++) {
-		if (parse_addr(net->dns.at[i], &addr, NULL))
+		if (net_addr_parse(net->dns.at[i], &addr))
 			family(c, &addr)->dns = addr;
 		else
 			bad = net->dns.at[i];
 	}
 	for (unsigned i = 0; i < net->nameserver.n && !bad && c->nnameservers < LINK_NAMESERVERS_MAX; i++) {
-		if (parse_addr(net->nameserver.at[i], &addr, NULL))
+		if (net_addr_parse(net->nameserver.at[i], &addr))
 			c->nameserver[c->nnameservers++] = (struct net_endpoint){ addr, DNS_PORT_OF_HOSTS };
 		else
 			bad = net->nameserver.at[i];

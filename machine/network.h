@@ -12,6 +12,9 @@ struct link_host;
 struct loop;
 struct spec_net;
 
+/* Is @text "ADDRESS/BITS", or without bits "ADDRESS"? */
+bool network_address_valid(const char *text, bool with_bits);
+
 /* What can be said about @net without making it.  0 or -EINVAL with a sentence. */
 int network_check(const struct spec_net *net, struct err *err);
 

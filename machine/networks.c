@@ -1,35 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* What networks are: their folders, their addresses and their definitions. */
 #include "machine/networks.h"
 
 #include "base/checked.h"
-#include "link/port.h"
-#include "machine/network.h"
 #include "machine/networks_private.h"
 #include "net/net.h"
 #include "os/err.h"
 #include "os/file.h"
 #include "os/folders.h"
-#include "os/process.h"
 
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <ifaddrs.h>
 #include <netinet/in.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #define DEFINITION_MAX 4096u	/* bytes of a definition's file */
-#define PATIENCE_S 10	/* for a switch to answer */
-#define LAST_BREATH_MS 200	/* a process that ends closes one socket after the other */
-#define DYING_NS 10000000	/* between tries */
-#define DYING_TRIES 50u
 #define FIRST_INDEX 2u	/* of a VM: 1 is the gateway's */
 
 /* ------------------------------------------------------------------- folders */
@@ -74,6 +66,13 @@ int network_paths_get(const char *name, struct network_paths *ret, struct err *e
 	return r;
 }
 
+int networks_lock(const char *name, struct network_paths *ret, struct err *err)
+{
+	int r = network_paths_get(name, ret, err);
+
+	return r < 0 ? r : file_lock(ret->lock, false, err);
+}
+
 bool network_name_valid(const char *name)
 {
 	static const char *const words[] = { "none", "user", "tap", "host", "bridge", "default", "lock" };
@@ -90,28 +89,14 @@ bool network_name_valid(const char *name)
 
 /* ----------------------------------------------------------------- addresses */
 
-bool network_subnet_parse(const char *text, struct net_addr *ret_addr, unsigned *ret_bits)
-{
-	char copy[NETWORK_ADDR_SIZE], *slash, *end;
-	unsigned long bits;
-
-	if (strlen(text) >= sizeof(copy))
-		return false;
-	slash = strchr(strcpy(copy, text), '/');
-	if (!slash)
-		return false;
-	*slash++ = '\0';
-	bits = strtoul(slash, &end, 10);
-	*ret_bits = (unsigned)bits;
-	return isdigit((unsigned char)*slash) && !*end && bits <= 128 && net_addr_parse(copy, ret_addr);
-}
+const char *const network_user_guest[NETWORK_FAMILIES] = { "10.0.2.15/24", "fd72:6f75:7800::15/64" };
 
 static uint32_t last_index(unsigned bits4)
 {
 	return (1u << (32 - bits4)) - 2;
 }
 
-static void put_addr(char text[NETWORK_ADDR_SIZE], const struct net_addr *addr, int bits)
+void network_put_addr(char text[NETWORK_ADDR_SIZE], const struct net_addr *addr, int bits)
 {
 	char plain[NET_ADDR_TEXT];
 
@@ -123,10 +108,10 @@ static void put_addr(char text[NETWORK_ADDR_SIZE], const struct net_addr *addr, 
 static int complete(struct network *n, struct err *err)
 {
 	struct net_addr base[NETWORK_FAMILIES], at;
-	unsigned bits[NETWORK_FAMILIES];
+	uint8_t bits[NETWORK_FAMILIES];
 
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++)
-		if (!network_subnet_parse(n->subnet[i], &base[i], &bits[i]) || net_addr_is4(&base[i]) != (i == 0))
+		if (!net_prefix_parse(n->subnet[i], &base[i], &bits[i]) || net_addr_is4(&base[i]) != (i == 0))
 			return err_set(err, -EINVAL, "'%s' is no subnet such as 10.89.1.0/24 or fd00:1::/64", n->subnet[i]);
 	if (bits[0] < 8 || bits[0] > 29)
 		return err_set(err, -EINVAL, "an IPv4 subnet has 8 to 29 bits, not %u", bits[0]);
@@ -136,26 +121,23 @@ static int complete(struct network *n, struct err *err)
 		return err_set(err, -EINVAL, "%s is not for hosts of a network", base[0].b[12] % 127 && base[0].b[12] < 224 ?
 			       n->subnet[1] : n->subnet[0]);
 	for (unsigned i = 0; i < NETWORK_FAMILIES; i++) {
-		unsigned all = i == 0 ? bits[0] + 96 : bits[1];
-
-		for (unsigned k = all; k < 128; k++)
-			base[i].b[k / 8] &= (uint8_t)~(0x80u >> k % 8);
-		put_addr(n->subnet[i], &base[i], (int)bits[i]);
+		net_addr_cut(&base[i], bits[i]);
+		network_put_addr(n->subnet[i], &base[i], bits[i]);
 		at = switch_address(&base[i], 1);
-		put_addr(n->gateway[i], &at, -1);
+		network_put_addr(n->gateway[i], &at, -1);
 		at = switch_address(&base[i], last_index(bits[0]));
-		put_addr(n->dns[i], &at, -1);
+		network_put_addr(n->dns[i], &at, -1);
 	}
 	return 0;
 }
 
 void network_describe(const struct network *n, struct switch_config *c)
 {
-	unsigned bits[NETWORK_FAMILIES];
+	uint8_t bits[NETWORK_FAMILIES];
 	uint32_t most;
 
-	(void)network_subnet_parse(n->subnet[0], &c->prefix4, &bits[0]);
-	(void)network_subnet_parse(n->subnet[1], &c->prefix6, &bits[1]);
+	(void)net_prefix_parse(n->subnet[0], &c->prefix4, &bits[0]);
+	(void)net_prefix_parse(n->subnet[1], &c->prefix6, &bits[1]);
 	most = last_index(bits[0]) - FIRST_INDEX;
 	c->first = FIRST_INDEX;
 	c->ports = most < SWITCH_PORTS_MAX ? most : SWITCH_PORTS_MAX;
@@ -165,31 +147,31 @@ void network_describe(const struct network *n, struct switch_config *c)
 static bool overlap(const char *a, const char *b)
 {
 	struct net_addr addr[2];
-	unsigned bits[2];
+	uint8_t bits[2];
 
-	return network_subnet_parse(a, &addr[0], &bits[0]) && network_subnet_parse(b, &addr[1], &bits[1]) &&
+	return net_prefix_parse(a, &addr[0], &bits[0]) && net_prefix_parse(b, &addr[1], &bits[1]) &&
 	       net_addr_same_prefix(&addr[0], &addr[1], bits[0] < bits[1] ? bits[0] : bits[1]);
 }
 
 /* The network that has a part of @subnet, or NULL. */
 static const char *who_has(const char *subnet, const struct network *all, int n)
 {
-	static const char *const user[] = { "10.0.2.0/24", "fd72:6f75:7800::/64" };
-
 	for (int i = 0; i < n; i++)
 		for (unsigned k = 0; k < NETWORK_FAMILIES; k++)
 			if (overlap(subnet, all[i].subnet[k]))
 				return all[i].name;
-	return overlap(subnet, user[0]) || overlap(subnet, user[1]) ? "user" : NULL;
+	return overlap(subnet, network_user_guest[0]) || overlap(subnet, network_user_guest[1]) ? "user" : NULL;
 }
 
 /* A subnet that the host itself is in could not be reached through the gateway. */
 static bool host_has(const char *subnet, const struct ifaddrs *all)
 {
-	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
-		struct net_addr addr;
-		char text[NETWORK_ADDR_SIZE];
+	struct net_addr base, addr;
+	uint8_t bits;
 
+	if (!net_prefix_parse(subnet, &base, &bits))
+		return false;
+	for (const struct ifaddrs *i = all; i; i = i->ifa_next) {
 		if (!i->ifa_addr)
 			continue;
 		if (i->ifa_addr->sa_family == AF_INET)
@@ -198,8 +180,7 @@ static bool host_has(const char *subnet, const struct ifaddrs *all)
 			addr = net_addr6_from(&((const struct sockaddr_in6 *)(const void *)i->ifa_addr)->sin6_addr);
 		else
 			continue;
-		put_addr(text, &addr, net_addr_is4(&addr) ? 32 : 128);
-		if (overlap(subnet, text))
+		if (net_addr_same_prefix(&base, &addr, bits))
 			return true;
 	}
 	return false;
@@ -224,7 +205,7 @@ static int choose_subnet(struct network *n, unsigned family, const struct networ
 
 /* --------------------------------------------------------------- definitions */
 
-static int read_definition(const char *name, const char *path, struct network *n, struct err *err)
+int network_read_at(const char *name, const char *path, struct network *n, struct err *err)
 {
 	char *text, *line, *save = NULL;
 	size_t len;
@@ -257,7 +238,7 @@ int network_read(const char *name, struct network *ret_network, struct err *err)
 	struct network_paths p;
 	int r = network_paths_get(name, &p, err);
 
-	return r < 0 ? r : read_definition(name, p.definition, ret_network, err);
+	return r < 0 ? r : network_read_at(name, p.definition, ret_network, err);
 }
 
 static int by_name(const void *a, const void *b)
@@ -269,7 +250,7 @@ static int by_name(const void *a, const void *b)
 int network_list(struct network **ret_networks, struct err *err)
 {
 	struct network *all = calloc(NETWORKS_MAX, sizeof(*all));
-	char data[PATH_MAX], state[PATH_MAX];
+	char data[PATH_MAX], state[PATH_MAX], path[PATH_MAX];
 	const struct dirent *e;
 	int n = 0, r = all ? open_folders(data, state, err) : err_set(err, -ENOMEM, "out of memory");
 	DIR *d = r == 0 ? opendir(data) : NULL;
@@ -277,7 +258,8 @@ int network_list(struct network **ret_networks, struct err *err)
 	if (r == 0 && !d)
 		r = err_set(err, -errno, "%s: %s", data, strerror(errno));
 	while (d && n < (int)NETWORKS_MAX && (e = readdir(d)))
-		if (network_name_valid(e->d_name) && network_read(e->d_name, &all[n], NULL) == 0)
+		if (network_name_valid(e->d_name) && file_path(path, NULL, data, "/", e->d_name, NULL) == 0 &&
+		    network_read_at(e->d_name, path, &all[n], NULL) == 0)
 			n++;
 	if (d)
 		(void)closedir(d);
@@ -324,282 +306,11 @@ static int define_locked(struct network *n, const struct network_paths *p, struc
 int network_define(struct network *n, struct err *err)
 {
 	struct network_paths p;
-	int r = network_paths_get(n->name, &p, err), lock;
+	int r, lock = networks_lock(n->name, &p, err);
 
-	if (r < 0)
-		return r;
-	lock = file_lock(p.lock, false, err);
 	if (lock < 0)
 		return lock;
 	r = define_locked(n, &p, err);
-	(void)close(lock);
-	return r;
-}
-
-/* -------------------------------------------------------------------- clients */
-
-/* -ECONNREFUSED or -ENOENT: there is no switch. */
-static int connect_switch(const struct network_paths *p)
-{
-	const struct timeval patience = { .tv_sec = PATIENCE_S };
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), r;
-
-	if (fd < 0)
-		return -errno;
-	memcpy(addr.sun_path, p->socket, strlen(p->socket));
-	if (connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) == 0 &&
-	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)) == 0)
-		return fd;
-	r = -errno;
-	(void)close(fd);
-	return r;
-}
-
-/* Sends @m and receives a message that begins with type @want.  Its size, or a negative errno. */
-static ssize_t ask(int fd, const void *m, size_t len, enum switch_type want, void *ret, size_t size)
-{
-	struct switch_answer refused;
-	ssize_t n;
-
-	if (send(fd, m, len, MSG_NOSIGNAL) < 0)
-		return -errno;
-	n = recv(fd, ret, size, 0);
-	if (n < 0)
-		return errno == EAGAIN ? -ETIMEDOUT : -errno;
-	if (n < (ssize_t)sizeof(refused))
-		return -EPIPE;
-	memcpy(&refused, ret, sizeof(refused));
-	if (refused.type == SWITCH_REFUSED)
-		return refused.error < 0 ? refused.error : -EPROTO;
-	return refused.type == want ? n : -EPROTO;
-}
-
-static int refused(int r, const char *name, struct err *err)
-{
-	if (r == -EADDRNOTAVAIL)
-		return err_set(err, r, "network %s has no free address; stop a VM that is on it", name);
-	if (r == -EPROTONOSUPPORT)
-		return err_set(err, r, "network %s is run by another version of roux; stop the VMs that are on it", name);
-	return err_set(err, r, "the switch of network %s: %s", name, strerror(-r));
-}
-
-static void copy_vm(struct network_vm *vm, const struct switch_port_info *p)
-{
-	const struct switch_counters *c = &p->counters;
-
-	(void)snprintf(vm->name, sizeof(vm->name), "%.63s", p->name.name);
-	(void)snprintf(vm->hostname, sizeof(vm->hostname), "%.63s", p->alias);
-	put_addr(vm->addr[0], &p->name.ip4, -1);
-	put_addr(vm->addr[1], &p->name.ip6, -1);
-	memcpy(vm->mac, p->mac, sizeof(vm->mac));
-	vm->connected = p->connected;
-	vm->sent.frames = c->sent.frames;
-	vm->sent.bytes = c->sent.bytes;
-	vm->sent.dropped = c->sent.dropped;
-	vm->received.frames = c->received.frames;
-	vm->received.bytes = c->received.bytes;
-	vm->received.dropped = c->received.dropped;
-	vm->forged = c->forged;
-	vm->refused = c->refused;
-	vm->unknown = c->unknown;
-}
-
-int network_vms(const char *name, struct network_vm **ret_vms, struct err *err)
-{
-	const uint32_t list = SWITCH_LIST;
-	struct switch_listed *m = malloc(sizeof(*m));
-	struct network_vm *vms = calloc(SWITCH_PORTS_MAX, sizeof(*vms));
-	struct network_paths p;
-	int fd = -ENOENT, r = m && vms ? 0 : err_set(err, -ENOMEM, "out of memory"), count = 0;
-	ssize_t n = 0;
-
-	if (r == 0)
-		r = network_paths_get(name, &p, err);
-	if (r == 0)
-		fd = connect_switch(&p);
-	if (fd >= 0)
-		n = ask(fd, &list, sizeof(list), SWITCH_LISTED, m, sizeof(*m));
-	else if (r == 0 && fd != -ENOENT && fd != -ECONNREFUSED)
-		r = refused(fd, name, err);
-	if (n < 0 && n != -EPIPE && n != -ECONNRESET)	/* it is just ending */
-		r = refused((int)n, name, err);
-	if (n > 0 && m->count <= SWITCH_PORTS_MAX && n == (ssize_t)offsetof(struct switch_listed, port[m->count]))
-		for (; count < (int)m->count; count++)
-			copy_vm(&vms[count], &m->port[count]);
-	if (fd >= 0)
-		(void)close(fd);
-	free(m);
-	if (r < 0) {
-		free(vms);
-		return r;
-	}
-	*ret_vms = vms;
-	return count;
-}
-
-/* Ends the switch, which nobody starts anew while we hold the lock. */
-static int end_switch(const char *name, const struct network_paths *p, struct err *err)
-{
-	const uint32_t quit = SWITCH_QUIT;
-	struct switch_answer a;
-	int fd = connect_switch(p);
-	ssize_t n;
-
-	if (fd == -ENOENT || fd == -ECONNREFUSED)
-		return 0;
-	if (fd < 0)
-		return refused(fd, name, err);
-	n = ask(fd, &quit, sizeof(quit), SWITCH_QUITTING, &a, sizeof(a));
-	if (n > 0)
-		(void)recv(fd, &a, sizeof(a), 0);	/* until it has ended */
-	(void)close(fd);
-	if (n == -EBUSY)
-		return err_set(err, -EBUSY, "network %s is in use; stop the VMs that 'roux network inspect %s' shows", name,
-			       name);
-	return n < 0 && n != -EPIPE && n != -ECONNRESET ? refused((int)n, name, err) : 0;
-}
-
-static int remove_locked(const char *name, const struct network_paths *p, struct err *err)
-{
-	int r;
-
-	if (access(p->definition, F_OK) < 0)
-		return err_set(err, -ENOENT, "there is no network '%s'; 'roux network ls' lists them", name);
-	r = end_switch(name, p, err);
-	if (r < 0)
-		return r;
-	if (unlink(p->definition) < 0)
-		return err_set(err, -errno, "cannot remove %s: %s", p->definition, strerror(errno));
-	(void)unlink(p->socket);
-	(void)unlink(p->leases);
-	return 0;
-}
-
-int network_remove(const char *name, struct err *err)
-{
-	struct network_paths p;
-	int r = network_paths_get(name, &p, err), lock;
-
-	if (r < 0)
-		return r;
-	lock = file_lock(p.lock, false, err);
-	if (lock < 0)
-		return lock;
-	r = remove_locked(name, &p, err);
-	(void)close(lock);
-	return r;
-}
-
-static int start_switch(const char *name, const char *roux, struct err *err)
-{
-	const char *const argv[] = { roux, "switch", name, NULL };
-	struct process_result result;
-	int r = process_run(argv, NULL, NULL, 4096, NULL, &result, err);
-	char *line;
-
-	if (r < 0)
-		return r;
-	line = strchr(result.errors, '\n');
-	if (line)
-		*line = '\0';
-	line = strncmp(result.errors, "roux: ", 6) == 0 ? result.errors + 6 : result.errors;
-	r = result.status ? err_set(err, -EIO, "cannot start the switch of network %s: %s", name,
-				    *line ? line : "it ended unexpectedly") : 0;
-	free(result.out);
-	return r;
-}
-
-static void copy_name(char to[SWITCH_NAME_SIZE], const char *name)
-{
-	for (size_t i = 0; name && name[i] && i < SWITCH_NAME_SIZE - 1; i++)
-		to[i] = (char)tolower((unsigned char)name[i]);
-}
-
-static int reserve(int fd, const struct network_guest *vm, struct network_seat *seat)
-{
-	struct switch_reserve m = { .type = SWITCH_RESERVE, .version = SWITCH_VERSION, .keep = vm->keep };
-	struct switch_reserved a;
-	struct net_addr base;
-	unsigned bits[NETWORK_FAMILIES] = { 0 };
-	ssize_t n;
-
-	if (vm->addr && !network_subnet_parse(vm->addr, &m.ip4, &bits[0]))
-		return -EINVAL;
-	copy_name(m.name, vm->name);
-	copy_name(m.alias, vm->hostname);
-	n = ask(fd, &m, sizeof(m), SWITCH_RESERVED, &a, sizeof(a));
-	if (n != (ssize_t)sizeof(a))
-		return n < 0 ? (int)n : -EPROTO;
-	for (unsigned i = 0; i < NETWORK_FAMILIES; i++)
-		(void)network_subnet_parse(seat->network.subnet[i], &base, &bits[i]);
-	put_addr(seat->addr[0], &a.ip4, (int)bits[0]);
-	put_addr(seat->addr[1], &a.ip6, (int)bits[1]);
-	memcpy(seat->mac, a.mac, sizeof(seat->mac));
-	for (unsigned i = 0; i < SWITCH_TOKEN_SIZE; i++)
-		(void)snprintf(seat->token + 2ul * i, 3, "%02x", a.token[i]);
-	return 0;
-}
-
-static int join_locked(const char *name, const struct network_guest *vm, const char *roux, const struct network_paths *p,
-		       struct network_seat *seat, struct err *err)
-{
-	const struct timespec pause = { .tv_nsec = DYING_NS };
-	int fd, r = read_definition(name, p->definition, &seat->network, err);
-
-	if (r < 0)
-		return r;
-	for (unsigned i = 0;; i++) {
-		fd = connect_switch(p);
-		if (fd == -ENOENT || fd == -ECONNREFUSED) {
-			r = start_switch(name, roux, err);
-			if (r < 0)
-				return r;
-			fd = connect_switch(p);
-		}
-		r = fd < 0 ? fd : reserve(fd, vm, seat);
-		if (r < 0 && fd >= 0)
-			(void)close(fd);
-		/* One that was killed may let us in with its last breath. */
-		if ((r != -ECONNRESET && r != -EPIPE) || i == DYING_TRIES)
-			break;
-		(void)nanosleep(&pause, NULL);
-	}
-	if (r < 0)
-		return refused(r, name, err);
-	(void)snprintf(seat->socket, sizeof(seat->socket), "%.107s", p->socket);
-	seat->fd = fd;
-	return 0;
-}
-
-bool network_seat_lost(int seat_fd)
-{
-	struct pollfd p = { .fd = seat_fd };
-
-	return poll(&p, 1, LAST_BREATH_MS) > 0 && p.revents & (POLLHUP | POLLERR);
-}
-
-int network_claim(const struct network_seat *seat, struct err *err)
-{
-	uint8_t token[SWITCH_TOKEN_SIZE];
-
-	if (!network_token_parse(seat->token, token))
-		return err_set(err, -EINVAL, "no token of a network's switch");
-	return link_port_open(seat->socket, token, err);
-}
-
-int network_join(const char *name, const struct network_guest *vm, const char *roux, struct network_seat *ret_seat,
-		 struct err *err)
-{
-	struct network_paths p;
-	int r = network_paths_get(name, &p, err), lock;
-
-	if (r < 0)
-		return r;
-	lock = file_lock(p.lock, false, err);
-	if (lock < 0)
-		return lock;
-	r = join_locked(name, vm, roux, &p, ret_seat, err);
 	(void)close(lock);
 	return r;
 }

@@ -66,6 +66,9 @@ struct network_seat {
 	char addr[NETWORK_FAMILIES][NETWORK_ADDR_SIZE];	/* with the bits of the prefix */
 };
 
+/* The guest's addresses on the user network, "ADDRESS/BITS"; no named network may have a part of it. */
+extern const char *const network_user_guest[NETWORK_FAMILIES];
+
 /* A letter or digit, then those, "_", "." and "-"; and none of the words of --network. */
 bool network_name_valid(const char *name);
 

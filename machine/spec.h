@@ -73,6 +73,12 @@ struct err;
 
 enum spec_cache { SPEC_CACHE_AUTO, SPEC_CACHE_ALWAYS, SPEC_CACHE_NONE };
 
+/* A list of strings that grows. */
+struct spec_list {
+	char **at;
+	unsigned n;
+};
+
 /* All strings are owned by the spec; NULL means not given. */
 struct spec_share {
 	char *tag, *path;
@@ -82,18 +88,11 @@ struct spec_share {
 
 struct spec_disk {
 	char *path;
-	char **more;	/* @nmore of them */
-	unsigned nmore;
+	struct spec_list more;	/* files that follow on @path */
 	bool read_only, overlay;
 };
 
 enum spec_net_kind { SPEC_NET_TAP, SPEC_NET_USER, SPEC_NET_NAMED };
-
-/* A list of strings that grows. */
-struct spec_list {
-	char **at;
-	unsigned n;
-};
 
 struct spec_net {
 	enum spec_net_kind kind;
@@ -114,8 +113,7 @@ struct machine_spec {
 	unsigned cpus;
 	uint64_t memory;	/* bytes */
 	char *kernel, *cmdline, *guest_conf;
-	char *initrd[SPEC_INITRDS_MAX];
-	unsigned ninitrds;
+	struct spec_list initrd;	/* at most SPEC_INITRDS_MAX */
 	struct spec_share share[SPEC_SHARES_MAX];
 	unsigned nshares;
 	struct spec_disk disk[SPEC_DISKS_MAX];
@@ -127,9 +125,6 @@ struct machine_spec {
 	bool gdb, gdb_wait;	/* @gdb: gdb_port is given */
 	uint16_t gdb_port;
 };
-
-/* Adds a copy of @path to disk->more.  0, -EINVAL above SPEC_PARTS_MAX, or -ENOMEM. */
-int spec_disk_add(struct spec_disk *disk, const char *path);
 
 /* Defaults: auto, 1 vCPU, 512 MiB. */
 void machine_spec_init(struct machine_spec *spec);

@@ -19,6 +19,12 @@ bool net_addr_is_link_local(const struct net_addr *addr)
 	return addr->b[0] == 0xfe && (addr->b[1] & 0xc0) == 0x80;
 }
 
+void net_addr_cut(struct net_addr *addr, unsigned prefix)
+{
+	for (unsigned bit = prefix + (net_addr_is4(addr) ? 96 : 0); bit < 128; bit++)
+		addr->b[bit / 8] &= (uint8_t)~(0x80u >> bit % 8);
+}
+
 bool net_addr_same_prefix(const struct net_addr *a, const struct net_addr *b, unsigned prefix)
 {
 	unsigned whole, rest;
@@ -273,5 +279,34 @@ bool net_addr_parse(const char *text, struct net_addr *ret_addr)
 	if (!parse_ip6(text, addr.b))
 		return false;
 	*ret_addr = addr;
+	return true;
+}
+
+bool net_prefix_parse(const char *text, struct net_addr *ret_addr, uint8_t *ret_prefix)
+{
+	char copy[NET_ADDR_TEXT];
+	struct net_addr addr;
+	unsigned bits = 0, most;
+	size_t len = 0;
+
+	while (text[len] && text[len] != '/' && len < sizeof(copy))
+		len++;
+	if (text[len] != '/' || len == sizeof(copy))
+		return false;
+	__builtin_memcpy(copy, text, len);
+	copy[len] = 0;
+	if (!net_addr_parse(copy, &addr))
+		return false;
+	most = net_addr_is4(&addr) ? 32 : 128;
+	text += len + 1;
+	do {
+		if (*text < '0' || *text > '9')
+			return false;
+		bits = bits * 10 + (unsigned)(*text++ - '0');
+	} while (*text && bits <= most);
+	if (bits > most)
+		return false;
+	*ret_addr = addr;
+	*ret_prefix = (uint8_t)bits;
 	return true;
 }

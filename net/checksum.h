@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Private to net/: the Internet checksum (RFC 1071).
+ * For net/ and link/: the Internet checksum (RFC 1071).
  *
  * A sum is kept as one's complement sum of 16-bit words in memory order, in 64
  * bits; sum_fold() makes 16 bits of it, which are stored in memory order as they are.

@@ -109,6 +109,9 @@ struct packet {
 unsigned spans_cut(const struct net_span *spans, unsigned count, size_t from, size_t len,
 		   struct net_span *out);
 
+/* Copies the bytes that @spans name, as far as they fit; returns how many. */
+size_t spans_copy(const struct net_span *spans, unsigned count, void *out, size_t cap);
+
 /* The bytes [from, to) of the packet's frame as spans; returns how many (at most NET_SPANS_MAX). */
 unsigned packet_spans(const struct packet *packet, uint32_t from, uint32_t to,
 		      struct net_span *spans);
@@ -188,8 +191,8 @@ void arp_request(struct net *net, const struct net_addr *target, const uint8_t *
 
 void ndp_input(struct net *net, struct packet *packet, uint8_t type);
 void ndp_solicit(struct net *net, const struct net_addr *target, const uint8_t *mac);
-/* Answers a router solicitation; @packet is checked.  In ra.c, by net->ra. */
-void ra_solicited(struct net *net, struct ra_sender *ra, const struct packet *packet);
+/* Answers a router solicitation.  In ra.c. */
+void ra_solicited(struct ra_sender *ra);
 
 bool neighbour_init(struct net *net);
 void neighbour_destroy(struct net *net);

@@ -166,7 +166,7 @@ static void reply(struct dhcp4_server *server, const struct dhcp4_message *reque
 	struct udp_datagram datagram = { .from = { server->config.server, DHCP4_SERVER_PORT },
 					 .spans = &span, .count = 1 };
 
-	dhcp4_begin(&writer, 2, get32(request->bytes + DHCP4_XID), mac);
+	dhcp4_begin(&writer, get32(request->bytes + DHCP4_XID), mac);
 	put16(writer.bytes + DHCP4_FLAGS, get16(request->bytes + DHCP4_FLAGS));
 	dhcp4_put_number(&writer, OPT_TYPE, type, 1);
 	dhcp4_put_addr(&writer, OPT_SERVER, &server->config.server);
@@ -264,7 +264,7 @@ static void input(struct udp_service *service, struct net *net, const struct udp
 	struct net_addr none = net_addr4(0, 0, 0, 0);
 	struct dhcp4_message message;
 
-	if (!net_addr_is4(&datagram->from.addr) || !dhcp4_take(datagram, 1, &message))
+	if (!net_addr_is4(&datagram->from.addr) || !dhcp4_take(datagram, &message))
 		return;
 	switch (dhcp4_option_number(&message, OPT_TYPE, 1)) {
 	case DHCP4_DISCOVER:

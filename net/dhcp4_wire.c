@@ -3,16 +3,10 @@
 #include "net/dhcp4_wire.h"
 #include "net/dhcp4.h"
 
-bool dhcp4_take(const struct udp_datagram *datagram, uint8_t op, struct dhcp4_message *message)
+bool dhcp4_take(const struct udp_datagram *datagram, struct dhcp4_message *message)
 {
-	message->len = 0;
-	for (unsigned i = 0; i < datagram->count; i++) {
-		size_t part = min_of(datagram->spans[i].len, sizeof(message->bytes) - message->len);
-
-		__builtin_memcpy(message->bytes + message->len, datagram->spans[i].data, part);
-		message->len += part;
-	}
-	return message->len >= DHCP4_SIZE && message->bytes[0] == op && message->bytes[1] == 1 &&
+	message->len = spans_copy(datagram->spans, datagram->count, message->bytes, sizeof(message->bytes));
+	return message->len >= DHCP4_SIZE && message->bytes[0] == DHCP4_OP_REQUEST && message->bytes[1] == 1 &&
 	       message->bytes[2] == NET_MAC_SIZE &&
 	       get32(message->bytes + DHCP4_MAGIC) == DHCP4_COOKIE;
 }
@@ -66,10 +60,10 @@ uint32_t dhcp4_option_number(const struct dhcp4_message *message, uint8_t code, 
 	return value;
 }
 
-void dhcp4_begin(struct dhcp4_writer *writer, uint8_t op, uint32_t xid, const uint8_t *mac)
+void dhcp4_begin(struct dhcp4_writer *writer, uint32_t xid, const uint8_t *mac)
 {
 	__builtin_memset(writer->bytes, 0, sizeof(writer->bytes));
-	writer->bytes[0] = op;
+	writer->bytes[0] = DHCP4_OP_REPLY;
 	writer->bytes[1] = 1;	/* Ethernet */
 	writer->bytes[2] = NET_MAC_SIZE;
 	put32(writer->bytes + DHCP4_XID, xid);

@@ -211,7 +211,7 @@ static void input(struct udp_service *service, struct net *net, const struct udp
 		  const uint8_t from_mac[NET_MAC_SIZE])
 {
 	struct dhcp6_server *server = container_of(service, struct dhcp6_server, service);
-	struct message message = { 0 };
+	struct message message;
 	struct reply reply = { .len = 4 };
 	struct net_span span = { reply.bytes, 0 };
 	struct udp_datagram out = { .to = datagram->from, .spans = &span, .count = 1 };
@@ -221,11 +221,7 @@ static void input(struct udp_service *service, struct net *net, const struct udp
 
 	if (net_addr_is4(&datagram->from.addr) || datagram->len > MESSAGE_MAX || datagram->len < 4)
 		return;
-	for (unsigned i = 0; i < datagram->count; i++) {
-		__builtin_memcpy(message.bytes + message.len, datagram->spans[i].data,
-				 datagram->spans[i].len);
-		message.len += datagram->spans[i].len;
-	}
+	message.len = spans_copy(datagram->spans, datagram->count, message.bytes, sizeof(message.bytes));
 	client = find(&message, OPT_CLIENT_ID, &len);
 	if ((!client && message.bytes[0] != INFORMATION) || len > DUID_MAX ||
 	    !for_us(server, &message))

@@ -359,11 +359,6 @@ int dns_answer(const struct dns_table *table, const struct dns_query *query, con
 	return (int)dns_truncate(out, size, limit);
 }
 
-uint16_t dns_id(const void *message)
-{
-	return get16(message);
-}
-
 void dns_set_id(void *message, uint16_t id)
 {
 	put16(message, id);

@@ -60,7 +60,6 @@ int dns_answer(const struct dns_table *table, const struct dns_query *query, con
 size_t dns_error(const struct dns_query *query, const void *message, size_t len,
 		 enum dns_rcode rcode, void *out, size_t cap);
 
-uint16_t dns_id(const void *message);	/* of at least 2 bytes */
 void dns_set_id(void *message, uint16_t id);
 
 /*

@@ -152,14 +152,14 @@ static void expired(struct net *net, struct timer *timer)
 	uint32_t head;
 
 	if (whole->pieces && !whole->pieces->offset && whole->pieces->len >= 8) {
-		struct piece first = { .len = 0 };
 		struct reassembly brief = *whole;
+		uint32_t first;
 
 		brief.pieces = NULL;
 		head = build(&brief, buf);
-		first.len = min_of(whole->pieces->len, HEAD_MAX - head);
-		__builtin_memcpy(buf + head, whole->pieces->bytes, first.len);
-		frame.len = head + first.len;
+		first = min_of(whole->pieces->len, HEAD_MAX - head);
+		__builtin_memcpy(buf + head, whole->pieces->bytes, first);
+		frame.len = head + first;
 		span.len = frame.len;
 		as_packet(whole, &frame, buf, head, &packet);
 		icmp_error_about(net, &packet, ICMP_REASSEMBLY_EXCEEDED, 0);

@@ -142,6 +142,6 @@ void ndp_input(struct net *net, struct packet *packet, uint8_t type)
 		}
 		if (mac)
 			neighbour_update(net, &packet->src, mac, true);
-		ra_solicited(net, net->ra, packet);
+		ra_solicited(net->ra);
 	}
 }

@@ -233,7 +233,7 @@ void neighbour_learn(struct net *net, const struct net_addr *addr, const uint8_t
 /* Keeps a copy of @frame; the checksum and GSO fields go with it. */
 static void keep(struct net *net, struct neighbour *entry, const struct net_frame *frame)
 {
-	size_t size = sizeof(struct waiting) + frame->len, at = 0;
+	size_t size = sizeof(struct waiting) + frame->len;
 	struct waiting *waiting = NULL, **link = &entry->waiting;
 
 	if (entry->waiting_count < WAITING_MAX && net->neigh_waiting + size <= WAITING_BYTES)
@@ -242,10 +242,7 @@ static void keep(struct net *net, struct neighbour *entry, const struct net_fram
 		net->stats.no_neighbour++;
 		return;
 	}
-	for (unsigned i = 0; i < frame->count; i++) {
-		__builtin_memcpy(waiting->bytes + at, frame->spans[i].data, frame->spans[i].len);
-		at += frame->spans[i].len;
-	}
+	(void)spans_copy(frame->spans, frame->count, waiting->bytes, frame->len);
 	waiting->next = NULL;
 	waiting->span = (struct net_span){ waiting->bytes, frame->len };
 	waiting->frame = *frame;

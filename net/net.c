@@ -229,6 +229,20 @@ unsigned spans_cut(const struct net_span *spans, unsigned count, size_t from, si
 	return made;
 }
 
+size_t spans_copy(const struct net_span *spans, unsigned count, void *out, size_t cap)
+{
+	uint8_t *bytes = out;
+	size_t at = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		size_t part = min_of(spans[i].len, cap - at);
+
+		__builtin_memcpy(bytes + at, spans[i].data, part);
+		at += part;
+	}
+	return at;
+}
+
 unsigned packet_spans(const struct packet *packet, uint32_t from, uint32_t to,
 		      struct net_span *spans)
 {
@@ -239,12 +253,8 @@ void packet_copy(const struct packet *packet, uint32_t from, uint32_t len, void 
 {
 	struct net_span spans[NET_SPANS_MAX];
 	unsigned count = packet_spans(packet, from, from + len, spans);
-	uint8_t *at = out;
 
-	for (unsigned i = 0; i < count; i++) {
-		__builtin_memcpy(at, spans[i].data, spans[i].len);
-		at += spans[i].len;
-	}
+	(void)spans_copy(spans, count, out, len);
 }
 
 bool packet_checksum_ok(const struct packet *packet, uint8_t proto, uint32_t offset)

@@ -183,6 +183,12 @@ void net_stats(const struct net *net, struct net_stats *ret_stats);
 void net_addr_text(const struct net_addr *addr, char text[NET_ADDR_TEXT]);
 bool net_addr_parse(const char *text, struct net_addr *ret_addr);
 
+/* Likewise "ADDRESS/BITS", with as many bits as the family has at most; the rest of the address may be anything. */
+bool net_prefix_parse(const char *text, struct net_addr *ret_addr, uint8_t *ret_prefix);
+
+/* Clears what follows the first @prefix bits (of its family). */
+void net_addr_cut(struct net_addr *addr, unsigned prefix);
+
 /* True when @a and @b are of one family and share their first @prefix bits (of that family). */
 bool net_addr_same_prefix(const struct net_addr *a, const struct net_addr *b, unsigned prefix);
 

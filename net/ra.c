@@ -21,6 +21,8 @@ struct ra_sender {
 
 static uint8_t *put_prefix(const struct ra_config *config, uint8_t *at)
 {
+	struct net_addr prefix = config->prefix;
+
 	if (net_addr_is_zero(&config->prefix))
 		return at;
 	at[0] = 3;
@@ -29,9 +31,8 @@ static uint8_t *put_prefix(const struct ra_config *config, uint8_t *at)
 	at[3] = 0x80 | (config->autonomous ? 0x40 : 0);	/* on the link; autonomous */
 	put32(at + 4, config->lifetime_s);
 	put32(at + 8, config->lifetime_s);
-	__builtin_memcpy(at + 16, config->prefix.b, 16);
-	for (unsigned bit = config->prefix_len; bit < 128; bit++)
-		at[16 + bit / 8] &= (uint8_t)~(0x80u >> bit % 8);
+	net_addr_cut(&prefix, config->prefix_len);
+	__builtin_memcpy(at + 16, prefix.b, 16);
 	return at + 32;
 }
 
@@ -110,7 +111,7 @@ static void send_unasked(struct net *net, struct timer *timer)
 	timer_set(net, &ra->timer, net->now + interval);
 }
 
-void ra_solicited(struct net *net, struct ra_sender *ra, const struct packet *packet)
+void ra_solicited(struct ra_sender *ra)
 {
 	send(ra);
 }

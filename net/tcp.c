@@ -17,11 +17,6 @@ void *tcp_user(const struct tcp_conn *conn)
 	return conn->user;
 }
 
-struct net *tcp_net(const struct tcp_conn *conn)
-{
-	return conn->net;
-}
-
 const struct net_endpoint *tcp_local(const struct tcp_conn *conn)
 {
 	return &conn->local;
@@ -264,7 +259,7 @@ void tcp_info(const struct tcp_conn *conn, struct tcp_info *ret_info)
 		.recv_window = conn->rcv_adv - conn->rcv_nxt,
 		.unsent = conn->send.len > sent ? conn->send.len - sent : 0,
 		.unacked = min_of(sent, conn->send.len), .kept = conn->kept.len,
-		.mss = (uint16_t)(conn->mss - (conn->timestamps ? 12 : 0)), .sack = conn->sack,
+		.mss = (uint16_t)(conn->mss - (conn->timestamps ? TCP_TIMESTAMPS_SIZE : 0)), .sack = conn->sack,
 		.timestamps = conn->timestamps, .window_scaling = conn->scaling,
 	};
 }

@@ -54,7 +54,6 @@ struct tcp_ops {
 /* Whom events go to.  @ops is borrowed for the connection's life. */
 void tcp_set_owner(struct tcp_conn *conn, const struct tcp_ops *ops, void *user);
 void *tcp_user(const struct tcp_conn *conn);
-struct net *tcp_net(const struct tcp_conn *conn);
 
 /* The two ends.  For a request: @local is where the peer wants to go. */
 const struct net_endpoint *tcp_local(const struct tcp_conn *conn);

@@ -13,12 +13,13 @@ void tcp_init_sender(struct tcp_conn *conn)
 	cc_init(conn);
 }
 
-uint64_t tcp_rto(const struct tcp_conn *conn)
+/* RFC 6298, 2.3. */
+static uint64_t timeout(const struct tcp_conn *conn)
 {
 	return min_of(conn->srtt + max_of(4 * conn->rttvar, RTO_LEAST), RTO_MAX);
 }
 
-static void sample_rtt(struct tcp_conn *conn)
+void tcp_sample_rtt(struct tcp_conn *conn)
 {
 	uint64_t rtt = max_of(conn->net->now - conn->rtt_at, 1), delta;
 
@@ -31,7 +32,7 @@ static void sample_rtt(struct tcp_conn *conn)
 		conn->rttvar = (3 * conn->rttvar + delta) / 4;
 		conn->srtt = (7 * conn->srtt + rtt) / 8;
 	}
-	conn->rto = tcp_rto(conn);
+	conn->rto = timeout(conn);
 }
 
 static void leave_recovery(struct tcp_conn *conn)
@@ -97,9 +98,9 @@ static void advance(struct tcp_conn *conn, const struct segment *segment)
 		conn->undo_possible = false;
 	}
 	if (conn->rtt_at && seq_le(conn->rtt_seq, segment->ack))
-		sample_rtt(conn);
+		tcp_sample_rtt(conn);
 	else if (conn->tries && conn->srtt)	/* no sample, but it got through */
-		conn->rto = tcp_rto(conn);
+		conn->rto = timeout(conn);
 	take_acked(conn, segment->ack);
 	switch ((enum recovery)conn->recovery) {
 	case RECOVERY_NONE:

@@ -29,6 +29,7 @@
 #define TCP_PSH 0x08u
 #define TCP_ACK 0x10u
 
+#define TCP_TIMESTAMPS_SIZE 12u	/* bytes of the option with what aligns it */
 #define SACK_RANGES 32u	/* that the sender remembers */
 #define SACK_HISTORY 4u	/* that the receiver reports */
 #define MSS_MIN4 536u
@@ -232,8 +233,8 @@ void tcp_prepare(struct tcp_conn *conn);	/* numbers, windows and options of our 
 /* tcp_ack.c */
 /* False: the connection ended, or the segment is to be ignored. */
 bool tcp_acknowledge(struct tcp_conn *conn, const struct segment *segment);
-uint64_t tcp_rto(const struct tcp_conn *conn);	/* RFC 6298, 2.3, of srtt and rttvar */
 void tcp_init_sender(struct tcp_conn *conn);	/* when the peer's SYN is known */
+void tcp_sample_rtt(struct tcp_conn *conn);	/* what was sent at rtt_at is acknowledged */
 
 /* tcp_recv.c */
 void tcp_receive(struct tcp_conn *conn, const struct packet *packet, const struct segment *segment);

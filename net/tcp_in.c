@@ -245,9 +245,7 @@ static void syn_sent_input(struct tcp_conn *conn, const struct packet *packet,
 	}
 	conn->snd_una = conn->high_rxt = segment->ack;
 	if (conn->rtt_at)
-		conn->srtt = max_of(conn->net->now - conn->rtt_at, 1);
-	conn->rttvar = conn->srtt / 2;
-	conn->rtt_at = 0;
+		tcp_sample_rtt(conn);
 	conn->ack_now = true;
 	tcp_established(conn);
 	if (!conn->dead)
@@ -315,12 +313,8 @@ static bool complete_handshake(struct tcp_conn *conn, const struct packet *packe
 	conn->snd_wl2 = segment->ack;
 	conn->tries = 0;
 	conn->rtx_due = 0;
-	if (conn->rtt_at) {
-		conn->srtt = max_of(conn->net->now - conn->rtt_at, 1);
-		conn->rttvar = conn->srtt / 2;
-		conn->rto = tcp_rto(conn);
-		conn->rtt_at = 0;
-	}
+	if (conn->rtt_at)
+		tcp_sample_rtt(conn);
 	tcp_established(conn);
 	return !conn->dead;
 }

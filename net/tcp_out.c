@@ -26,44 +26,55 @@ uint32_t tcp_path_mss(const struct net *net, const struct tcp_conn *conn, uint32
 	return mtu > head + least ? mtu - head : least;
 }
 
-static uint32_t put_timestamps(const struct tcp_conn *conn, uint8_t *at)
+static void put_timestamps(uint8_t *at, uint32_t now, uint32_t recent)
 {
-	if (!conn->timestamps)
-		return 0;
 	put32(at, 0x0101080a);	/* NOP, NOP, kind 8, length 10: RFC 7323, appendix A */
-	put32(at + 4, tcp_ts_now(conn->net) + conn->ts_offset);
-	put32(at + 8, conn->ts_recent);
-	return 12;
+	put32(at + 4, now);
+	put32(at + 8, recent);
 }
 
-static uint32_t put_sack(const struct tcp_conn *conn, uint8_t *at, uint32_t used)
+static void put_own_timestamps(const struct tcp_conn *conn, uint8_t *at)
 {
-	uint32_t count = min_of(conn->history_count, (OPTION_SPACE - used - 4) / 8);
+	if (conn->timestamps)
+		put_timestamps(at, tcp_ts_now(conn->net) + conn->ts_offset, conn->ts_recent);
+}
 
-	if (!conn->history_count)
-		return 0;
+static uint32_t timestamps_size(bool timestamps)
+{
+	return timestamps ? TCP_TIMESTAMPS_SIZE : 0;
+}
+
+/* Ranges of SACK that there is room for beside the timestamps. */
+static uint32_t sack_count(const struct tcp_conn *conn)
+{
+	return min_of(conn->history_count, (OPTION_SPACE - timestamps_size(conn->timestamps) - 4) / 8);
+}
+
+static void put_sack(const struct tcp_conn *conn, uint8_t *at)
+{
+	uint32_t count = sack_count(conn);
+
+	if (!count)
+		return;
 	put32(at, 0x01010500 | (2 + 8 * count));
 	for (uint32_t i = 0; i < count; i++) {
 		put32(at + 4 + 8 * i, conn->history[i].begin);
 		put32(at + 8 + 8 * i, conn->history[i].end);
 	}
-	return 4 + 8 * count;
 }
 
 static uint32_t options_size(const struct tcp_conn *conn)
 {
-	uint32_t size = conn->timestamps ? 12 : 0;
+	uint32_t count = sack_count(conn);
 
-	if (conn->history_count)
-		size += 4 + 8 * min_of(conn->history_count, (OPTION_SPACE - size - 4) / 8);
-	return size;
+	return timestamps_size(conn->timestamps) + (count ? 4 + 8 * count : 0);
 }
 
-static void put_header(uint8_t *tcp, const struct tcp_conn *conn, uint32_t seq, uint32_t ack,
-		       uint8_t flags, uint32_t size, uint32_t window)
+static void put_header(uint8_t *tcp, const struct net_endpoint *local, const struct net_endpoint *remote,
+		       uint32_t seq, uint32_t ack, uint8_t flags, uint32_t size, uint32_t window)
 {
-	put16(tcp, conn->local.port);
-	put16(tcp + 2, conn->remote.port);
+	put16(tcp, local->port);
+	put16(tcp + 2, remote->port);
 	put32(tcp + 4, seq);
 	put32(tcp + 8, ack);
 	tcp[12] = (uint8_t)(size / 4 << 4);
@@ -115,9 +126,10 @@ static bool send_segment(struct tcp_conn *conn, uint32_t seq, uint32_t len, uint
 		out.gso = v4 ? NET_GSO_TCP4 : NET_GSO_TCP6;
 		out.gso_size = (uint16_t)mss;
 	}
-	put_header(tcp, conn, seq, conn->rcv_nxt, flags, size, tcp_window(conn) >> conn->recv_shift);
-	size = TCP_SIZE + put_timestamps(conn, tcp + TCP_SIZE);
-	(void)put_sack(conn, tcp + size, size - TCP_SIZE);
+	put_header(tcp, &conn->local, &conn->remote, seq, conn->rcv_nxt, flags, size,
+		   tcp_window(conn) >> conn->recv_shift);
+	put_own_timestamps(conn, tcp + TCP_SIZE);
+	put_sack(conn, tcp + TCP_SIZE + timestamps_size(conn->timestamps));
 	out.dont_fragment = true;
 	if (!leave(conn, &out))
 		return false;
@@ -308,9 +320,10 @@ static void put_syn_options(const struct tcp_conn *conn, uint8_t *at)
 	put32(at, 2u << 24 | 4u << 16 | tcp_path_mss(conn->net, conn, UINT16_MAX));
 	at += 4;
 	if (conn->timestamps) {
-		at += put_timestamps(conn, at);
+		put_own_timestamps(conn, at);
 		if (conn->sack)
-			put16(at - 12, 0x0402);	/* in place of two NOPs */
+			put16(at, 0x0402);	/* in place of two NOPs */
+		at += TCP_TIMESTAMPS_SIZE;
 	} else if (conn->sack) {
 		put32(at, 0x01010402);
 		at += 4;
@@ -323,11 +336,11 @@ void tcp_send_syn(struct tcp_conn *conn)
 {
 	struct out out;
 	uint8_t *tcp;
-	uint32_t size = TCP_SIZE + 4 + (conn->timestamps ? 12 : conn->sack ? 4 : 0) +
+	uint32_t size = TCP_SIZE + 4 + (conn->timestamps ? TCP_TIMESTAMPS_SIZE : conn->sack ? 4 : 0) +
 			(conn->scaling ? 4 : 0);
 
 	tcp = out_init(&out, &conn->local.addr, &conn->remote.addr, PROTO_TCP, (uint16_t)size);
-	put_header(tcp, conn, conn->iss, conn->peer_asked ? conn->rcv_nxt : 0,
+	put_header(tcp, &conn->local, &conn->remote, conn->iss, conn->peer_asked ? conn->rcv_nxt : 0,
 		   conn->peer_asked ? TCP_SYN | TCP_ACK : TCP_SYN, size,
 		   min_of(conn->window, UINT16_MAX));	/* never scaled: RFC 7323, 2.2 */
 	put_syn_options(conn, tcp + TCP_SIZE);
@@ -353,8 +366,8 @@ void tcp_send_rst(struct tcp_conn *conn)
 	uint8_t *tcp = out_init(&out, &conn->local.addr, &conn->remote.addr, PROTO_TCP, TCP_SIZE);
 	bool refused = conn->state == TCP_REQUESTED;
 
-	put_header(tcp, conn, refused ? 0 : conn->snd_nxt, conn->rcv_nxt, TCP_RST | TCP_ACK,
-		   TCP_SIZE, 0);
+	put_header(tcp, &conn->local, &conn->remote, refused ? 0 : conn->snd_nxt, conn->rcv_nxt,
+		   TCP_RST | TCP_ACK, TCP_SIZE, 0);
 	out.checksum_at = 16;
 	conn->net->stats.tcp_resets_out++;
 	(void)ip_output(conn->net, &out);
@@ -366,12 +379,7 @@ static void reply(struct net *net, const struct net_endpoint *local,
 	struct out out;
 	uint8_t *tcp = out_init(&out, &local->addr, &remote->addr, PROTO_TCP, TCP_SIZE);
 
-	put16(tcp, local->port);
-	put16(tcp + 2, remote->port);
-	put32(tcp + 4, seq);
-	put32(tcp + 8, ack);
-	tcp[12] = TCP_SIZE / 4 << 4;
-	tcp[13] = flags;
+	put_header(tcp, local, remote, seq, ack, flags, TCP_SIZE, 0);
 	out.checksum_at = 16;
 	(void)ip_output(net, &out);
 }
@@ -395,20 +403,12 @@ void tcp_reply_rst(struct net *net, const struct packet *packet, const struct se
 void tcp_reply_waiting(struct net *net, const struct time_wait *wait)
 {
 	struct out out;
-	uint16_t size = TCP_SIZE + (wait->timestamps ? 12 : 0);
-	uint8_t *tcp = out_init(&out, &wait->local.addr, &wait->remote.addr, PROTO_TCP, size);
+	uint32_t size = TCP_SIZE + timestamps_size(wait->timestamps);
+	uint8_t *tcp = out_init(&out, &wait->local.addr, &wait->remote.addr, PROTO_TCP, (uint16_t)size);
 
-	put16(tcp, wait->local.port);
-	put16(tcp + 2, wait->remote.port);
-	put32(tcp + 4, wait->snd_nxt);
-	put32(tcp + 8, wait->rcv_nxt);
-	tcp[12] = (uint8_t)(size / 4 << 4);
-	tcp[13] = TCP_ACK;
-	if (wait->timestamps) {
-		put32(tcp + TCP_SIZE, 0x0101080a);
-		put32(tcp + TCP_SIZE + 4, tcp_ts_now(net) + wait->ts_offset);
-		put32(tcp + TCP_SIZE + 8, wait->ts_recent);
-	}
+	put_header(tcp, &wait->local, &wait->remote, wait->snd_nxt, wait->rcv_nxt, TCP_ACK, size, 0);
+	if (wait->timestamps)
+		put_timestamps(tcp + TCP_SIZE, tcp_ts_now(net) + wait->ts_offset, wait->ts_recent);
 	out.checksum_at = 16;
 	(void)ip_output(net, &out);
 }

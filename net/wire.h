@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Private to net/: numbers in network order at any alignment, and the sizes of headers. */
+/* For net/ and for link/, which looks into frames too: numbers in network order at any alignment, sizes of headers. */
 #ifndef NET_WIRE_H
 #define NET_WIRE_H
 

@@ -3,19 +3,18 @@
 
 #include "os/err.h"
 #include "os/file.h"
+#include "os/folders.h"
 #include "os/process.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
 #include <errno.h>
 #include <limits.h>
-#include <pwd.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #define CONFIG_MAX (4u * 1024u * 1024u) /* bytes of the configuration */
 #define HELPER_PREFIX "docker-credential-"
@@ -274,21 +273,12 @@ int auth_parse_config(const char *json, size_t len, const char *host, struct aut
 
 int auth_config_path(char *ret_path, size_t size, struct err *err)
 {
-	const char *dir = getenv("DOCKER_CONFIG"), *home = getenv("HOME");
-	struct passwd *pw;
+	const char *dir = getenv("DOCKER_CONFIG");
 	int n;
 
-	if (dir && *dir) {
-		n = snprintf(ret_path, size, "%s/config.json", dir);
-	} else {
-		if (!home || !*home) {
-			pw = getpwuid(getuid());
-			home = pw ? pw->pw_dir : NULL;
-		}
-		if (!home)
-			return err_set(err, -ENOENT, "no home folder: set DOCKER_CONFIG to a folder");
-		n = snprintf(ret_path, size, "%s/.docker/config.json", home);
-	}
+	if (!dir || !*dir)
+		return folder_home(ret_path, size, "/.docker/config.json", "DOCKER_CONFIG", err);
+	n = snprintf(ret_path, size, "%s/config.json", dir);
 	return n < 0 || (size_t)n >= size ? err_set(err, -ENAMETOOLONG, "the path of docker's configuration is too long") : 0;
 }
 

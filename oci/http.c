@@ -214,13 +214,12 @@ static bool set_headers(struct http_call *call)
 	return ok && (!(call->body || call->has_file) || add_header(call, "Expect", ""));
 }
 
-static void set_options(struct http *http, struct http_call *call)
+static void set_options(struct http_call *call)
 {
 	const char *ca = getenv("SSL_CERT_FILE"), *ca_dir = getenv("SSL_CERT_DIR");
 	bool https = strncmp(call->url, "https:", 6) == 0;
 	CURL *e = call->easy;
 
-	(void)http;
 	curl_easy_setopt(e, CURLOPT_URL, call->url);
 	curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
 	curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, https ? "https" : "http,https");
@@ -277,7 +276,7 @@ int http_start(struct http *http, struct http_call *call, struct err *err)
 	call->easy = curl_easy_init();
 	if (!call->easy || !set_headers(call))
 		goto no_memory;
-	set_options(http, call);
+	set_options(call);
 	if (curl_multi_add_handle(http->multi, call->easy) == CURLM_OK)
 		return 0;
 no_memory:

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "oci/image.h"
 
-#include "base/sha256.h"
 #include "oci/disk.h"
 #include "oci/layer.h"
 #include "oci/local.h"
@@ -9,6 +8,7 @@
 #include "oci/source.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "os/signame.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,8 +20,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define PLATFORM LOCAL_PLATFORM
-#define JSON_MAX (4u * 1024u * 1024u) /* bytes of one document */
 #define INDEX_DEPTH_MAX 4 /* indexes in indexes */
 
 const struct oci_limits oci_limits_default = {
@@ -31,15 +29,15 @@ const struct oci_limits oci_limits_default = {
 
 struct image_layer {
 	char name[MANIFEST_NAME_MAX];	/* in the source */
-	char digest[DIGEST_MAX];	/* of the stored bytes; "" when not known */
-	char diff_id[DIGEST_MAX];	/* of the tar */
+	char digest[STORE_DIGEST_SIZE];	/* of the stored bytes; "" when not known */
+	char diff_id[STORE_DIGEST_SIZE];	/* of the tar */
 };
 
 struct oci_image {
 	struct source source;
 	char name[MANIFEST_NAME_MAX];	/* which of several; "" when not given */
 	struct oci_config config;
-	char digest[DIGEST_MAX];	/* of the configuration; "": plain folder */
+	char digest[STORE_DIGEST_SIZE];	/* of the configuration; "": plain folder */
 	struct image_layer layer[MANIFEST_LAYERS_MAX];
 	size_t nlayers;
 	char folder[PATH_MAX];	/* absolute, of a plain folder */
@@ -48,37 +46,20 @@ struct oci_image {
 
 /* ---- blobs ---- */
 
-/* "sha256:abc" is stored as blobs/sha256/abc. */
-static void blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX])
-{
-	memcpy(ret_name, "blobs/sha256/", 13);
-	memcpy(ret_name + 13, digest + 7, SHA256_HEX_SIZE);
-}
-
-static void digest_of(const void *data, size_t len, char ret[DIGEST_MAX])
-{
-	struct sha256 hash;
-
-	sha256_init(&hash);
-	sha256_add(&hash, data, len);
-	memcpy(ret, "sha256:", 7);
-	sha256_finish_hex(&hash, ret + 7);
-}
-
 /* Reads a document by digest, and checks it. */
 static int read_blob(const struct source *source, const struct descriptor *desc, char **ret_data,
 		     size_t *ret_len, struct err *err)
 {
-	char name[MANIFEST_NAME_MAX], have[DIGEST_MAX];
+	char name[MANIFEST_NAME_MAX], have[STORE_DIGEST_SIZE];
 	int r;
 
-	blob_name(desc->digest, name);
-	r = source_read(source, name, JSON_MAX, ret_data, ret_len, err);
+	manifest_blob_name(desc->digest, name);
+	r = source_read(source, name, LOCAL_JSON_MAX, ret_data, ret_len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: %s is missing; get it again", name);
 	if (r < 0)
 		return r;
-	digest_of(*ret_data, *ret_len, have);
+	store_digest(*ret_data, *ret_len, have);
 	if (*ret_len == desc->size && strcmp(have, desc->digest) == 0)
 		return 0;
 	free(*ret_data);
@@ -91,16 +72,16 @@ static int read_blob(const struct source *source, const struct descriptor *desc,
 /* Takes over the configuration, and the layers' digests from it. */
 static int use_config(struct oci_image *image, const char *json, size_t len, struct err *err)
 {
-	static const char wrong[] = "the image is for %s, but guests here are " PLATFORM
-				    ": get it with --platform " PLATFORM;
+	static const char wrong[] = "the image is for %s, but guests here are " LOCAL_PLATFORM
+				    ": get it with --platform " LOCAL_PLATFORM;
 	struct config_facts *facts = calloc(1, sizeof(*facts));
 	int r = facts ? manifest_parse_config(json, len, &image->config, facts, err)
 		      : err_set(err, -ENOMEM, "out of memory for the image");
 
 	if (r < 0)
 		goto finish;
-	digest_of(json, len, image->digest);
-	if (strcmp(facts->platform, PLATFORM) != 0)
+	store_digest(json, len, image->digest);
+	if (strcmp(facts->platform, LOCAL_PLATFORM) != 0)
 		r = facts->platform[0] ? err_set(err, -ENOEXEC, wrong, facts->platform)
 				       : err_set(err, -EBADMSG, "the image is damaged: its configuration "
 						 "names no platform");
@@ -109,7 +90,7 @@ static int use_config(struct oci_image *image, const char *json, size_t len, str
 			    image->nlayers, facts->nlayers);
 	else
 		for (size_t i = 0; i < image->nlayers; i++)
-			memcpy(image->layer[i].diff_id, facts->diff_id[i], DIGEST_MAX);
+			memcpy(image->layer[i].diff_id, facts->diff_id[i], STORE_DIGEST_SIZE);
 finish:
 	free(facts);
 	return r;
@@ -117,10 +98,29 @@ finish:
 
 /* ---- OCI layout ---- */
 
-static int use_manifest(struct oci_image *image, const struct descriptor *desc, struct err *err)
+static int use_manifest(struct oci_image *image, const struct manifest *m, struct err *err)
+{
+	char *config;
+	size_t len;
+	int r;
+
+	for (size_t i = 0; i < m->nlayers; i++) {
+		memcpy(image->layer[i].digest, m->layer[i].digest, STORE_DIGEST_SIZE);
+		manifest_blob_name(m->layer[i].digest, image->layer[i].name);
+	}
+	image->nlayers = m->nlayers;
+	r = read_blob(&image->source, &m->config, &config, &len, err);
+	if (r < 0)
+		return r;
+	r = use_config(image, config, len, err);
+	free(config);
+	return r;
+}
+
+static int read_manifest(struct oci_image *image, const struct descriptor *desc, struct err *err)
 {
 	struct manifest *m = calloc(1, sizeof(*m));
-	char *json = NULL, *config = NULL;
+	char *json;
 	size_t len;
 	int r = m ? read_blob(&image->source, desc, &json, &len, err)
 		  : err_set(err, -ENOMEM, "out of memory for the image");
@@ -129,17 +129,8 @@ static int use_manifest(struct oci_image *image, const struct descriptor *desc, 
 		r = manifest_parse(json, len, m, err);
 		free(json);
 	}
-	for (size_t i = 0; r == 0 && i < m->nlayers; i++) {
-		memcpy(image->layer[i].digest, m->layer[i].digest, DIGEST_MAX);
-		blob_name(m->layer[i].digest, image->layer[i].name);
-		image->nlayers = i + 1;
-	}
 	if (r == 0)
-		r = read_blob(&image->source, &m->config, &config, &len, err);
-	if (r == 0) {
-		r = use_config(image, config, len, err);
-		free(config);
-	}
+		r = use_manifest(image, m, err);
 	free(m);
 	return r;
 }
@@ -153,7 +144,7 @@ static int use_index(struct oci_image *image, struct err *err)
 	struct index index;
 	char *json;
 	size_t len;
-	int r = source_read(&image->source, "index.json", JSON_MAX, &json, &len, err);
+	int r = source_read(&image->source, "index.json", LOCAL_JSON_MAX, &json, &len, err);
 
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: index.json is missing; get it again");
@@ -162,14 +153,14 @@ static int use_index(struct oci_image *image, struct err *err)
 		free(json);
 		if (r < 0)
 			return r;
-		entry = manifest_choose(&index, name, PLATFORM, &r, err);
+		entry = manifest_choose(&index, name, LOCAL_PLATFORM, &r, err);
 		if (entry)
 			now = *entry;
 		manifest_free_index(&index);
 		if (!entry)
 			return r;
 		if (!now.is_index)
-			return use_manifest(image, &now.desc, err);
+			return read_manifest(image, &now.desc, err);
 		name = "";	/* only the outermost index has names */
 		r = read_blob(&image->source, &now.desc, &json, &len, err);
 	}
@@ -187,11 +178,11 @@ static int check_name(const char *name, const char *json, size_t len, struct err
 {
 	const char *slash = strrchr(name, '/');
 	const char *hex = slash ? slash + 1 : name;
-	char have[DIGEST_MAX];
+	char have[STORE_DIGEST_SIZE];
 
 	if (strspn(hex, "0123456789abcdef") != SHA256_HEX_SIZE - 1)
 		return 0;
-	digest_of(json, len, have);
+	store_digest(json, len, have);
 	if (strncmp(have + 7, hex, SHA256_HEX_SIZE - 1) == 0)
 		return 0;
 	return err_set(err, -EBADMSG, "the image is damaged: %.80s does not have the digest it is named "
@@ -214,7 +205,7 @@ static int use_archive_manifest(struct oci_image *image, struct archive_manifest
 	}
 	if (!source_clean_name(m->config, clean))
 		return err_set(err, -EBADMSG, "the image is damaged: configuration %.80s", m->config);
-	r = source_read(&image->source, clean, JSON_MAX, &json, &len, err);
+	r = source_read(&image->source, clean, LOCAL_JSON_MAX, &json, &len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "the image is incomplete: %.80s is missing; get it again",
 			       clean);
@@ -291,7 +282,7 @@ static int open_any(struct oci_image *image, const struct stat *st, struct err *
 	if (!S_ISDIR(st->st_mode) && !S_ISREG(st->st_mode))
 		return err_set(err, -EINVAL, "%s is neither a folder nor a file", image->source.path);
 	image->source.is_tar = S_ISREG(st->st_mode);
-	r = source_read(&image->source, "oci-layout", JSON_MAX, &json, &len, err);
+	r = source_read(&image->source, "oci-layout", LOCAL_JSON_MAX, &json, &len, err);
 	if (r == 0) {
 		free(json);
 		return use_index(image, err);
@@ -300,7 +291,7 @@ static int open_any(struct oci_image *image, const struct stat *st, struct err *
 		return r;
 	if (!image->source.is_tar)
 		return use_plain_folder(image, err);
-	r = source_read(&image->source, "manifest.json", JSON_MAX, &json, &len, err);
+	r = source_read(&image->source, "manifest.json", LOCAL_JSON_MAX, &json, &len, err);
 	if (r == -ENOENT)
 		return err_set(err, -EBADMSG, "neither oci-layout nor manifest.json in it: not an image; a "
 			       "root file system must be unpacked to a folder");
@@ -338,16 +329,15 @@ int oci_image_open_stored(struct store *store, const char *digest, const char *n
 {
 	struct oci_image *image = calloc(1, sizeof(*image));
 	struct manifest *m = calloc(1, sizeof(*m));
-	struct descriptor desc;
 	int r = image && m ? 0 : err_set(err, -ENOMEM, "out of memory for image %s", name);
 
 	/* The store keeps its objects where an image layout has its blobs. */
 	if (r == 0)
 		r = file_path(image->source.path, err, store_path(store), NULL);
 	if (r == 0)
-		r = local_manifest(store, digest, PLATFORM, m, &desc, err);
+		r = local_manifest(store, digest, LOCAL_PLATFORM, m, err);
 	if (r == 0)
-		r = use_manifest(image, &desc, err);
+		r = use_manifest(image, m, err);
 	free(m);
 	if (r < 0) {
 		oci_image_close(image);
@@ -375,30 +365,7 @@ const struct oci_config *oci_image_config(const struct oci_image *image)
 
 int oci_stop_signal(const struct oci_config *config)
 {
-	const char *name = config->stop_signal;
-	char *end;
-	long number;
-
-	if (!name[0])
-		return SIGTERM;
-	number = strtol(name, &end, 10);
-	if (end != name)
-		return *end == '\0' && number > 0 && number < NSIG ? (int)number : -EINVAL;
-	if (strncmp(name, "SIG", 3) == 0)
-		name += 3;
-	for (int i = 1; i < NSIG; i++) {
-		const char *have = sigabbrev_np(i);
-
-		if (have && strcmp(have, name) == 0)
-			return i;
-	}
-	/* "SIGRTMIN+3" is how images name the signals without a name of their own. */
-	if (strncmp(name, "RTMIN+", 6) == 0) {
-		number = strtol(name + 6, &end, 10);
-		if (end != name + 6 && *end == '\0' && number >= 0 && SIGRTMIN + number <= SIGRTMAX)
-			return SIGRTMIN + (int)number;
-	}
-	return -EINVAL;
+	return config->stop_signal[0] ? signal_by_name(config->stop_signal) : SIGTERM;
 }
 
 const char *oci_image_digest(const struct oci_image *image)

@@ -36,7 +36,7 @@ struct oci_config {
 	char **labels;	/* "key=value" */
 	char *user;	/* "name|uid[:group|gid]"; strings are "" when not given */
 	char *working_dir;
-	char *stop_signal;	/* "SIGTERM" or a number */
+	char *stop_signal;	/* as os/signame.h has them */
 	char **health_test;	/* "NONE" | "CMD", words... | "CMD-SHELL", text; empty: nothing said */
 	int64_t health_interval_ns, health_timeout_ns, health_start_ns;	/* 0: not said */
 	uint32_t health_retries;	/* 0: not said */

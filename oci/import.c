@@ -64,12 +64,12 @@ static int check_tar(struct store *store, const struct pack_layer *layer, const 
 {
 	struct archive_entry *e;
 	struct source source = { .is_tar = false };
-	char name[16 + DIGEST_MAX];
+	char name[MANIFEST_NAME_MAX];
 	struct layer in;
 	size_t n = 0;
 	int got = ARCHIVE_EOF, r = file_path(source.path, err, store_path(store), NULL);
 
-	(void)snprintf(name, sizeof(name), "blobs/sha256/%s", layer->desc.digest + strlen("sha256:"));
+	manifest_blob_name(layer->desc.digest, name);
 	if (r == 0)
 		r = layer_open(&in, &source, name, oci_limits_default.bytes, err);
 	if (r < 0)
@@ -93,19 +93,9 @@ struct walk {
 	struct err *err;
 };
 
-static la_ssize_t give(struct archive *a, void *ctx, const void *data, size_t len)
-{
-	struct walk *w = ctx;
-
-	(void)a;
-	return pack_write(w->pack, data, len, w->err) < 0 ? -1 : (la_ssize_t)len;
-}
-
 static int tar_failed(struct walk *w, const char *path)
 {
-	if (w->err && w->err->code)
-		return w->err->code;
-	return err_set(w->err, -EIO, "cannot pack %.120s: %.80s", path, archive_error_string(w->tar));
+	return pack_archive_error(w->pack, w->tar, path, w->err);
 }
 
 static int write_data(struct walk *w, const char *path)
@@ -198,12 +188,12 @@ static int walk(struct walk *w, const char *path, const char *name, int depth)
 
 static int pack_folder(struct pack *pack, const char *path, struct err *err)
 {
-	struct walk w = { .pack = pack, .disk = archive_read_disk_new(), .tar = archive_write_new(), .buf = malloc(STEP),
+	struct walk w = { .pack = pack, .disk = archive_read_disk_new(), .buf = malloc(STEP),
 			  .links = archive_entry_linkresolver_new(), .err = err };
 	struct stat st;
 	int r = 0;
 
-	if (!w.disk || !w.tar || !w.buf || !w.links)
+	if (!w.disk || !w.buf || !w.links)
 		r = err_set(err, -ENOMEM, "out of memory");
 	else if (stat(path, &st) < 0)
 		r = err_set(err, -errno, "cannot open %.120s: %s", path, strerror(errno));
@@ -211,11 +201,7 @@ static int pack_folder(struct pack *pack, const char *path, struct err *err)
 		w.dev = st.st_dev;
 		archive_read_disk_set_symlink_physical(w.disk);
 		archive_entry_linkresolver_set_strategy(w.links, ARCHIVE_FORMAT_TAR);
-		archive_write_set_format_pax_restricted(w.tar);
-		archive_write_set_bytes_per_block(w.tar, 0);
-		archive_write_set_bytes_in_last_block(w.tar, 1);
-		if (archive_write_open(w.tar, &w, NULL, give, NULL) != ARCHIVE_OK)
-			r = tar_failed(&w, path);
+		r = pack_archive(pack, &w.tar, err);
 	}
 	if (r == 0)
 		r = walk(&w, path, "", 0);

@@ -12,13 +12,13 @@
 #include "oci/source.h"
 #include "oci/tree_path.h"
 #include "os/err.h"
+#include "os/file.h"
 
 #include <archive.h>
 #include <archive_entry.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define DATA_BLOCK 1u	/* behind the superblock */
 
@@ -47,11 +47,6 @@ bool layer_is_whiteout(const struct erofs_node *node)
 static int hostile(const struct adder *a, const char *what, const char *path)
 {
 	return err_set(a->err, -EBADMSG, "the image has %s: %.100s", what, path);
-}
-
-static int write_failed(const struct adder *a, int e)
-{
-	return err_set(a->err, -e, "cannot write a layer of the image: %s", strerror(e));
 }
 
 /* ---- places ---- */
@@ -166,22 +161,6 @@ static int check_cancel(const struct adder *a)
 	return a->left.cancel && *a->left.cancel ? err_set(a->err, -EINTR, "interrupted") : 0;
 }
 
-static int write_at(struct adder *a, const void *data, size_t len, uint64_t off)
-{
-	while (len) {
-		ssize_t n = pwrite(a->fd, data, len, (off_t)off);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return write_failed(a, n < 0 ? errno : EIO);
-		data = (const char *)data + n;
-		off += (uint64_t)n;
-		len -= (size_t)n;
-	}
-	return check_cancel(a);
-}
-
 static int write_data(struct adder *a, const struct erofs_node *node)
 {
 	uint64_t start = a->block * EROFS_BLOCK;
@@ -199,7 +178,10 @@ static int write_data(struct adder *a, const struct erofs_node *node)
 			return layer_error(a->layer, a->err);
 		if (off < 0 || (uint64_t)off > node->size || len > node->size - (uint64_t)off)
 			return err_set(a->err, -EBADMSG, "the image is damaged: a file is larger than it says");
-		r = write_at(a, data, len, start + (uint64_t)off);
+		r = file_write_at(a->fd, data, len, start + (uint64_t)off);
+		if (r < 0)
+			return err_set(a->err, r, "cannot write a layer of the image: %s", strerror(-r));
+		r = check_cancel(a);
 		if (r < 0)
 			return r;
 	}

@@ -55,7 +55,7 @@ static int copy_blob(struct load *l, const struct descriptor *desc, struct err *
 	uint64_t size;
 	int r;
 
-	(void)snprintf(name, sizeof(name), "blobs/sha256/%s", desc->digest + strlen("sha256:"));
+	manifest_blob_name(desc->digest, name);
 	r = store_lease_add(l->lease, desc->digest, err);
 	if (r == 0 && store_size(l->store, desc->digest, &size, NULL) == 0)
 		return 0;

@@ -110,7 +110,7 @@ static int find_manifest(struct store *store, const char *digest, const char *pl
 
 	if (!store_digest_ok(digest))
 		return err_set(err, -EINVAL, "'%.80s' is not a digest", digest);
-	memcpy(desc.digest, digest, DIGEST_MAX);
+	memcpy(desc.digest, digest, STORE_DIGEST_SIZE);
 	for (int depth = 0; depth < INDEX_DEPTH_MAX; depth++) {
 		char *json;
 		size_t len;
@@ -140,9 +140,9 @@ static int find_manifest(struct store *store, const char *digest, const char *pl
 }
 
 int local_manifest(struct store *store, const char *digest, const char *platform,
-		   struct manifest *ret_manifest, struct descriptor *ret_desc, struct err *err)
+		   struct manifest *ret_manifest, struct err *err)
 {
-	return find_manifest(store, digest, platform, false, ret_manifest, ret_desc, err);
+	return find_manifest(store, digest, platform, false, ret_manifest, NULL, err);
 }
 
 int local_any_manifest(struct store *store, const char *digest, struct manifest *ret_manifest,

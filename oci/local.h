@@ -29,14 +29,14 @@ int local_find(struct store *store, const char *name, struct store_ref *ret_ref,
 /*
  * From @digest, a manifest or an index, to the manifest for @platform: 0,
  * -ENOEXEC when there is none for it, -ENOENT when the object is missing, or
- * another negative errno.  @ret_desc tells digest, size and type of the manifest.
+ * another negative errno.
  */
 int local_manifest(struct store *store, const char *digest, const char *platform,
-		   struct manifest *ret_manifest, struct descriptor *ret_desc, struct err *err);
+		   struct manifest *ret_manifest, struct err *err);
 
 /*
  * The same for whatever platform the store has: LOCAL_PLATFORM, else the first
- * whose manifest is there.
+ * whose manifest is there.  @ret_desc (may be NULL): its digest, size and type.
  */
 int local_any_manifest(struct store *store, const char *digest, struct manifest *ret_manifest,
 		       struct descriptor *ret_desc, struct err *err);

@@ -45,16 +45,21 @@ static bool copy(char *dst, size_t size, const char *src)
 	return true;
 }
 
-static int copy_digest(const char *text, char ret[DIGEST_MAX], struct err *err)
+static int copy_digest(const char *text, char ret[STORE_DIGEST_SIZE], struct err *err)
 {
 	if (!text)
 		return damaged(err, "a digest is missing");
 	if (strncmp(text, "sha256:", 7) != 0)
 		return err_set(err, -ENOTSUP, "roux knows sha256 digests only, not %.40s", text);
-	if (strlen(text) != DIGEST_MAX - 1 || strspn(text + 7, "0123456789abcdef") != SHA256_HEX_SIZE - 1)
+	if (!store_digest_ok(text))
 		return damaged(err, "malformed digest");
-	memcpy(ret, text, DIGEST_MAX);
+	memcpy(ret, text, STORE_DIGEST_SIZE);
 	return 0;
+}
+
+void manifest_blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX])
+{
+	(void)snprintf(ret_name, MANIFEST_NAME_MAX, "blobs/sha256/%s", digest + strlen("sha256:"));
 }
 
 static int parse_descriptor(const cJSON *object, struct descriptor *ret, struct err *err)
@@ -169,7 +174,7 @@ int manifest_kind(const char *json, size_t len, enum manifest_kind *ret_kind, ch
 	return r;
 }
 
-/* Whether the user's @name means the entry: its full reference or only its tag. */
+/* Whether the user's @name means the image called @reference: that in full, or only its tag. */
 static bool name_matches(const char *reference, const char *name)
 {
 	const char *colon = strrchr(reference, ':');
@@ -264,20 +269,12 @@ int manifest_parse(const char *json, size_t len, struct manifest *ret_manifest, 
 
 /* ---- docker-archive ---- */
 
-/* Whether @tag ("name:tag") is what the user called @name: in full, or only the tag. */
-static bool tag_is(const char *tag, const char *name)
-{
-	const char *colon = strrchr(tag, ':');
-
-	return strcmp(tag, name) == 0 || (colon && strcmp(colon + 1, name) == 0);
-}
-
 static bool has_tag(const cJSON *image, const char *name)
 {
 	const cJSON *tag;
 
 	cJSON_ArrayForEach(tag, cJSON_GetObjectItemCaseSensitive(image, "RepoTags"))
-		if (cJSON_IsString(tag) && tag_is(tag->valuestring, name))
+		if (cJSON_IsString(tag) && name_matches(tag->valuestring, name))
 			return true;
 	return false;
 }

@@ -7,8 +7,8 @@
 #ifndef OCI_MANIFEST_H
 #define OCI_MANIFEST_H
 
-#include "base/sha256.h"
 #include "oci/image.h"
+#include "store/store.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -16,8 +16,7 @@
 #define MANIFEST_LAYERS_MAX 256
 #define MANIFEST_ENTRIES_MAX 256 /* images in one index */
 #define MANIFEST_NAME_MAX 256 /* bytes of names and references, NUL included */
-#define DIGEST_MAX (7 + SHA256_HEX_SIZE) /* "sha256:" and the text */
-#define MEDIA_TYPE_MAX 128 /* bytes, NUL included */
+#define MEDIA_TYPE_MAX STORE_TYPE_MAX
 
 #define MEDIA_OCI_INDEX "application/vnd.oci.image.index.v1+json"
 #define MEDIA_OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
@@ -27,7 +26,7 @@
 #define MEDIA_DOCKER_MANIFEST "application/vnd.docker.distribution.manifest.v2+json"
 
 struct descriptor {
-	char digest[DIGEST_MAX];
+	char digest[STORE_DIGEST_SIZE];
 	uint64_t size;	/* bytes */
 	char type[MEDIA_TYPE_MAX];	/* "" when not given */
 };
@@ -63,7 +62,7 @@ struct archive_manifest {
 /* What the configuration says beyond struct oci_config. */
 struct config_facts {
 	char platform[64];	/* "os/architecture" */
-	char diff_id[MANIFEST_LAYERS_MAX][DIGEST_MAX];	/* of the uncompressed layers */
+	char diff_id[MANIFEST_LAYERS_MAX][STORE_DIGEST_SIZE];	/* of the uncompressed layers */
 	size_t nlayers;
 };
 
@@ -81,6 +80,9 @@ int manifest_kind(const char *json, size_t len, enum manifest_kind *ret_kind, ch
  */
 const struct index_entry *manifest_choose(const struct index *index, const char *name, const char *platform,
 					  int *ret_code, struct err *err);
+
+/* Where layouts, and the store, keep a blob: "sha256:abc" is blobs/sha256/abc. */
+void manifest_blob_name(const char *digest, char ret_name[MANIFEST_NAME_MAX]);
 
 /* All return 0, or -EBADMSG (-ENOTSUP, -ENOENT, -ENOMEM where it fits better) with a sentence. */
 int manifest_parse_index(const char *json, size_t len, struct index *ret_index, struct err *err);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "oci/pack.h"
 
-#include "os/err.h"
-
+#include <archive.h>
 #include <cjson/cJSON.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -98,12 +97,47 @@ int pack_finish(struct pack *pack, struct pack_layer *ret_layer, struct err *err
 		ret_layer->desc.size = pack->w.size;
 		r = store_write_commit(&pack->w, ret_layer->desc.digest, err);
 		memcpy(ret_layer->desc.type, MEDIA_OCI_LAYER "+gzip", sizeof(MEDIA_OCI_LAYER "+gzip"));
-		memcpy(ret_layer->diff_id, "sha256:", 7);
-		sha256_finish_hex(&pack->diff_hash, ret_layer->diff_id + 7);
+		store_digest_finish(&pack->diff_hash, ret_layer->diff_id);
 		pack->w.fd = -1;
 	}
 	pack_abort(pack);
 	return r;
+}
+
+static la_ssize_t give(struct archive *a, void *ctx, const void *data, size_t len)
+{
+	struct pack *pack = ctx;
+
+	(void)a;
+	return pack_write(pack, data, len, &pack->err) < 0 ? -1 : (la_ssize_t)len;
+}
+
+int pack_archive(struct pack *pack, struct archive **ret_tar, struct err *err)
+{
+	struct archive *tar = archive_write_new();
+	int r;
+
+	if (!tar)
+		return no_memory(err);
+	archive_write_set_format_pax_restricted(tar);
+	archive_write_set_bytes_per_block(tar, 0);
+	archive_write_set_bytes_in_last_block(tar, 1);
+	if (archive_write_open(tar, pack, NULL, give, NULL) == ARCHIVE_OK) {
+		*ret_tar = tar;
+		return 0;
+	}
+	r = pack_archive_error(pack, tar, "the layer", err);
+	archive_write_free(tar);
+	return r;
+}
+
+int pack_archive_error(const struct pack *pack, struct archive *tar, const char *name, struct err *err)
+{
+	const char *why = archive_error_string(tar);
+
+	if (pack->err.code)
+		return err_set(err, pack->err.code, "%s", pack->err.msg);
+	return err_set(err, -EIO, "cannot pack %.100s: %.100s", name, why ? why : "unknown reason");
 }
 
 time_t pack_time(void)

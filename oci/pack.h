@@ -7,10 +7,12 @@
 #define OCI_PACK_H
 
 #include "oci/manifest.h"
+#include "os/err.h"
 #include "store/store.h"
 
 #include <time.h>
 
+struct archive;
 struct cJSON;
 
 /* tar bytes --sha256--> gzip --sha256--> store */
@@ -19,16 +21,25 @@ struct pack {
 	struct sha256 diff_hash;
 	void *z;	/* private */
 	uint8_t *out;	/* owned */
+	struct err err;	/* why writing pack_archive()'s failed, when not libarchive itself did */
 };
 
 struct pack_layer {
 	struct descriptor desc;
-	char diff_id[DIGEST_MAX];	/* of the tar */
+	char diff_id[STORE_DIGEST_SIZE];	/* of the tar */
 };
 
 /* Begins a layer.  0 or a negative errno; pack_finish() or pack_abort() follow on 0. */
 int pack_begin(struct store_lease *lease, struct pack *ret_pack, struct err *err);
 int pack_write(struct pack *pack, const void *data, size_t len, struct err *err);
+/*
+ * An archive whose bytes go to @pack, for archive_write_header() and the like.  The
+ * struct must stay where it is until archive_write_free(), which comes before
+ * pack_finish() or pack_abort().  0 or a negative errno.
+ */
+int pack_archive(struct pack *pack, struct archive **ret_tar, struct err *err);
+/* Turns a failure of that archive @tar into a negative errno with a sentence about @name. */
+int pack_archive_error(const struct pack *pack, struct archive *tar, const char *name, struct err *err);
 /* Ends the layer and stores it.  0 and ret_layer filled, or a negative errno. */
 int pack_finish(struct pack *pack, struct pack_layer *ret_layer, struct err *err);
 void pack_abort(struct pack *pack);

@@ -211,14 +211,27 @@ static int finish(struct pull *p, unsigned i, struct err *err)
 
 /* ---- several ---- */
 
+/* How many of this step's blobs are in @state. */
+static unsigned count_in(const struct pull *p, enum fetch_state state)
+{
+	unsigned n = 0;
+
+	for (unsigned i = p->first; i < p->count; i++)
+		n += p->fetch[i]->state == state;
+	return n;
+}
+
+static bool all_done(const struct pull *p)
+{
+	return count_in(p, FETCH_DONE) == p->count - p->first;
+}
+
 static int start_some(struct pull *p, struct err *err)
 {
 	uint64_t now = now_ms();
-	unsigned moving = 0;
+	unsigned moving = count_in(p, FETCH_MOVING);
 	int r = 0;
 
-	for (unsigned i = p->first; i < p->count; i++)
-		moving += p->fetch[i]->state == FETCH_MOVING;
 	for (unsigned i = p->first; r == 0 && i < p->count && moving < PARALLEL; i++)
 		if (p->fetch[i]->state == FETCH_WAITING && p->fetch[i]->not_before_ms <= now) {
 			r = begin(p, i, err);
@@ -239,14 +252,6 @@ static void tell_moving(struct pull *p)
 			tell(p, i, OCI_STEP_MOVE);
 }
 
-static bool all_done(const struct pull *p)
-{
-	for (unsigned i = p->first; i < p->count; i++)
-		if (p->fetch[i]->state != FETCH_DONE)
-			return false;
-	return true;
-}
-
 /* Lets go of all blobs; what has come stays for another time. */
 static void forget(struct pull *p)
 {
@@ -260,6 +265,7 @@ static void forget(struct pull *p)
 
 static int move_all(struct pull *p, struct err *err)
 {
+	const struct timespec step = { .tv_nsec = 20000000 };
 	int r = 0;
 
 	while (r == 0 && !all_done(p)) {
@@ -271,17 +277,9 @@ static int move_all(struct pull *p, struct err *err)
 		for (unsigned i = p->first; r == 0 && i < p->count; i++)
 			if (p->fetch[i]->state == FETCH_MOVING && p->fetch[i]->call.done)
 				r = finish(p, i, err);
-		if (r == 0 && p->first < p->count) {
-			bool idle = true;
-
-			for (unsigned i = p->first; i < p->count; i++)
-				idle = idle && p->fetch[i]->state != FETCH_MOVING;
-			if (idle && !all_done(p)) {
-				const struct timespec step = { .tv_nsec = 20000000 };
-
-				(void)nanosleep(&step, NULL);
-			}
-		}
+		/* All wait: http_poll() has nothing to wait for. */
+		if (r == 0 && !count_in(p, FETCH_MOVING) && !all_done(p))
+			(void)nanosleep(&step, NULL);
 		tell_moving(p);
 	}
 	return r;
@@ -491,7 +489,7 @@ static int use(struct store *store, struct store_lease *lease, const struct stor
 	int r = m ? store_lease_add(lease, ref->digest, err) : err_set(err, -ENOMEM, "out of memory for the image");
 
 	if (r == 0)
-		r = local_manifest(store, ref->digest, platform, m, NULL, err);
+		r = local_manifest(store, ref->digest, platform, m, err);
 	if (r == 0)
 		r = local_complete(store, m, err);
 	free(m);

@@ -18,7 +18,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define PROGRESS_MS 100
@@ -31,7 +30,7 @@ struct push {
 	const struct reference *ref;
 	struct store_ref *refs;	/* all images here: what the registry may have under other names */
 	size_t nrefs;
-	char scope[(FROM_MAX + 1) * (REFERENCE_PART_MAX + 32)];
+	char scope[REGISTRY_SCOPE_MAX];
 	char from[FROM_MAX][REFERENCE_PART_MAX];
 	unsigned nfrom, index, count;
 };
@@ -60,7 +59,7 @@ static int is_there(struct push *p, const struct descriptor *desc, struct http_c
 	*call = (struct http_call){ .method = "HEAD" };
 	r = registry_prepare(p->registry, call, p->scope, err, "%s/blobs/%s", p->ref->path, desc->digest);
 	if (r == 0)
-		r = registry_do(p->registry, call, p->scope, NULL, err);
+		r = registry_do(p->registry, call, p->scope, err);
 	if (r == 0 && call->result == 0 && call->status == 200)
 		r = 1;
 	else if (r == 0 && (call->result < 0 || call->status != 404))
@@ -83,7 +82,7 @@ static int begin_upload(struct push *p, const struct descriptor *desc, const cha
 	else
 		r = registry_prepare(p->registry, call, p->scope, err, "%s/blobs/uploads/", p->ref->path);
 	if (r == 0)
-		r = registry_do(p->registry, call, p->scope, NULL, err);
+		r = registry_do(p->registry, call, p->scope, err);
 	if (r == 0 && call->result == 0 && call->status == 201 && from)
 		r = 1;
 	else if (r == 0 && call->result == 0 && call->status == 202 && call->location[0])
@@ -106,12 +105,14 @@ static int send_bytes(struct push *p, const struct descriptor *desc, const char 
 		return fd == -ENOENT ? err_set(err, fd, "the image is incomplete: pull it again before pushing it") : fd;
 	*call = (struct http_call){ .method = "PUT", .has_file = true, .body_fd = fd, .body_len = desc->size,
 				    .content_type = "application/octet-stream" };
-	r = registry_prepare(p->registry, call, p->scope, err, "%s", "");
-	if (snprintf(call->url, sizeof(call->url), "%s%sdigest=%s", location, strchr(location, '?') ? "&" : "?",
-		     desc->digest) >= (int)sizeof(call->url))
+	r = snprintf(call->url, sizeof(call->url), "%s%sdigest=%s", location, strchr(location, '?') ? "&" : "?",
+		     desc->digest);
+	if (r >= (int)sizeof(call->url)) {
 		r = err_set(err, -EPROTO, "the registry gives too long a place to upload to");
-	if (r == 0)
+	} else {
+		registry_prepare_url(p->registry, call, p->scope);
 		r = http_start(registry_http(p->registry), call, err);
+	}
 	while (r == 0 && !call->done) {
 		http_poll(registry_http(p->registry), PROGRESS_MS);
 		if (p->t->cancel && *p->t->cancel)
@@ -141,10 +142,10 @@ static int upload(struct push *p, const struct descriptor *desc, char location[H
 			r = send_bytes(p, desc, location, call, &pause, attempt, err);
 		if (r != 1)
 			return r;
-		const struct timespec step = { .tv_sec = pause / 1000, .tv_nsec = (long)(pause % 1000) * 1000000 };
-
 		tell(p, desc, OCI_STEP_WAIT, 0);
-		(void)nanosleep(&step, NULL);
+		r = registry_wait(p->registry, pause, err);
+		if (r < 0)
+			return r;
 		location[0] = '\0';
 	}
 }
@@ -183,7 +184,7 @@ static int put_manifest(struct push *p, const struct descriptor *desc, const cha
 		r = registry_prepare(p->registry, call, p->scope, err, "%s/manifests/%s", p->ref->path, version);
 	}
 	if (r == 0)
-		r = registry_do(p->registry, call, p->scope, NULL, err);
+		r = registry_do(p->registry, call, p->scope, err);
 	if (r == 0 && (call->result < 0 || call->status / 100 != 2))
 		r = registry_error(p->registry, call, "manifest", err);
 	if (call)
@@ -222,6 +223,7 @@ static void find_sources(struct push *p, const struct manifest *m)
 
 static void make_scope(struct push *p)
 {
+	_Static_assert((FROM_MAX + 1) * (REFERENCE_PART_MAX + 32) <= REGISTRY_SCOPE_MAX, "all rights fit");
 	int n = snprintf(p->scope, sizeof(p->scope), "repository:%s:pull,push", p->ref->path);
 
 	for (unsigned i = 0; i < p->nfrom; i++)
@@ -231,7 +233,7 @@ static void make_scope(struct push *p)
 static int push_image(struct push *p, const struct descriptor *desc, const char *version, struct err *err)
 {
 	struct manifest *m = calloc(1, sizeof(*m));
-	int r = m ? local_manifest(p->store, desc->digest, LOCAL_PLATFORM, m, NULL, err)
+	int r = m ? local_manifest(p->store, desc->digest, LOCAL_PLATFORM, m, err)
 		  : err_set(err, -ENOMEM, "out of memory for the image");
 
 	if (r == 0)

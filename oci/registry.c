@@ -17,12 +17,11 @@
 #include <time.h>
 
 #define SCOPES_MAX 8
-#define SCOPE_MAX 768
 #define PAUSE_FIRST_MS 400u
 #define PAUSE_MAX_MS 15000u
 
 struct right {
-	char scope[SCOPE_MAX];	/* "": none asked for */
+	char scope[REGISTRY_SCOPE_MAX];	/* "": none asked for */
 	char *authorization;	/* owned; NULL: unused */
 };
 
@@ -127,7 +126,7 @@ static int add_right(struct registry *r, const char *scope, char *authorization,
 {
 	struct right *right = find_right(r, scope);
 
-	if (!authorization || strlen(scope) >= SCOPE_MAX) {
+	if (!authorization || strlen(scope) >= REGISTRY_SCOPE_MAX) {
 		free(authorization);
 		return err_set(err, -ENOMEM, "out of memory for the registry");
 	}
@@ -154,7 +153,7 @@ static bool token_request(const struct registry *r, const struct auth_challenge 
 	ok = http_append_escaped(to, c->service);
 	/* Several rights are words of one argument. */
 	while (ok && *scope) {
-		char one[SCOPE_MAX];
+		char one[REGISTRY_SCOPE_MAX];
 		size_t n = strcspn(scope, " ");
 
 		memcpy(one, scope, n);
@@ -264,9 +263,11 @@ int registry_authorize(struct registry *registry, const struct http_call *call, 
 
 /* ---- requests ---- */
 
-static void use_right(struct registry *registry, struct http_call *call, const char *scope)
+void registry_prepare_url(struct registry *registry, struct http_call *call, const char *scope)
 {
-	const struct right *right = find_right(registry, scope);
+	size_t n = strlen(registry->base);
+	bool own = strncmp(call->url, registry->base, n) == 0 && call->url[n] == '/';
+	const struct right *right = own ? find_right(registry, scope) : NULL;
 
 	call->authorization = right ? right->authorization : NULL;
 	call->insecure = registry->insecure;
@@ -283,34 +284,30 @@ int registry_prepare(struct registry *registry, struct http_call *call, const ch
 	va_end(ap);
 	if (m < 0 || (size_t)(n + m) >= sizeof(call->url))
 		return err_set(err, -ENAMETOOLONG, "the name is too long for a registry");
-	use_right(registry, call, scope);
+	registry_prepare_url(registry, call, scope);
 	return 0;
 }
 
-/* Sleeps, or -EINTR when everything is to end. */
-static int pause_ms(const struct registry *r, unsigned ms, struct err *err)
+int registry_wait(const struct registry *registry, unsigned ms, struct err *err)
 {
 	for (; ms; ms -= ms < 100 ? ms : 100) {
 		const struct timespec step = { .tv_nsec = (long)(ms < 100 ? ms : 100) * 1000000 };
 
-		if (r->cancel && *r->cancel)
+		if (registry->cancel && *registry->cancel)
 			return err_set(err, -EINTR, "interrupted");
 		(void)nanosleep(&step, NULL);
 	}
 	return 0;
 }
 
-int registry_do(struct registry *registry, struct http_call *call, const char *scope,
-		const char *url, struct err *err)
+int registry_do(struct registry *registry, struct http_call *call, const char *scope, struct err *err)
 {
 	bool asked = false;
 
 	for (unsigned attempt = 0;;) {
 		int r;
 
-		if (url)
-			(void)snprintf(call->url, sizeof(call->url), "%s", url);
-		use_right(registry, call, scope);
+		registry_prepare_url(registry, call, scope);	/* rights may have come since */
 		r = http_do(registry->http, call, err);
 		if (r < 0)
 			return r;
@@ -320,7 +317,7 @@ int registry_do(struct registry *registry, struct http_call *call, const char *s
 		} else if (call->result == -EINTR || !registry_transient(call) || ++attempt == REGISTRY_ATTEMPTS) {
 			return 0;
 		} else {
-			r = pause_ms(registry, registry_pause_ms(call, attempt - 1), err);
+			r = registry_wait(registry, registry_pause_ms(call, attempt - 1), err);
 		}
 		http_finish(call);
 		if (r < 0)
@@ -359,7 +356,7 @@ static int find_scheme(struct registry *r, struct err *err)
 		res = first_call(r, scheme, call, err);
 	}
 	while (res == 0 && registry_transient(call) && ++attempt < REGISTRY_ATTEMPTS) {
-		res = pause_ms(r, registry_pause_ms(call, attempt - 1), err);
+		res = registry_wait(r, registry_pause_ms(call, attempt - 1), err);
 		http_finish(call);
 		if (res == 0)
 			res = first_call(r, scheme, call, err);
@@ -422,7 +419,7 @@ int registry_check_login(struct registry *registry, struct err *err)
 	call->method = "GET";
 	r = registry_prepare(registry, call, "", err, "%s", "");
 	if (r == 0)
-		r = registry_do(registry, call, "", NULL, err);
+		r = registry_do(registry, call, "", err);
 	if (r == 0 && (call->result < 0 || call->status != 200))
 		r = registry_error(registry, call, "login", err);
 	http_finish(call);
@@ -437,7 +434,7 @@ int registry_get_manifest(struct registry *registry, const struct reference *ref
 {
 	static const char *const types[] = { MEDIA_OCI_INDEX, MEDIA_OCI_MANIFEST, MEDIA_DOCKER_LIST, MEDIA_DOCKER_MANIFEST };
 	struct http_call *call = calloc(1, sizeof(*call));
-	char scope[SCOPE_MAX], what[128], have[STORE_DIGEST_SIZE];
+	char scope[REGISTRY_SCOPE_MAX], what[128], have[STORE_DIGEST_SIZE];
 	int r;
 
 	if (!call)
@@ -451,7 +448,7 @@ int registry_get_manifest(struct registry *registry, const struct reference *ref
 	r = registry_prepare(registry, call, scope, err, "%s/manifests/%s", ref->path,
 			     ref->digest[0] ? ref->digest : ref->tag);
 	if (r == 0)
-		r = registry_do(registry, call, scope, NULL, err);
+		r = registry_do(registry, call, scope, err);
 	if (r == 0 && (call->result < 0 || call->status != 200 || !call->reply)) {
 		if (call->result == -EFBIG)
 			r = err_set(err, -EFBIG, "%s: the registry sends a manifest of more than 4 MiB", what);

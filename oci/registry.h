@@ -15,6 +15,8 @@
 #include "oci/manifest.h"
 #include "oci/reference.h"
 
+#define REGISTRY_SCOPE_MAX 1536 /* bytes of the rights that one call needs, NUL included */
+
 struct registry;
 
 struct registry_options {
@@ -44,6 +46,12 @@ int registry_prepare(struct registry *registry, struct http_call *call, const ch
 		     struct err *err, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
 /*
+ * The same for call->url as it stands, a place that the registry named.  Rights go
+ * along only when it is at the registry itself.
+ */
+void registry_prepare_url(struct registry *registry, struct http_call *call, const char *scope);
+
+/*
  * After an answer 401: asks the token service.  0 when the call may be made again
  * (prepare it anew), -EACCES when it would not help, or another negative errno.
  */
@@ -51,17 +59,18 @@ int registry_authorize(struct registry *registry, const struct http_call *call, 
 		       struct err *err);
 
 /*
- * Prepares, makes and repeats a request until there is an answer that is neither
- * 401 nor transient.  @url: absolute, in place of one made from path.  0 whatever
- * status came, or a negative errno.  http_finish() follows in every case.
+ * Makes and repeats a request that was prepared until there is an answer that is
+ * neither 401 nor transient.  0 whatever status came, or a negative errno.
+ * http_finish() follows in every case.
  */
-int registry_do(struct registry *registry, struct http_call *call, const char *scope,
-		const char *url, struct err *err);
+int registry_do(struct registry *registry, struct http_call *call, const char *scope, struct err *err);
 
 /* Whether an answer is worth another try, and after which pause in ms (@attempt counts from 0). */
 bool registry_transient(const struct http_call *call);
 unsigned registry_pause_ms(const struct http_call *call, unsigned attempt);
 #define REGISTRY_ATTEMPTS 5u
+/* Sleeps that long.  0, or -EINTR when everything is to end. */
+int registry_wait(const struct registry *registry, unsigned ms, struct err *err);
 
 /* Turns what went wrong with @call into a negative errno and a sentence about @what. */
 int registry_error(const struct registry *registry, const struct http_call *call, const char *what,

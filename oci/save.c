@@ -94,7 +94,7 @@ static int remember(struct save *s, const char *digest)
 static int add_object(void *ctx, const char *digest)
 {
 	struct save *s = ctx;
-	char name[16 + STORE_DIGEST_SIZE];
+	char name[MANIFEST_NAME_MAX];
 	uint64_t size;
 	int fd, r = store_size(s->store, digest, &size, s->err);
 
@@ -106,7 +106,7 @@ static int add_object(void *ctx, const char *digest)
 	fd = store_open_object(s->store, digest, s->err);
 	if (fd < 0)
 		return fd;
-	(void)snprintf(name, sizeof(name), "blobs/sha256/%s", digest + strlen("sha256:"));
+	manifest_blob_name(digest, name);
 	r = add_header(s, name, size);
 	if (r == 0)
 		r = copy_file(s, fd);
@@ -128,31 +128,23 @@ static void add_to_index(struct save *s, const struct store_ref *ref, const stru
 	cJSON_AddItemToArray(s->index, o);
 }
 
-static void add_blob_name(cJSON *list, cJSON *object, const char *digest)
-{
-	char text[16 + STORE_DIGEST_SIZE];
-
-	(void)snprintf(text, sizeof(text), "blobs/sha256/%s", digest + strlen("sha256:"));
-	if (list)
-		cJSON_AddItemToArray(list, cJSON_CreateString(text));
-	else
-		cJSON_AddStringToObject(object, "Config", text);
-}
-
 static void add_to_docker(struct save *s, const struct manifest *m, const struct reference *name)
 {
 	cJSON *o = cJSON_CreateObject(), *list;
-	char text[STORE_NAME_MAX];
+	char text[STORE_NAME_MAX], blob[MANIFEST_NAME_MAX];
 
-	add_blob_name(NULL, o, m->config.digest);
+	manifest_blob_name(m->config.digest, blob);
+	cJSON_AddStringToObject(o, "Config", blob);
 	list = cJSON_AddArrayToObject(o, "RepoTags");
 	if (name->tag[0]) {
 		reference_familiar(name, text);
 		cJSON_AddItemToArray(list, cJSON_CreateString(text));
 	}
 	list = cJSON_AddArrayToObject(o, "Layers");
-	for (size_t i = 0; i < m->nlayers; i++)
-		add_blob_name(list, NULL, m->layer[i].digest);
+	for (size_t i = 0; i < m->nlayers; i++) {
+		manifest_blob_name(m->layer[i].digest, blob);
+		cJSON_AddItemToArray(list, cJSON_CreateString(blob));
+	}
 	cJSON_AddItemToArray(s->docker, o);
 }
 

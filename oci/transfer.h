@@ -52,7 +52,7 @@ int oci_pull(struct store *store, struct store_lease *lease, const struct refere
 	     const struct oci_transfer *transfer, struct store_ref *ret_ref, struct err *err);
 
 /*
- * Sends what @name means in the store to the registry of @ref, blobs that it does not
+ * Sends @image of the store to the registry of @ref, blobs that it does not
  * have first.  Of an index with manifests that are not here only the one for
  * this platform goes.  @ret_digest: of what the name means in the registry now.
  */

@@ -18,14 +18,19 @@ struct rest {
 	unsigned links;	/* followed */
 };
 
-static int push_link(struct rest *rest, const struct erofs_node *link)
+static int too_long(struct err *err)
+{
+	return err_set(err, -EBADMSG, "the image has a path that is too long with the links in it");
+}
+
+static int push_link(struct rest *rest, const struct erofs_node *link, struct err *err)
 {
 	size_t tail = rest->len - rest->at, target = (size_t)link->size;
 
 	if (++rest->links > LINKS_MAX)
 		return -ELOOP;
 	if (target + 1 + tail > sizeof(rest->text))
-		return -ENAMETOOLONG;
+		return too_long(err);
 	memmove(rest->text + target + 1, rest->text + rest->at, tail);
 	memcpy(rest->text, link->target, target);
 	rest->text[target] = '/';
@@ -86,7 +91,7 @@ static int step(struct erofs_tree *tree, struct rest *rest, const char *name, si
 	if (S_ISLNK(entry->node->mode)) {
 		if (entry->node->target[0] == '/')
 			*dir = tree->root;
-		return push_link(rest, entry->node);
+		return push_link(rest, entry->node, err);
 	}
 	*dir = entry->node;
 	return S_ISDIR(entry->node->mode) ? 0 : -ENOTDIR;
@@ -100,7 +105,7 @@ int tree_find_dir(struct erofs_tree *tree, struct erofs_node *start, const char 
 	int r = 0;
 
 	if (len > sizeof(rest.text))
-		return -ENAMETOOLONG;
+		return too_long(err);
 	memcpy(rest.text, path, len);
 	while (rest.at < rest.len && r == 0) {
 		const char *name = rest.text + rest.at;

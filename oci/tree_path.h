@@ -16,8 +16,8 @@
  * '/'.  With @make, in the tree of a layer, missing folders are made, with
  * TREE_IMPLICIT_XATTR, and opaque ones in place of whiteouts.
  *
- * Returns 0, -ENOENT, -ENOTDIR, -ELOOP, -ENAMETOOLONG (these without a
- * sentence), or what making folders returned.
+ * Returns 0, -ENOENT, -ENOTDIR, -ELOOP (these without a sentence), -EBADMSG for
+ * a path that links make too long, or what making folders returned.
  */
 int tree_find_dir(struct erofs_tree *tree, struct erofs_node *start, const char *path, size_t len, bool make,
 		  struct erofs_node **ret_dir, struct err *err);

@@ -55,6 +55,24 @@ int file_write_all(int fd, const void *data, size_t len)
 	return 0;
 }
 
+int file_write_at(int fd, const void *data, size_t len, uint64_t off)
+{
+	const char *at = data;
+
+	while (len) {
+		ssize_t n = pwrite(fd, at, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
 /* Folder part of @path; "." when it has none. */
 static void parent_of(const char *path, char ret_dir[PATH_MAX])
 {

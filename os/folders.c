@@ -39,8 +39,7 @@ static const char *set_absolute(const char *name)
 	return value && *value == '/' ? value : NULL;
 }
 
-/* @sub of the user's home.  @variable names the way out when there is none. */
-static int in_home(char *ret, size_t size, const char *sub, const char *variable, struct err *err)
+int folder_home(char *ret, size_t size, const char *sub, const char *variable, struct err *err)
 {
 	struct passwd pw, *found = NULL;
 	const char *home = set_absolute("HOME");
@@ -60,7 +59,7 @@ int folder_data(char *ret, size_t size, struct err *err)
 		return absolute(ret, size, "/var/lib/roux", "", err);
 	if (set_absolute("XDG_DATA_HOME"))
 		return absolute(ret, size, set_absolute("XDG_DATA_HOME"), "/roux", err);
-	return in_home(ret, size, "/.local/share/roux", "ROUX_STORE", err);
+	return folder_home(ret, size, "/.local/share/roux", "ROUX_STORE", err);
 }
 
 int folder_cache(char *ret, size_t size, struct err *err)
@@ -69,7 +68,7 @@ int folder_cache(char *ret, size_t size, struct err *err)
 		return absolute(ret, size, set("ROUX_CACHE"), "", err);
 	if (set_absolute("XDG_CACHE_HOME"))
 		return absolute(ret, size, set_absolute("XDG_CACHE_HOME"), "/roux", err);
-	return in_home(ret, size, "/.cache/roux", "ROUX_CACHE", err);
+	return folder_home(ret, size, "/.cache/roux", "ROUX_CACHE", err);
 }
 
 int folder_state(char *ret, size_t size, struct err *err)

@@ -23,6 +23,9 @@ int folder_data(char *ret, size_t size, struct err *err);
 int folder_state(char *ret, size_t size, struct err *err);
 int folder_cache(char *ret, size_t size, struct err *err);
 
+/* The same for @sub ("/...") of the user's home.  @variable names the way out when there is none. */
+int folder_home(char *ret, size_t size, const char *sub, const char *variable, struct err *err);
+
 /*
  * Makes folder @folder@sub (mode 0700) when it is missing.  @variable names the way out when the
  * folder cannot be made.  0 or a negative errno with a sentence.

@@ -29,7 +29,7 @@ struct loop_source {
 	struct loop_source *prev, *next;	/* in loop->sources, or next in loop->dead */
 	int fd;
 	bool is_timer;	/* fd is a timerfd we own */
-	bool watched;	/* known to epoll */
+	uint32_t events;	/* that epoll watches for; 0: it does not know the source */
 	bool dead;
 	bool pending;	/* in loop->idle */
 	struct loop_source *next_idle;
@@ -281,18 +281,17 @@ int loop_set_events(struct loop_source *source, uint32_t events)
 	struct epoll_event ev = { .events = events, .data.ptr = source };
 	int op = EPOLL_CTL_MOD;
 
+	if (events == source->events)
+		return 0;
 	/* epoll reports HUP and ERR even when asked for nothing, so a paused
 	 * source must leave it or a closed peer would spin the loop. */
-	if (!events) {
-		if (!source->watched)
-			return 0;
+	if (!events)
 		op = EPOLL_CTL_DEL;
-	} else if (!source->watched) {
+	else if (!source->events)
 		op = EPOLL_CTL_ADD;
-	}
 	if (epoll_ctl(source->loop->epoll_fd, op, source->fd, &ev) < 0)
 		return -errno;
-	source->watched = events != 0;
+	source->events = events;
 	return 0;
 }
 

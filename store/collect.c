@@ -3,14 +3,11 @@
 #include "store/private.h"
 
 #include "os/err.h"
-#include "os/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -142,25 +139,22 @@ static int mark_refs(struct store *store, const char *kind, struct mark *m, stru
 	size_t n;
 	int r = store_ref_list(store, kind, &refs, &n, err);
 
+	if (r < 0)
+		return r;
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = mark_one(m, refs[i].digest);
-	if (r == 0 || r == -ENOMEM)
-		free(refs);
+	free(refs);
 	return r;
 }
 
 static int mark_all_refs(struct store *store, struct mark *m, struct err *err)
 {
-	char path[PATH_MAX];
 	struct dirent *e;
 	DIR *dir;
-	int r = file_path(path, err, store->path, "/refs", NULL);
+	int r = store_open_folder(store, "refs", &dir, err);
 
 	if (r < 0)
 		return r;
-	dir = opendir(path);
-	if (!dir)
-		return err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
 	while (r == 0 && (e = readdir(dir)))
 		if (e->d_name[0] != '.')
 			r = mark_refs(store, e->d_name, m, err);
@@ -210,17 +204,13 @@ static int list_objects(struct store *store, const struct mark *m, struct store_
 {
 	struct store_object *list = NULL;
 	size_t n = 0, cap = 0;
-	char path[PATH_MAX];
 	struct dirent *e;
 	struct stat st;
 	DIR *dir;
-	int r = file_path(path, err, store->path, "/blobs/sha256", NULL);
+	int r = store_open_folder(store, "blobs/sha256", &dir, err);
 
 	if (r < 0)
 		return r;
-	dir = opendir(path);
-	if (!dir)
-		return err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
 	while ((e = readdir(dir))) {
 		struct store_object o;
 
@@ -304,23 +294,19 @@ static int sweep_unlocked(struct store *store, const char *sub, unsigned age_s, 
 			  uint64_t *ret_count, uint64_t *ret_bytes, struct err *err)
 {
 	time_t now = time(NULL);
-	char path[PATH_MAX];
 	struct dirent *e;
 	struct stat st;
 	DIR *dir;
-	int r = file_path(path, err, store->path, "/", sub, NULL);
+	int r = store_open_folder(store, sub, &dir, err);
 
 	if (r < 0)
 		return r;
-	dir = opendir(path);
-	if (!dir)
-		return err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
 	while ((e = readdir(dir))) {
-		int fd = e->d_name[0] == '.' ? -1 : openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		int fd = e->d_name[0] == '.' ? -1 : store_try_lock(dir, e->d_name);
 
 		if (fd < 0)
 			continue;
-		if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &st) == 0 && st.st_mtime <= now - (time_t)age_s) {
+		if (fstat(fd, &st) == 0 && st.st_mtime <= now - (time_t)age_s) {
 			*ret_bytes += (uint64_t)st.st_size;
 			++*ret_count;
 			if (!dry_run)
@@ -363,11 +349,10 @@ static int sweep_objects(struct store *store, const struct mark *m, bool dry_run
 /* What a cut off store_ref_set() left: whoever sets one holds the lock, so nobody does now. */
 static void sweep_ref_temps(struct store *store)
 {
-	char path[PATH_MAX];
 	struct dirent *kind, *e;
 	DIR *dir, *sub;
 
-	if (file_path(path, NULL, store->path, "/refs", NULL) < 0 || !(dir = opendir(path)))
+	if (store_open_folder(store, "refs", &dir, NULL) < 0)
 		return;
 	while ((kind = readdir(dir))) {
 		int fd = kind->d_name[0] == '.' ? -1 : openat(dirfd(dir), kind->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -12,7 +12,6 @@
 #include "os/err.h"
 #include "os/file.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -139,7 +138,7 @@ void store_lease_consumed(struct store_lease *lease, uint64_t bytes)
 }
 
 /* Lines of one lease.  What is not understood is of a later version and no reason to stop. */
-static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *reserved)
+static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *reserved, struct err *err)
 {
 	int64_t sum = 0;
 	int r = 0;
@@ -153,7 +152,7 @@ static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *res
 			r = add(add_ctx, line + 5);
 		else if (strncmp(line, "reserve ", 8) == 0 &&
 			 __builtin_add_overflow(sum, strtoll(line + 8, NULL, 10), &sum))
-			return -EBADMSG;
+			return err_set(err, -EBADMSG, "a lease of the store reserves more than there is");
 	}
 	if (reserved && sum > 0)
 		*reserved += (uint64_t)sum;
@@ -163,25 +162,22 @@ static int read_lines(char *text, store_add_fn add, void *add_ctx, uint64_t *res
 int store_lease_walk(struct store *store, bool exclusive, store_add_fn add, void *add_ctx,
 		     uint64_t *ret_reserved, struct err *err)
 {
-	char dir_path[PATH_MAX], path[PATH_MAX], *text;
+	char path[PATH_MAX], *text;
 	struct dirent *e;
 	size_t len;
 	DIR *dir;
-	int r = file_path(dir_path, err, store->path, "/leases", NULL);
+	int r = store_open_folder(store, "leases", &dir, err);
 
 	if (r < 0)
 		return r;
 	if (ret_reserved)
 		*ret_reserved = 0;
-	dir = opendir(dir_path);
-	if (!dir)
-		return err_set(err, -errno, "cannot read %s: %s", dir_path, strerror(errno));
 	while (r == 0 && (e = readdir(dir))) {
 		int fd;
 
 		if (e->d_name[0] == '.')
 			continue;
-		r = file_path(path, err, dir_path, "/", e->d_name, NULL);
+		r = file_path(path, err, store->path, "/leases/", e->d_name, NULL);
 		if (r < 0)
 			break;
 		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
@@ -193,7 +189,7 @@ int store_lease_walk(struct store *store, bool exclusive, store_add_fn add, void
 		} else {
 			r = file_read_all(path, LEASE_MAX, &text, &len, err);
 			if (r == 0) {
-				r = read_lines(text, add, add_ctx, ret_reserved);
+				r = read_lines(text, add, add_ctx, ret_reserved, err);
 				free(text);
 			} else if (r == -ENOENT) {
 				r = 0;

@@ -5,6 +5,7 @@
 
 #include "store/store.h"
 
+#include <dirent.h>
 #include <sys/types.h>
 
 #define HEX_LEN (SHA256_HEX_SIZE - 1)
@@ -21,6 +22,15 @@ struct store_lease {
 
 /* Takes the lock of the whole store; waits.  A descriptor to close, or a negative errno. */
 int store_lock(struct store *store, bool exclusive, struct err *err);
+
+/* Opens folder @sub of the store.  0 or a negative errno. */
+int store_open_folder(struct store *store, const char *sub, DIR **ret_dir, struct err *err);
+
+/* Opens and locks file @name of @dir.  A descriptor, or -1: it is gone, or somebody has it. */
+int store_try_lock(DIR *dir, const char *name);
+
+/* Adds what is to be read from @fd to @hash.  0 or -errno. */
+int store_hash(int fd, struct sha256 *hash);
 
 /* The same file, not yet removed or renamed, is at @path. */
 bool store_is_at(int fd, const char *path);

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define FORMAT "1\n"
+#define STEP 65536u /* bytes read at once */
 
 /* ---- place ---- */
 
@@ -98,8 +99,13 @@ void store_digest(const void *data, size_t len, char ret_digest[STORE_DIGEST_SIZ
 
 	sha256_init(&hash);
 	sha256_add(&hash, data, len);
+	store_digest_finish(&hash, ret_digest);
+}
+
+void store_digest_finish(struct sha256 *hash, char ret_digest[STORE_DIGEST_SIZE])
+{
 	memcpy(ret_digest, "sha256:", 7);
-	sha256_finish_hex(&hash, ret_digest + 7);
+	sha256_finish_hex(hash, ret_digest + 7);
 }
 
 /* ---- locks ---- */
@@ -129,6 +135,27 @@ bool store_is_at(int fd, const char *path)
 
 	return fstat(fd, &mine) == 0 && stat(path, &there) == 0 && mine.st_dev == there.st_dev &&
 	       mine.st_ino == there.st_ino;
+}
+
+int store_open_folder(struct store *store, const char *sub, DIR **ret_dir, struct err *err)
+{
+	char path[PATH_MAX];
+	int r = file_path(path, err, store->path, "/", sub, NULL);
+
+	if (r < 0)
+		return r;
+	*ret_dir = opendir(path);
+	return *ret_dir ? 0 : err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
+}
+
+int store_try_lock(DIR *dir, const char *name)
+{
+	int fd = openat(dirfd(dir), name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
+		return fd;
+	close(fd);
+	return -1;
 }
 
 int store_no_room(struct err *err, int r, const char *what)
@@ -221,37 +248,31 @@ int store_read(struct store *store, const char *digest, size_t max, char **ret_d
 	return damaged(err, digest);
 }
 
-/* Hash of all of @fd. */
-static int hash_file(int fd, char ret_digest[STORE_DIGEST_SIZE], struct err *err)
+int store_hash(int fd, struct sha256 *hash)
 {
-	enum { STEP = 256 * 1024 };
-	uint8_t *buf = malloc(STEP);
-	struct sha256 hash;
-	ssize_t n = 0;
+	uint8_t buf[STEP];
+	ssize_t n;
 
-	if (!buf)
-		return err_set(err, -ENOMEM, "out of memory");
-	sha256_init(&hash);
-	while ((n = read(fd, buf, STEP)) > 0 || (n < 0 && errno == EINTR))
+	while ((n = read(fd, buf, sizeof(buf))) > 0 || (n < 0 && errno == EINTR))
 		if (n > 0)
-			sha256_add(&hash, buf, (size_t)n);
-	free(buf);
-	if (n < 0)	/* a disk that cannot be read has lost the object as well */
-		return err_set(err, -EBADMSG, "cannot read it: %s", strerror(errno));
-	memcpy(ret_digest, "sha256:", 7);
-	sha256_finish_hex(&hash, ret_digest + 7);
-	return 0;
+			sha256_add(hash, buf, (size_t)n);
+	return n < 0 ? -errno : 0;
 }
 
 int store_verify(struct store *store, const char *digest, bool remove, struct err *err)
 {
 	char path[PATH_MAX], have[STORE_DIGEST_SIZE];
+	struct sha256 hash;
 	int lock, r, fd = store_open_object(store, digest, err);
 
 	if (fd < 0)
 		return fd;
-	r = hash_file(fd, have, err);
-	if (r == 0 && strcmp(have, digest) != 0)
+	sha256_init(&hash);
+	r = store_hash(fd, &hash);
+	store_digest_finish(&hash, have);
+	if (r < 0)	/* a disk that cannot be read has lost the object as well */
+		r = err_set(err, -EBADMSG, "cannot read it: %s", strerror(-r));
+	else if (strcmp(have, digest) != 0)
 		r = damaged(err, digest);
 	if (r == -EBADMSG && remove) {
 		lock = store_lock(store, true, NULL);
@@ -298,31 +319,22 @@ int store_quota_set(struct store *store, uint64_t bytes, struct err *err)
 int store_measure(struct store *store, const char *sub, bool unlocked, uint64_t *ret_bytes,
 		  uint64_t *ret_count, struct err *err)
 {
-	char path[PATH_MAX];
 	struct dirent *e;
 	struct stat st;
 	DIR *dir;
-	int r = file_path(path, err, store->path, "/", sub, NULL);
+	int r = store_open_folder(store, sub, &dir, err);
 
 	*ret_bytes = *ret_count = 0;
 	if (r < 0)
 		return r;
-	dir = opendir(path);
-	if (!dir)
-		return err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
 	while ((e = readdir(dir))) {
-		int fd = -1;
-
 		if (e->d_name[0] == '.' || fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 			continue;
 		if (unlocked) {
-			fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+			int fd = store_try_lock(dir, e->d_name);
+
 			if (fd < 0)
 				continue;
-			if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-				close(fd);
-				continue;
-			}
 			close(fd);
 		}
 		*ret_bytes += (uint64_t)st.st_size;

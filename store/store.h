@@ -53,6 +53,8 @@ const char *store_path(const struct store *store);	/* borrowed */
 /* Whether @text is "sha256:" and 64 lower-case hexadecimal digits. */
 bool store_digest_ok(const char *text);
 void store_digest(const void *data, size_t len, char ret_digest[STORE_DIGEST_SIZE]);
+/* The same of what was added to @hash, which ends with it. */
+void store_digest_finish(struct sha256 *hash, char ret_digest[STORE_DIGEST_SIZE]);
 
 /* ---- leases ---- */
 
@@ -68,8 +70,8 @@ int store_lease_add(struct store_lease *lease, const char *digest, struct err *e
 
 /*
  * Sets @bytes of the quota aside for objects that store_write_resume() will begin;
- * what they have added is subtracted.  Objects of unknown digest do it themselves.  0, -EDQUOT when it does not fit, or another
- * negative errno.
+ * what they have added is subtracted.  Objects of unknown digest do it themselves.
+ * 0, -EDQUOT when it does not fit, or another negative errno.
  */
 int store_lease_reserve(struct store_lease *lease, uint64_t bytes, struct err *err);
 

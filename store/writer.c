@@ -17,13 +17,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define STEP (256u * 1024u) /* bytes read at once */
 #define RESERVE_STEP (16u << 20) /* bytes of quota set aside at once for an object of unknown size */
 
 int store_write_begin(struct store_lease *lease, uint64_t max, struct store_writer *ret_writer,
@@ -63,25 +61,6 @@ static int open_partial(struct store_writer *w, struct err *err)
 	}
 }
 
-/* Hashes what an earlier download left. */
-static int hash_partial(struct store_writer *w, struct err *err)
-{
-	uint8_t *buf = malloc(STEP);
-	ssize_t n = 0;
-
-	if (!buf)
-		return err_set(err, -ENOMEM, "out of memory");
-	while ((n = read(w->fd, buf, STEP)) > 0 || (n < 0 && errno == EINTR))
-		if (n > 0) {
-			sha256_add(&w->hash, buf, (size_t)n);
-			w->size += (uint64_t)n;
-		}
-	free(buf);
-	if (n < 0 || w->size > w->max)
-		return store_write_restart(w, err);
-	return 0;
-}
-
 int store_write_resume(struct store_lease *lease, const char *digest, uint64_t size,
 		       struct store_writer *ret_writer, struct err *err)
 {
@@ -106,7 +85,11 @@ int store_write_resume(struct store_lease *lease, const char *digest, uint64_t s
 		store_write_abort(&w);
 		return -EEXIST;
 	}
-	r = hash_partial(&w, err);
+	/* What an earlier download left. */
+	r = store_hash(w.fd, &w.hash);
+	w.size = w.hash.bytes;
+	if (r < 0 || w.size > size)
+		r = store_write_restart(&w, err);
 	if (r < 0) {
 		store_write_abort(&w);
 		return r;
@@ -200,8 +183,7 @@ int store_write_commit(struct store_writer *writer, char ret_digest[STORE_DIGEST
 	uint64_t have;
 	int r = 0;
 
-	memcpy(digest, "sha256:", 7);
-	sha256_finish_hex(&writer->hash, digest + 7);
+	store_digest_finish(&writer->hash, digest);
 	if (writer->digest[0] && strcmp(digest, writer->digest) != 0)
 		r = err_set(err, -EBADMSG, "the bytes have digest %.19s... instead of %.19s...", digest,
 			    writer->digest);

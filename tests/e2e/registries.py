@@ -107,6 +107,12 @@ class Liar:
                     self.answer(206 if start else 200, {"Content-Type": kind, **(
                         {"Content-Range": f"bytes {start}-{len(truth) - 1}/{len(truth)}"} if start else {})}, truth[start:])
 
+            do_HEAD = do_POST = do_GET
+
+            def do_PUT(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.do_GET()
+
             def answer(self, status, headers, body, cut=None):
                 self.send_response(status)
                 for name, value in headers.items():

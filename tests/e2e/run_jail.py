@@ -9,8 +9,8 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (CACHE, ROUX, WORK, Skip, busybox_root, complains, debian_root, environ, expect, folder, main, read_until, roux,
-                     start, wait_until)
+from harness import (CACHE, ROUX, WORK, Skip, busybox_root, cgroups, complains, debian_root, environ, expect, folder, main,
+                     read_until, roux, start, wait_until)
 
 ROOT = busybox_root()
 NOBODY = 65534
@@ -242,6 +242,46 @@ def test_it_works_as_an_ordinary_user():
                        timeout=60)
     assert (r.returncode, r.stdout) == (0, b"5:6\n"), r
     assert os.stat(shared + "/f").st_uid == NOBODY
+
+
+def programs():
+    return "-v", os.path.join(os.path.dirname(ROUX), "../tests/e2e") + ":/mnt:ro"
+
+
+def test_a_control_group_holds_what_is_in_it():
+    """Of the host's version here, and of version 2 in a guest, from three places."""
+    program = os.path.join(os.path.dirname(ROUX), "../tests/e2e/cgroups")
+    if subprocess.run([program], check=False).returncode not in (0, 77):
+        raise AssertionError("see above")
+    own = "mkdir /sys/fs/cgroup/a; echo $$ >/sys/fs/cgroup/a/cgroup.procs; /mnt/cgroups"
+    limited = "echo 100M >/sys/fs/cgroup/a/memory.max; /mnt/cgroups; echo $?; ls /sys/fs/cgroup | grep roux-"
+    r = roux("--memory", "256M", *programs(), ROOT, "--", "sh", "-c", f"/mnt/cgroups && {own} && {limited}")
+    limits, why = b"limits: memory pids cpu\n", b"the control group that roux runs in has limits of its own"
+    assert r.out.startswith(limits + limits + why) and r.out.endswith(b"\n77\n"), r
+    expect(r, 1)
+
+
+def test_a_vm_has_a_control_group():
+    m = Machine("--memory", "200M")
+    group = cgroups(m.pid)
+    if not group:
+        m.finish()
+        raise Skip("roux may make no control group here")
+    assert cgroups(m.helper) == group, (cgroups(m.helper), group)
+    if "memory" in group:
+        assert int(read_first(group["memory"], "memory.max", "memory.limit_in_bytes")) == 712 << 20
+    if "pids" in group:
+        assert int(read_first(group["pids"], "pids.max")) == 129
+    m.finish()
+    assert not any(os.path.exists(folder) for folder in group.values()), group
+
+
+def read_first(folder, *names):
+    for name in names:
+        if os.path.exists(f"{folder}/{name}"):
+            with open(f"{folder}/{name}") as f:
+                return f.read()
+    raise AssertionError((folder, names))
 
 
 def test_kill_9_of_the_vm_leaves_nothing():

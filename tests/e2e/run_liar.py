@@ -2,6 +2,7 @@
 """Registries that fail and lie: one clear line, and a store as it was.  run_liar.py ROUX [TEST...]"""
 import gzip
 import json
+import lzma
 import os
 import sys
 import time
@@ -179,6 +180,23 @@ def test_blobs_elsewhere_are_followed_without_the_password():
         assert other.requests and all(a is None for _, _, a in other.requests), other.requests
 
 
+def test_uploads_elsewhere_go_without_the_password():
+    env = fresh()
+    with Liar(MANIFEST, BLOBS, lambda h, path, t: (201, {}, b"")) as other:
+        def behave(h, path, truth):
+            if not h.headers.get("Authorization"):
+                return (401, {"WWW-Authenticate": f'Bearer realm="http://{h.headers["Host"]}/token",service="s"'}, b"") \
+                    if path != "/token" else (200, {}, b'{"token": "tok"}')
+            return {"HEAD": (404, {}, b""), "POST": (202, {"Location": f"http://{other.host}/elsewhere?a=b"}, b""),
+                    "PUT": (201, {}, b"")}.get(h.command)
+
+        with Liar(MANIFEST, BLOBS, behave) as liar:
+            pulls(liar, env)
+            expect(verb("push", f"{liar.host}/x:1", env=env))
+            assert liar.requests[-1][0] == "/v2/x/manifests/1" and liar.requests[-1][2], liar.requests[-1]
+        assert len(other.requests) == len(BLOBS) and all(a is None for _, _, a in other.requests), other.requests
+
+
 def test_redirects_in_a_circle_end():
     with Liar(MANIFEST, BLOBS, lambda h, path, t: (307, {"Location": path}, b"") if is_layer(path) else None) as liar:
         refused(liar, fresh(), "redirects")
@@ -207,6 +225,20 @@ def test_two_pulls_at_once_fetch_a_layer_once():
         assert [p.wait(60) for p in both] == [0, 0, 0]
         assert len(liar.fetched(sha256(LAYER))) == 1, liar.requests
     expect(verb("store", "verify", env=env))
+
+
+def test_a_mirror_whose_index_is_none_is_refused():
+    index = lzma.compress(b"Nothing: here\n\n")
+    release = f"SHA256:\n {sha256(index)[7:]} {len(index)} main/binary-amd64/Packages.xz\n".encode()
+    # Nothing can check signatures, so that the index is believed and read.
+    env = {**fresh(), "PATH": "/nonexistent", "ROUX_CACHE": os.path.join(WORK, "mirrored")}
+
+    def behave(h, path, truth):
+        return (200, {}, release if path.endswith("/InRelease") else index)
+
+    with Liar(MANIFEST, BLOBS, behave) as liar:
+        complains(verb("import", "debian:bookworm", "--mirror", f"http://{liar.host}", env=env), 1, "no packages in the index")
+    unharmed(env)
 
 
 main(globals())

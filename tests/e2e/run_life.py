@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (ROUX, WORK, Result, busybox_root, complains, environ, expect, folder, main, marked_processes,
+from harness import (ROUX, WORK, Result, busybox_root, cgroups, complains, environ, expect, folder, main, marked_processes,
                      read_until, start, wait_until)
 
 ROOT = busybox_root()
@@ -414,7 +414,15 @@ def test_stats_and_metrics():
     assert b'roux_vm_running{' in text and b"roux_guest_memory_total_bytes" in text, text
     ok("update", "--cpu-shares", "100", "busy")
     pid = int(inspect("busy", ".State.Pid"))
-    assert os.getpriority(os.PRIO_PROCESS, pid) == 10, os.getpriority(os.PRIO_PROCESS, pid)
+    group = cgroups(pid).get("cpu")
+    if group and os.path.exists(group + "/cpu.shares"):
+        with open(group + "/cpu.shares") as f:
+            assert f.read() == "100\n"
+    elif group:
+        with open(group + "/cpu.weight") as f:
+            assert f.read() == "9\n"
+    else:
+        assert os.getpriority(os.PRIO_PROCESS, pid) == 10, os.getpriority(os.PRIO_PROCESS, pid)
     gone("busy")
 
 
@@ -702,6 +710,35 @@ def test_the_control_socket_serves_what_is_documented():
     status, body = ask(sock, "POST", "/v1/stop", body='{"TimeoutMs":0}')
     assert status == 200 and json.loads(body)["StatusCode"] in (137, 143), body	# KILL comes right behind TERM
     gone("api")
+
+
+def test_who_connects_at_the_end_is_not_left_waiting():
+    """Also not while the monitor has output for a window that does not read: here more than a socket takes, and
+    less than holds the command up."""
+    run_d("late", "sh", "-c", "while [ ! -e /go ]; do sleep 0.05; done; seq 1 60000; sleep 1000")
+    (sock,) = glob.glob(STATE + "/vms/*/sock")
+    monitor, vm = monitor_pid("late"), int(inspect("late", ".State.Pid"))
+    with socket.socket(socket.AF_UNIX) as window, socket.socket(socket.AF_UNIX) as late:
+        window.connect(sock)
+        window.sendall(b"POST /v1/attach HTTP/1.1\r\nHost: roux\r\nUpgrade: roux-frames\r\nContent-Length: 0\r\n\r\n")
+        assert window.recv(16).startswith(b"HTTP/1.1 101")
+        ok("exec", "late", "touch", "/go")
+        time.sleep(0.5)
+        os.kill(monitor, signal.SIGSTOP)	# it finds both the end of the VM and a connection, in this order
+        os.kill(vm, signal.SIGKILL)
+        time.sleep(0.3)
+        late.connect(sock)
+        late.sendall(b"GET /v1/vm HTTP/1.1\r\nHost: roux\r\n\r\n")
+        os.kill(monitor, signal.SIGCONT)
+        wait_until("the end of the VM", lambda: not os.path.exists(sock))
+        os.kill(monitor, 0)
+        late.settimeout(5)
+        try:
+            assert late.recv(1) == b""
+        except ConnectionResetError:
+            pass
+    gone("late")
+    nothing_stray()
 
 
 def test_metrics_are_what_prometheus_reads():

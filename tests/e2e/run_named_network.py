@@ -11,13 +11,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import CACHE, ROUX, WORK, Skip, busybox_root, complains, environ, expect, folder, main, marked_processes, \
+from harness import CACHE, ROUX, WORK, Skip, busybox_root, complains, environ, expect, main, marked_processes, \
     read_until, start, verb, wait_until
-from world import WORLD4, WORLD6, enter_world, free_port, name_server, programs, read_all, tcp_server, udp_server, wait_for
+from world import WORLD4, WORLD6, enter_world, free_port, http_get, name_server, programs, tcp_server, udp_server
 
 NOBODY = 65534
 SIZE = 24 << 20
@@ -135,13 +134,7 @@ def test_ports_are_published():
     port = free_port()
     with made("lab"), running("lab", "server", "mkdir /tmp/www; echo hello > /tmp/www/index.html; echo up;"
                               "exec httpd -f -p 80 -h /tmp/www", "-p", f"127.0.0.1:{port}:80"):
-        for _ in range(50):	# until the guest's program listens
-            with wait_for(port) as c, contextlib.suppress(ConnectionError):
-                c.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                got = read_all(c)
-                if got:
-                    break
-            time.sleep(0.1)
+        got = http_get(port)
         assert got.endswith(b"hello\n"), got
         assert "hello" in guest("lab", "client", "wget -q -O - http://server/")
     with socket.create_server(("127.0.0.1", port)):

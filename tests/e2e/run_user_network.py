@@ -16,8 +16,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import ROUX, Skip, busybox_root, complains, environ, expect, folder, main, read_until, roux, start
-from world import (DATA, HASH, PROGRAMS, WORLD4, WORLD6, enter_world, free_port, guest, name_server, programs, read_all,
-                   tcp_server, udp_server, wait_for)
+from world import (DATA, HASH, PROGRAMS, WORLD4, WORLD6, enter_world, free_port, guest, http_get, name_server, programs,
+                   read_all, tcp_server, udp_server)
 
 GUEST4, GATEWAY4, DNS4 = "10.0.2.15", "10.0.2.2", "10.0.2.3"
 GATEWAY6 = "fd72:6f75:7800::2"
@@ -104,13 +104,7 @@ def test_published_ports_lead_to_the_guest():
               "mkdir /tmp/www; echo hello > /tmp/www/index.html; echo up; exec httpd -f -p 80 -h /tmp/www")
     try:
         read_until(p.stdout, b"up\n")
-        for _ in range(50):	# until the guest's program listens
-            with wait_for(port) as c, contextlib.suppress(ConnectionError):
-                c.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                got = read_all(c)
-                if got:
-                    break
-            time.sleep(0.1)
+        got = http_get(port)
         assert got.endswith(b"hello\n"), got
         # Nobody listens there in the guest: the client is told.
         with socket.create_connection((WORLD4, closed), 5) as c:

@@ -138,6 +138,17 @@ def wait_for(port, address="127.0.0.1", limit=60):
             time.sleep(0.05)
 
 
+def http_get(port):
+    """What a web server in the guest answers at a published port; b"" when none has come to listen."""
+    for _ in range(50):
+        with wait_for(port) as c, contextlib.suppress(ConnectionError):
+            c.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            if got := read_all(c):
+                return got
+        time.sleep(0.1)
+    return b""
+
+
 def free_port(kind=socket.SOCK_STREAM):
     with socket.socket(socket.AF_INET, kind) as s:
         s.bind(("127.0.0.1", 0))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Times, spans and policies that people type: what is taken is within bounds and is taken again as it is written. */
 #include "life/record.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "life/when.h"
 #include "tests/fuzz/check.h"
 

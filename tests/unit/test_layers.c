@@ -211,6 +211,20 @@ static void test_what_cannot_be_a_folder_is_refused(void **state)
 	REFUSE(dangling, "no folder");
 }
 
+static void test_links_that_make_a_path_endless_are_refused(void **state)
+{
+	static char target[4000], path[3900];
+	const entries layers[] = { { LINK("a", target), LINK("b", target), FILE_(path, "1") } };
+
+	memset(target, '/', sizeof(target) - 1);
+	memcpy(target, "b", 1);
+	memset(path, '/', sizeof(path) - 1);
+	for (size_t i = 0; i + 2 < sizeof(path); i += 2)
+		path[i] = 'x';
+	memcpy(path, "a/", 2);
+	REFUSE(layers, "too long");
+}
+
 static void test_hard_links_are_one_file_in_and_across_layers(void **state)
 {
 	static const entries layers[] = {
@@ -319,6 +333,7 @@ int main(void)
 		T(test_folders_are_described_by_the_last_layer_that_does),
 		T(test_paths_go_through_links_of_lower_layers),
 		T(test_what_cannot_be_a_folder_is_refused),
+		T(test_links_that_make_a_path_endless_are_refused),
 		T(test_hard_links_are_one_file_in_and_across_layers),
 		T(test_links_and_devices_have_names_too),
 		T(test_a_hard_link_may_take_the_place_of_its_own_file),

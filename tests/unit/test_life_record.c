@@ -3,7 +3,7 @@
 #include "life/health.h"
 #include "life/record.h"
 #include "life/restart.h"
-#include "life/weight.h"
+#include "os/weight.h"
 #include "os/err.h"
 
 #include <errno.h>

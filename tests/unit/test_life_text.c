@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Names, times, signals and lists: what people write and read. */
 #include "life/names.h"
-#include "life/signame.h"
+#include "os/signame.h"
 #include "life/strlist.h"
 #include "life/when.h"
 
@@ -122,6 +122,11 @@ static void test_signals_have_names_and_numbers(void **state)
 	assert_int_equal(signal_by_name("SIGTERM"), SIGTERM);
 	assert_int_equal(signal_by_name("sighup"), SIGHUP);
 	assert_int_equal(signal_by_name("9"), 9);
+	assert_int_equal(signal_by_name("sigrtmin+3"), SIGRTMIN + 3);
+	assert_int_equal(signal_by_name("RTMAX-1"), SIGRTMAX - 1);
+	assert_int_equal(signal_by_name("RTMIN"), SIGRTMIN);
+	assert_int_equal(signal_by_name("RTMIN+"), -EINVAL);
+	assert_int_equal(signal_by_name("RTMAX-99"), -EINVAL);
 	assert_int_equal(signal_by_name("0"), -EINVAL);
 	assert_int_equal(signal_by_name("65"), -EINVAL);
 	assert_int_equal(signal_by_name("-9"), -EINVAL);

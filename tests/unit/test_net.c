@@ -122,6 +122,35 @@ static void test_text_of_addresses_is_read_and_written(void **state)
 	assert_string_equal(text, "64:ff9b::c000:201");
 }
 
+static void test_text_of_prefixes_is_read(void **state)
+{
+	static const struct {
+		const char *text;
+		uint8_t bits;
+	} good[] = { { "10.1.2.3/24", 24 }, { "0.0.0.0/0", 0 }, { "10.1.2.3/32", 32 }, { "fd00::/64", 64 }, { "::1/128", 128 },
+		     { "0001:0002:0003:0004:0005:0006:0007:0008/08", 8 } };
+	static const char *const bad[] = { "", "/", "/24", "10.1.2.3", "10.1.2.3/", "10.1.2.3/33", "10.1.2.3/x", "10.1.2.3/+8",
+					   "10.1.2.3/-1", "10.1.2.3/ 8", "10.1.2.3/8 ", "10.1.2.3/8/8", "10.1.2/8", "fd00::",
+					   "fd00::/129", "fd00::/4294967297", "fd00::/18446744073709551617", "x/8",
+					   "0000:0000:0000:0000:0000:0000:0000:0000:0000:0000/8" };
+	struct net_addr addr, same;
+	uint8_t bits = 77;
+
+	for (unsigned i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		char plain[64];
+
+		(void)snprintf(plain, strcspn(good[i].text, "/") + 1, "%s", good[i].text);
+		assert_true(net_prefix_parse(good[i].text, &addr, &bits));
+		assert_int_equal(bits, good[i].bits);
+		assert_true(net_addr_parse(plain, &same));
+		assert_true(net_addr_equal(&addr, &same));
+	}
+	bits = 77;
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_false(net_prefix_parse(bad[i], &addr, &bits));
+	assert_int_equal(bits, 77);
+}
+
 static void test_prefixes_are_compared_within_a_family(void **state)
 {
 	struct net_addr a = net_addr4(10, 1, 2, 3), b = net_addr4(10, 1, 130, 3), c;
@@ -131,6 +160,11 @@ static void test_prefixes_are_compared_within_a_family(void **state)
 	assert_true(net_addr_same_prefix(&a, &b, 0));
 	assert_true(net_addr_parse("::a01:203", &c));
 	assert_false(net_addr_same_prefix(&a, &c, 0));
+	net_addr_cut(&b, 17);
+	assert_true(net_addr_parse("10.1.128.0", &c) && net_addr_equal(&b, &c));
+	assert_true(net_addr_parse("fd00::a01:203", &c));
+	net_addr_cut(&c, 111);
+	assert_true(net_addr_parse("fd00::a00:0", &a) && net_addr_equal(&a, &c));
 }
 
 static uint16_t sum_slowly(const uint8_t *bytes, size_t len)
@@ -757,6 +791,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_text_of_addresses_is_read_and_written),
+		cmocka_unit_test(test_text_of_prefixes_is_read),
 		cmocka_unit_test(test_prefixes_are_compared_within_a_family),
 		cmocka_unit_test(test_sums_do_not_depend_on_how_bytes_are_cut),
 		on_link(test_ping_is_answered_in_both_families),

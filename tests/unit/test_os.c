@@ -33,6 +33,15 @@ static void test_a_report_has_code_and_sentence(void **state)
 	assert_int_equal(err_prefix(NULL, -EIO, "unheard"), -EIO);
 }
 
+static void test_a_failure_without_a_sentence_stays_one(void **state)
+{
+	struct err err = { 0 };
+
+	assert_int_equal(err_prefix(&err, -ENOENT, "disk %d", 2), -ENOENT);
+	assert_int_equal(err.code, -ENOENT);
+	assert_string_equal(err.msg, "disk 2: No such file or directory");
+}
+
 static void test_long_reports_are_cut_inside_their_memory(void **state)
 {
 	struct { struct err err; char canary[8]; } s = { .canary = "canary" };
@@ -274,6 +283,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_published_ports_are_written_in_one_way),
 		cmocka_unit_test(test_a_report_has_code_and_sentence),
+		cmocka_unit_test(test_a_failure_without_a_sentence_stays_one),
 		cmocka_unit_test(test_long_reports_are_cut_inside_their_memory),
 		cmocka_unit_test(test_lines_reach_the_sink_by_level),
 		cmocka_unit_test(test_what_is_put_is_taken_in_little_endian),

@@ -139,7 +139,7 @@ static void test_a_platform_is_chosen_from_an_index(void **state)
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
 		e = manifest_choose(&index, "", wanted[i].platform, &r, &err);
 		assert_non_null(e);
-		assert_int_equal(e->desc.digest[DIGEST_MAX - 2], wanted[i].digit);
+		assert_int_equal(e->desc.digest[STORE_DIGEST_SIZE - 2], wanted[i].digit);
 	}
 	assert_null(manifest_choose(&index, "", "linux/amd", &r, &err));
 	assert_int_equal(r, -ENOEXEC);

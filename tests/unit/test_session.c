@@ -35,7 +35,7 @@ static int setup(void **state)
 	host = stream[0];
 	agent = stream[1];
 	vmm = control[1];
-	machine = (struct roux_machine){ .sock = control[0], .ready_fd = -1, .connect.fd = -1, .msg = &message,
+	machine = (struct roux_machine){ .sock = control[0], .ready_fd = -1, .msg = &message,
 					 .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	return machine.wake_fd < 0;
 }
@@ -54,7 +54,7 @@ static int teardown(void **state)
 /* The VM process answers the next request for a stream to the agent. */
 static void connect_agent(void)
 {
-	assert_int_equal(control_send(vmm, CONTROL_CONNECTED, machine.connect.id + 1, 0, NULL, 0, host), 0);
+	assert_int_equal(control_send(vmm, CONTROL_CONNECTED, machine.last_connect + 1, 0, NULL, 0, host), 0);
 	(void)close(host);
 	host = -1;
 }

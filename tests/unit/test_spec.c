@@ -75,8 +75,8 @@ static void check_full(void)
 	assert_int_equal(spec.memory, 1ull << 30);
 	assert_string_equal(spec.kernel, "/boot/vmlinuz");
 	assert_string_equal(spec.cmdline, "quiet a=\"b\" \\ \xc3\xa9\t");
-	assert_int_equal(spec.ninitrds, 2);
-	assert_string_equal(spec.initrd[1], "/b");
+	assert_int_equal(spec.initrd.n, 2);
+	assert_string_equal(spec.initrd.at[1], "/b");
 	assert_string_equal(spec.guest_conf, "hostname=x\nroot=y\n");
 	assert_false(spec.vsock);
 	assert_true(spec.balloon);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "life/weight.h"
+#include "os/weight.h"
 
 #include "os/err.h"
 

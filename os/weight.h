@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A VM's share of the host's CPUs. */
-#ifndef LIFE_WEIGHT_H
-#define LIFE_WEIGHT_H
+/* A process's part of the CPUs without a control group (os/cgroup.h). */
+#ifndef OS_WEIGHT_H
+#define OS_WEIGHT_H
 
 #include <stdint.h>
 
@@ -17,4 +17,4 @@ int weight_set(int pid, uint32_t shares, struct err *err);
 /* The nice value (-20 to 19) whose weight is nearest: each step is worth a factor of 1.25. */
 int weight_to_nice(uint32_t shares);
 
-#endif /* LIFE_WEIGHT_H */
+#endif /* OS_WEIGHT_H */
