@@ -882,7 +882,7 @@ static int stack_poll(void *ctx, struct pollfd *fds, nfds_t count, int timeout_m
 	return found;
 }
 
-static int not_here(void)
+static long not_here(void)
 {
 	return fail(ENOSYS);
 }

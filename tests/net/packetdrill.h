@@ -26,15 +26,15 @@ struct packetdrill_interface {
 	int (*accept)(void *stack, int fd, struct sockaddr *addr, socklen_t *len);
 	int (*connect)(void *stack, int fd, const struct sockaddr *addr, socklen_t len);
 	ssize_t (*read)(void *stack, int fd, void *buf, size_t size);
-	int (*readv)(void);	/* (void): we have none, arguments are left where they are */
+	long (*readv)(void);	/* (void): we have none, whatever the arguments */
 	ssize_t (*recv)(void *stack, int fd, void *buf, size_t size, int flags);
-	int (*recvfrom)(void);
-	int (*recvmsg)(void);
+	long (*recvfrom)(void);
+	long (*recvmsg)(void);
 	ssize_t (*write)(void *stack, int fd, const void *buf, size_t len);
-	int (*writev)(void);
+	long (*writev)(void);
 	ssize_t (*send)(void *stack, int fd, const void *buf, size_t len, int flags);
-	int (*sendto)(void);
-	int (*sendmsg)(void);
+	long (*sendto)(void);
+	long (*sendmsg)(void);
 	int (*fcntl)(void *stack, int fd, int command, ...);
 	int (*ioctl)(void *stack, int fd, unsigned long request, ...);
 	int (*close)(void *stack, int fd);
@@ -51,11 +51,11 @@ struct packetdrill_interface {
 	int (*netdev_receive)(void *stack, void *buf, size_t *len, long long *time_us);
 	int (*usleep)(void *stack, useconds_t us);
 	int (*gettimeofday)(void *stack, struct timeval *time, struct timezone *zone);
-	int (*epoll_create)(void);
-	int (*epoll_ctl)(void);
-	int (*epoll_wait)(void);
-	int (*pipe)(void);
-	int (*splice)(void);
+	long (*epoll_create)(void);
+	long (*epoll_ctl)(void);
+	long (*epoll_wait)(void);
+	long (*pipe)(void);
+	long (*splice)(void);
 };
 
 /* The symbol that is looked up.  @flags is the value of --so_flags, or NULL; see packetdrill.c. */

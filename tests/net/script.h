@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Scripts in the language of packetdrill (https://github.com/google/packetdrill), as far as
- * those in scripts/ use it; anything else is an error with its line.
+ * those in scripts/ use it; anything else is an error with its line.  [] is what may be left out.
  *
  *   script   option* event*
  *   option   --ip_version=ipv4 | --ip_version=ipv6 | --so_flags=WORD
@@ -12,8 +12,9 @@
  *     CALL(ARGUMENT, ...) = NUMBER [ERRNO (words)]
  *   FLAGS    of F S R P and "." for ACK
  *   OPTIONS  nop, mss N, wscale N, sackOK, sack A:B C:D ..., TS val N ecr N
- *   ARGUMENT ... | NUMBER | [NUMBER] | {onoff=N, linger=N} | [{fd=N, events=N, revents=N}]
- *   NUMBER   decimal, hexadecimal, a name (of the system, or of packetdrill.h), or several with "|" between them
+ *   ARGUMENT ... | NUMBER | "[" NUMBER "]" | {onoff=N, linger=N} | "[" {fd=N, events=N, revents=N} "]"
+ *   NUMBER   decimal, hexadecimal, a name (of the system, or of packetdrill.h), or several
+ *            with "|" between them
  *
  * // and C comments are skipped.  Sequence numbers count from the SYN of each side.
  */
