@@ -5,13 +5,16 @@
 #   make stress   hours of a mixed load in guests, resumable
 #   make nightly  differential tests, fuzz targets and stress at length
 #   make bench    every table of SPECIFICATION.md   make deps   Debian packages only
+#   make packetdrill         the scripts of tests/net with PACKETDRILL, which we do not install
+#   make packetdrill-kernel  the same against Linux, as root
 #   make install  under /usr/local, or DESTDIR      make clean  every build folder
 SHELL := /bin/bash
 OUT ?= out
 FUZZ_MINUTES ?= 10
 STRESS_HOURS ?= 24
 NIGHTLY_HOURS ?= 2
-.PHONY: all run test bench fuzz stress nightly deps install clean
+PACKETDRILL ?= packetdrill
+.PHONY: all run test bench fuzz stress nightly packetdrill packetdrill-kernel deps install clean
 
 all: deps
 	@[ -f $(OUT)/build.ninja ] || meson setup $(OUT) >/dev/null
@@ -38,6 +41,12 @@ stress: all
 
 nightly: all
 	@tools/run-nightly.sh $(OUT) $(FUZZ_MINUTES) $(NIGHTLY_HOURS)
+
+packetdrill: all
+	@tests/net/run_packetdrill.py $(PACKETDRILL) $(OUT)/tests/net/libroux-packetdrill.so
+
+packetdrill-kernel:
+	@tests/net/run_packetdrill.py --kernel $(PACKETDRILL) -
 
 install: all
 	@meson install -C $(OUT) --no-rebuild --quiet

@@ -283,7 +283,11 @@ void tcp_output_ready(struct net *net)
 static void lower_mss(struct tcp_conn *conn, uint32_t mtu)
 {
 	uint32_t mss = tcp_path_mss(conn->net, conn, mtu);
+	bool v4 = net_addr_is4(&conn->local.addr);
 
+	/* RFC 8201, 4: no path of IPv6 is that small, the message is to be discarded. */
+	if (!v4 && mtu < MSS_MIN6 + TCP_SIZE + IP6_SIZE)
+		return;
 	if (mss >= conn->mss)
 		return;
 	conn->mss = (uint16_t)mss;

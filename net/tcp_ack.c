@@ -13,6 +13,12 @@ void tcp_init_sender(struct tcp_conn *conn)
 	cc_init(conn);
 }
 
+/* RFC 6298, 2.3. */
+static uint64_t timeout(const struct tcp_conn *conn)
+{
+	return min_of(conn->srtt + max_of(4 * conn->rttvar, RTO_LEAST), RTO_MAX);
+}
+
 void tcp_sample_rtt(struct tcp_conn *conn)
 {
 	uint64_t rtt = max_of(conn->net->now - conn->rtt_at, 1), delta;
@@ -26,7 +32,7 @@ void tcp_sample_rtt(struct tcp_conn *conn)
 		conn->rttvar = (3 * conn->rttvar + delta) / 4;
 		conn->srtt = (7 * conn->srtt + rtt) / 8;
 	}
-	conn->rto = min_of(max_of(conn->srtt + 4 * conn->rttvar, RTO_MIN), RTO_MAX);
+	conn->rto = timeout(conn);
 }
 
 static void leave_recovery(struct tcp_conn *conn)
@@ -94,7 +100,7 @@ static void advance(struct tcp_conn *conn, const struct segment *segment)
 	if (conn->rtt_at && seq_le(conn->rtt_seq, segment->ack))
 		tcp_sample_rtt(conn);
 	else if (conn->tries && conn->srtt)	/* no sample, but it got through */
-		conn->rto = min_of(max_of(conn->srtt + 4 * conn->rttvar, RTO_MIN), RTO_MAX);
+		conn->rto = timeout(conn);
 	take_acked(conn, segment->ack);
 	switch ((enum recovery)conn->recovery) {
 	case RECOVERY_NONE:

@@ -35,7 +35,11 @@
 #define MSS_MIN4 536u
 #define MSS_MIN6 1220u
 #define RTO_FIRST SECOND
-#define RTO_MIN (200 * MS)	/* RFC 6298 says 1 s; everybody does with less */
+/*
+ * On top of the round trip, however steady that is: an acknowledgement that the peer delays must not
+ * look like a loss.  RFC 6298 says 1 s for both together; Linux has it as we do.
+ */
+#define RTO_LEAST (200 * MS)
 #define RTO_MAX (60 * SECOND)
 #define WAIT_TIME (60 * SECOND)	/* 2 MSL: RFC 9293 says 4 minutes; everybody does with less */
 #define WINDOW_FIRST (512u << 10)	/* bytes, of a new connection */
@@ -258,6 +262,8 @@ void sack_clear(struct tcp_conn *conn);
 bool sack_first_lost(const struct tcp_conn *conn);
 uint32_t sack_pipe(const struct tcp_conn *conn);	/* bytes thought to be in flight */
 bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range);
+/* RFC 6675, 4, NextSeg() (3): a segment that may be lost, for when nothing else is to be sent. */
+bool sack_next_doubtful(const struct tcp_conn *conn, struct seq_range *ret_range);
 
 /* tcp_cc.c */
 void cc_init(struct tcp_conn *conn);

@@ -366,7 +366,8 @@ static void synchronized_input(struct tcp_conn *conn, const struct packet *packe
 	if (!tcp_acknowledge(conn, segment))
 		return;
 	if (!conn->ops && segment->len) {	/* there is nobody to take it: RFC 9293, 3.6.1 */
-		tcp_send_rst(conn);
+		/* Of the number that the peer expects; ours may be ahead of what it has. */
+		tcp_reply_rst(conn->net, packet, segment);
 		tcp_end(conn, NET_ECONNABORTED);
 		return;
 	}

@@ -173,10 +173,10 @@ static bool retransmit(struct tcp_conn *conn, struct seq_range range)
 	uint8_t flags = TCP_ACK;
 
 	len = min_of(len, frame_payload(conn, mss));
-	if (conn->fin_sent && range.begin + len == fin_seq(conn))
-		flags |= TCP_FIN;
+	if (range.begin + len == fin_seq(conn))
+		flags |= (len ? TCP_PSH : 0) | (conn->fin_sent ? TCP_FIN : 0);
 	conn->rtt_at = 0;	/* Karn: an acknowledgement would not say of which */
-	if (!send_segment(conn, range.begin, len, flags | (len ? TCP_PSH : 0)) && conn->blocked)
+	if (!send_segment(conn, range.begin, len, flags) && conn->blocked)
 		return false;
 	conn->high_rxt = seq_max(conn->high_rxt, range.begin + len + (flags & TCP_FIN ? 1 : 0));
 	conn->retransmits++;
@@ -226,7 +226,7 @@ static bool send_new(struct tcp_conn *conn)
 	if (len > mss && len < unsent)
 		len -= len % mss;
 	if (len == unsent)
-		flags |= TCP_PSH | (conn->fin_queued ? TCP_FIN : 0);
+		flags |= (len ? TCP_PSH : 0) | (conn->fin_queued ? TCP_FIN : 0);
 	if (!conn->rtt_at && len) {
 		conn->rtt_at = conn->net->now;
 		conn->rtt_seq = conn->snd_nxt + len;
@@ -272,6 +272,10 @@ void tcp_output(struct tcp_conn *conn)
 			return;
 	while (send_new(conn))
 		continue;
+	while (!conn->blocked && sack_next_doubtful(conn, &lost) &&
+	       sack_pipe(conn) + conn->mss <= conn->cwnd)
+		if (!retransmit(conn, lost))
+			return;
 	if (conn->ack_now && !conn->blocked)
 		(void)send_ack(conn);
 	set_timer(conn);
@@ -310,29 +314,36 @@ void tcp_challenge(struct tcp_conn *conn)
 		(void)send_ack(conn);
 }
 
+/* In the order of Linux, which middleboxes know and the same scripts can expect. */
+static void put_syn_options(const struct tcp_conn *conn, uint8_t *at)
+{
+	put32(at, 2u << 24 | 4u << 16 | tcp_path_mss(conn->net, conn, UINT16_MAX));
+	at += 4;
+	if (conn->timestamps) {
+		put_own_timestamps(conn, at);
+		if (conn->sack)
+			put16(at, 0x0402);	/* in place of two NOPs */
+		at += TCP_TIMESTAMPS_SIZE;
+	} else if (conn->sack) {
+		put32(at, 0x01010402);
+		at += 4;
+	}
+	if (conn->scaling)
+		put32(at, 0x01030300 | conn->recv_shift);
+}
+
 void tcp_send_syn(struct tcp_conn *conn)
 {
 	struct out out;
-	uint8_t *tcp, *at;
-	uint32_t size = TCP_SIZE + 4 + (conn->scaling ? 4 : 0) + timestamps_size(conn->timestamps) +
-			(conn->sack ? 4 : 0);
+	uint8_t *tcp;
+	uint32_t size = TCP_SIZE + 4 + (conn->timestamps ? TCP_TIMESTAMPS_SIZE : conn->sack ? 4 : 0) +
+			(conn->scaling ? 4 : 0);
 
 	tcp = out_init(&out, &conn->local.addr, &conn->remote.addr, PROTO_TCP, (uint16_t)size);
 	put_header(tcp, &conn->local, &conn->remote, conn->iss, conn->peer_asked ? conn->rcv_nxt : 0,
 		   conn->peer_asked ? TCP_SYN | TCP_ACK : TCP_SYN, size,
 		   min_of(conn->window, UINT16_MAX));	/* never scaled: RFC 7323, 2.2 */
-	at = tcp + TCP_SIZE;
-	put32(at, 2u << 24 | 4u << 16 | tcp_path_mss(conn->net, conn, UINT16_MAX));
-	at += 4;
-	if (conn->scaling) {
-		put32(at, 0x01030300 | conn->recv_shift);
-		at += 4;
-	}
-	if (conn->sack) {
-		put32(at, 0x01010402);
-		at += 4;
-	}
-	put_own_timestamps(conn, at);
+	put_syn_options(conn, tcp + TCP_SIZE);
 	out.dont_fragment = true;
 	conn->rcv_adv = conn->rcv_nxt + min_of(conn->window, UINT16_MAX);
 	if (!conn->tries && !conn->rtt_at) {

@@ -167,15 +167,16 @@ uint32_t sack_pipe(const struct tcp_conn *conn)
 	return pipe + (conn->snd_nxt - at);
 }
 
-bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range)
+/* What was not sent again yet of the first hole that has some; with @lost, only if it is lost. */
+static bool next_hole(const struct tcp_conn *conn, bool lost, struct seq_range *ret_range)
 {
 	const struct scoreboard *board = conn->board;
-	uint32_t at = conn->snd_una, above = board ? board->bytes : 0, last;
+	uint32_t at = conn->snd_una, above = board ? board->bytes : 0;
 
 	for (uint32_t i = 0; board && i < board->count; i++) {
 		uint32_t begin = seq_max(at, conn->high_rxt);
 
-		if (!is_lost(conn, i, above))
+		if (lost && !is_lost(conn, i, above))
 			return false;
 		if (seq_lt(begin, board->range[i].begin)) {
 			*ret_range = (struct seq_range){ begin, board->range[i].begin };
@@ -184,6 +185,27 @@ bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range)
 		above -= board->range[i].end - board->range[i].begin;
 		at = board->range[i].end;
 	}
+	return false;
+}
+
+bool sack_next_doubtful(const struct tcp_conn *conn, struct seq_range *ret_range)
+{
+	if (conn->recovery != RECOVERY_FAST || !next_hole(conn, false, ret_range))
+		return false;
+	ret_range->end = seq_min(ret_range->end, ret_range->begin + conn->mss);
+	return true;
+}
+
+bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range)
+{
+	const struct scoreboard *board = conn->board;
+	uint32_t at, last;
+
+	if (next_hole(conn, true, ret_range))
+		return true;
+	if (board && conn->recovery != RECOVERY_TIMEOUT)
+		return false;
+	at = board && board->count ? board->range[board->count - 1].end : conn->snd_una;
 	at = seq_max(at, conn->high_rxt);
 	if (conn->recovery == RECOVERY_TIMEOUT)
 		last = conn->recover;

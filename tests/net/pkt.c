@@ -2,72 +2,65 @@
 /*
  * Runs conformance scripts: pkt SCRIPT...
  *
- * A script is a conversation with one TCP connection of net/, in simulated time, in the
- * manner of packetdrill but not in its language: Debian 12 has no package of it, and what
- * owners of net/'s connections do are callbacks, not system calls.
+ * The scripts are packetdrill's (script.h says which part of its language they use), and so is
+ * the meaning of what they say: what is sent must have exactly the flags, numbers and options
+ * named, up to TOLERANCE early or late; a window that is not named is not looked at.  We are
+ * stricter in four things: what is sent must be expected before the script goes on, and
+ * before it ends; the timestamp echoed and the checksum must be right; the tolerance does not
+ * grow with time.
  *
- *   # comment
- *   TIME listen | connect | accept | refuse | unreachable | write N | shutdown | close | abort
- *   TIME take N | take all             how much data the owner takes from now on
- *   TIME nagle | keepalive IDLE INTERVAL COUNT (s) | offload tso
- *   TIME < FLAGS SEQ:END(LEN) [ack N] [win N] [<OPTIONS>]      a segment of the peer
- *   TIME < icmp TYPE [mtu N] seq N     an error about our segment N: host, port, too_big
- *   TIME > FLAGS SEQ:END(LEN) [ack N] [win N] [<OPTIONS>]      one that we must send then
- *   TIME > icmp host
- *   TIME > none                        nothing was sent up to then
- *   TIME = connected | peer_closed | closed REASON | got N | request | writable | kept N
- *
- * TIME is seconds, from the start or with "+" from the line before; what is sent may
- * be TOLERANCE late or early.  FLAGS are of S F R P and "." for ACK; P need not be
- * named.  Sequence numbers count from the first SYN of each side.  OPTIONS are mss N, wscale
- * N, sackOK, TS VAL ECR, sack A:B ...; ours count timestamps from the first one.
- * What a ">" line does not name is not looked at.  First lines may set "mtu N",
- * "recv_max N", "host" (else proxy), before anything else.
+ * Each script runs with IPv4 and with IPv6, unless it says --ip_version, on sockets on net/ in
+ * simulated time: packetdrill.c, the same as what packetdrill loads.  Sequence numbers of the
+ * peer wrap around soon, which packetdrill's do not.
  */
+#include "packetdrill.h"
+#include "script.h"
+
 #include "net/checksum.h"
-#include "net/net.h"
-#include "net/tcp.h"
 #include "net/wire.h"
 
+#include <errno.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define TOLERANCE 4000000ull	/* ns */
-#define PEER_ISS 7000000u
-#define PEER_PORT 40000u
-#define OUR_PORT 80u
-#define PEER_WINDOW 65535u
-
-struct sent {	/* a frame of ours */
-	struct sent *next;
-	uint64_t at;	/* ns */
-	uint32_t len;
-	uint8_t bytes[];
-};
+#define TOLERANCE 4000	/* us */
+#define PEER_ISS 0xffffff80u
+#define PEER_PORT 40000u	/* of a peer that connects */
+#define PORT 8080u	/* of whoever listens */
+#define PEER_WINDOW 65535	/* of segments that do not say */
+#define FDS_MAX 16u
+#define PACKET_MAX 66000u
 
 static struct {
 	const char *name;
+	bool v6, failed;
 	unsigned line;
-	bool failed;
-	struct net_config config;
-	struct net *net;
-	uint64_t now, last;	/* ns; time of the line before */
-	struct sent *first, **end;
-	struct tcp_conn *conn;
-	struct tcp_listener listener;
+	struct script script;
+	struct packetdrill_interface sockets;
+	long long began, last;	/* us: start; time by the script of the event before */
+	bool last_in;	/* ... which was a packet of the peer */
+	int fds[FDS_MAX];	/* by their number in the script; -1: none */
+	uint16_t our_port, peer_port;
 	uint32_t iss, ts_base;
-	bool iss_known, ts_known;
-	uint64_t to_write, take;
-	bool take_all;
-	/* What events told. */
-	bool request, connected, peer_closed, closed, writable;
-	enum net_result reason;
-	uint64_t got;
-	bool arp_asked;	/* we want to know who the peer is */
-	uint32_t random;
+	bool ts_known;
+	uint8_t buffer[PACKET_MAX];
 } run;
+
+static struct net_addr our_addr(void)
+{
+	return packetdrill_own(run.v6);
+}
+
+/* As packetdrill has them: 192.0.2.0/24 and 2001:db8::/32 are for documentation. */
+static struct net_addr peer_addr(void)
+{
+	return run.v6 ? (struct net_addr){ .b = { 0x20, 0x01, 0x0d, 0xb8, [15] = 1 } } :
+			net_addr4(192, 0, 2, 1);
+}
 
 __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
 {
@@ -76,619 +69,560 @@ __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
 	if (run.failed)
 		return;
 	run.failed = true;
-	(void)printf("%s:%u: ", run.name, run.line);
+	(void)printf("%s:%u: IPv%c: ", run.name, run.line, run.v6 ? '6' : '4');
 	va_start(args, format);
 	(void)vprintf(format, args);
 	va_end(args);
 	(void)printf("\n");
 }
 
-static void *run_alloc(void *ctx, size_t size)
+/* Microseconds from the start of the script. */
+static long long now(void)
 {
-	return malloc(size);
+	struct timeval time;
+
+	(void)run.sockets.gettimeofday(run.sockets.userdata, &time, NULL);
+	return time.tv_sec * 1000000ll + time.tv_usec - run.began;
 }
 
-static void run_free(void *ctx, void *ptr, size_t size)
-{
-	free(ptr);
-}
+/* --- Packets of the peer ------------------------------------------------------------------- */
 
-static void run_random(void *ctx, void *buf, size_t len)
+/* Fills in the IP header at @ip of a packet with @len bytes of payload. */
+static void put_ip(uint8_t *ip, const struct net_addr *from, const struct net_addr *to, uint8_t proto,
+		   size_t len)
 {
-	for (size_t i = 0; i < len; i++)
-		((uint8_t *)buf)[i] = (uint8_t)((run.random = run.random * 1103515245 + 12345) >> 16);
-}
-
-static bool run_output(void *ctx, const struct net_frame *frame)
-{
-	struct sent *sent = malloc(sizeof(*sent) + frame->len);
-	size_t at = 0;
-
-	if (!sent)
-		abort();
-	for (unsigned i = 0; i < frame->count; i++) {
-		memcpy(sent->bytes + at, frame->spans[i].data, frame->spans[i].len);
-		at += frame->spans[i].len;
+	if (run.v6) {
+		memset(ip, 0, IP6_SIZE);
+		ip[0] = 0x60;
+		put16(ip + 4, (uint16_t)len);
+		ip[6] = proto;
+		ip[7] = 64;
+		memcpy(ip + 8, from->b, 16);
+		memcpy(ip + 24, to->b, 16);
+		return;
 	}
-	if (get16(sent->bytes + 12) != ETH_IP4) {
-		run.arp_asked |= get16(sent->bytes + 12) == ETH_ARP;
-		free(sent);
-		return true;
-	}
-	*sent = (struct sent){ .at = run.now, .len = frame->len };
-	*run.end = sent;
-	run.end = &sent->next;
-	return true;
-}
-
-static void write_more(void)
-{
-	static const uint8_t data[1 << 16];
-	size_t done;
-
-	while (run.conn && run.to_write &&
-	       (done = tcp_send(run.conn, data, min_of(run.to_write, sizeof(data)))))
-		run.to_write -= done;
-}
-
-static void on_connected(struct tcp_conn *conn)
-{
-	run.connected = true;
-}
-
-static size_t on_data(struct tcp_conn *conn, const struct net_span *spans, unsigned count, size_t len)
-{
-	size_t taken = run.take_all ? len : min_of(len, run.take);
-
-	if (!run.take_all)
-		run.take -= taken;
-	run.got += taken;
-	return taken;
-}
-
-static void on_peer_closed(struct tcp_conn *conn)
-{
-	run.peer_closed = true;
-}
-
-static void on_writable(struct tcp_conn *conn)
-{
-	run.writable = true;
-	write_more();
-}
-
-static void on_closed(struct tcp_conn *conn, enum net_result reason)
-{
-	run.closed = true;
-	run.reason = reason;
-	run.conn = NULL;
-}
-
-static const struct tcp_ops ops = {
-	.connected = on_connected, .data = on_data, .peer_closed = on_peer_closed,
-	.writable = on_writable, .closed = on_closed,
-};
-
-static void on_request(struct tcp_listener *listener, struct tcp_conn *conn)
-{
-	run.request = true;
-	run.conn = conn;
-	tcp_set_owner(conn, &ops, NULL);
-}
-
-static const struct net_ops net_ops = {
-	.alloc = run_alloc, .free = run_free, .random = run_random, .output = run_output,
-};
-
-static const uint8_t our_mac[6] = { 2, 0, 0, 0, 0, 1 }, peer_mac[6] = { 2, 0, 0, 0, 0, 2 };
-
-static void input(uint8_t *bytes, size_t len)
-{
-	struct net_span span = { bytes, len };
-	struct net_frame frame = { .spans = &span, .count = 1, .len = (uint32_t)len };
-
-	net_input(run.net, &frame, run.now);
-	net_flush(run.net, run.now);
-}
-
-/* Fills in Ethernet and IPv4 headers of a packet from the peer with @len bytes of payload. */
-static void put_ip(uint8_t *bytes, uint8_t proto, size_t len)
-{
-	uint8_t *ip = bytes + ETH_SIZE;
-
-	memcpy(bytes, our_mac, 6);
-	memcpy(bytes + 6, peer_mac, 6);
-	put16(bytes + 12, ETH_IP4);
 	memset(ip, 0, IP4_SIZE);
 	ip[0] = 0x45;
 	put16(ip + 2, (uint16_t)(IP4_SIZE + len));
 	ip[8] = 64;
 	ip[9] = proto;
-	memcpy(ip + 12, "\x0a\0\0\x02\x0a\0\0\x01", 8);
+	memcpy(ip + 12, from->b + 12, 4);
+	memcpy(ip + 16, to->b + 12, 4);
 	sum_store(ip + 10, (uint16_t)~sum_fold(sum_bytes(ip, IP4_SIZE, 0)));
 }
 
-/* The peer says who it is. */
-static void send_arp(void)
+static size_t ip_size(void)
 {
-	uint8_t arp[42] = { 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 2, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 2,
-			    10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 10, 0, 0, 1 };
-
-	memcpy(arp, our_mac, 6);
-	run.arp_asked = false;
-	input(arp, sizeof(arp));
-	run.arp_asked = false;
+	return run.v6 ? IP6_SIZE : IP4_SIZE;
 }
 
-static void start(void)
+/* Adds @acks to the edges of SACK and @echo to what timestamps echo. */
+static void move_options(uint8_t *option, uint32_t left, uint32_t acks, uint32_t value, uint32_t echo)
 {
-	if (run.net)
-		return;
-	memcpy(run.config.mac, our_mac, 6);
-	run.config.ops = &net_ops;
-	run.config.addrs[0].addr = net_addr4(10, 0, 0, 1);
-	run.config.addrs[0].prefix = 24;
-	run.config.addr_count = 1;
-	run.net = net_create(&run.config, run.now);
-	if (!run.net)
-		abort();
-	send_arp();	/* so that ARP is done with */
-}
+	while (left && *option) {
+		uint32_t len = *option == 1 ? 1 : option[1];
 
-/* Lets time pass up to @until. */
-static void advance(uint64_t until)
-{
-	uint64_t due;
-
-	while (run.net && (due = net_deadline(run.net)) && due <= until) {
-		run.now = max_of(run.now, due);
-		net_timers(run.net, run.now);
-		if (run.arp_asked)
-			send_arp();
-	}
-	run.now = max_of(run.now, until);
-	if (run.net)
-		net_clock(run.net, run.now);
-}
-
-/* Text of the options of a segment. */
-static void options_text(const uint8_t *at, size_t left, bool ours, char *text, size_t size)
-{
-	size_t used = 0;
-
-	text[0] = 0;
-	while (left && *at) {
-		size_t len = *at == 1 ? 1 : at[1];
-		char part[200] = "";
-		size_t part_len = 0;
-
-		if (*at == 2)
-			(void)snprintf(part, sizeof(part), "mss %u", get16(at + 2));
-		else if (*at == 3)
-			(void)snprintf(part, sizeof(part), "wscale %u", at[2]);
-		else if (*at == 4)
-			(void)snprintf(part, sizeof(part), "sackOK");
-		else if (*at == 8)
-			(void)snprintf(part, sizeof(part), "TS %u %u", get32(at + 2) - run.ts_base,
-				       get32(at + 6));
-		for (size_t i = 2; *at == 5 && i + 8 <= len; i += 8)
-			part_len += (size_t)snprintf(part + part_len, sizeof(part) - part_len, "%s%u:%u",
-						     part_len ? " " : "sack ", get32(at + i) - PEER_ISS,
-						     get32(at + i + 4) - PEER_ISS);
-		if (part[0])
-			used += (size_t)snprintf(text + used, size - used, "%s%s", used ? "," : "", part);
-		at += len;
+		for (uint32_t i = 2; *option == 5 && i + 4 <= len; i += 4)
+			put32(option + i, get32(option + i) + acks);
+		if (*option == 8) {
+			put32(option + 2, get32(option + 2) + value);
+			put32(option + 6, get32(option + 6) + echo);
+		}
+		option += len;
 		left -= len;
 	}
 }
 
-struct parsed {	/* a segment in words */
-	char flags[8];
-	uint32_t seq, len, ack, win;
-	bool has_ack, has_win, has_options;
-	char options[200];
-};
-
-static const char flag_names[] = "FSRP.";
-
-static void describe(const struct sent *sent, struct parsed *out)
+static void send_ip(uint8_t proto, size_t len)
 {
-	const uint8_t *tcp = sent->bytes + ETH_SIZE + IP4_SIZE;
-	size_t head = (tcp[12] >> 4) * 4u, at = 0;
+	struct net_addr from = peer_addr(), to = our_addr();
 
-	memset(out, 0, sizeof(*out));
-	if (!run.iss_known && tcp[13] & 2) {
-		run.iss = get32(tcp + 4);
-		run.iss_known = true;
+	put_ip(run.buffer, &from, &to, proto, len);
+	if (run.sockets.netdev_send(run.sockets.userdata, run.buffer, ip_size() + len))
+		fail("the packet was not taken");
+}
+
+static void send_segment(const struct script_packet *packet)
+{
+	uint8_t *tcp = run.buffer + ip_size();
+	size_t head = TCP_SIZE + packet->options_len, len = head + packet->len;
+	struct net_addr from = peer_addr(), to = our_addr();
+
+	memset(tcp, 0, len);
+	put16(tcp, run.peer_port);
+	put16(tcp + 2, run.our_port);
+	put32(tcp + 4, packet->seq + PEER_ISS);
+	put32(tcp + 8, packet->flags & 0x10 ? packet->ack + run.iss : 0);
+	tcp[12] = (uint8_t)(head / 4 << 4);
+	tcp[13] = packet->flags;
+	put16(tcp + 14, (uint16_t)(packet->win < 0 ? PEER_WINDOW : packet->win));
+	memcpy(tcp + TCP_SIZE, packet->options, packet->options_len);
+	move_options(tcp + TCP_SIZE, packet->options_len, run.iss, 0,
+		     packet->flags & 0x10 ? run.ts_base : 0);
+	sum_store(tcp + 16, (uint16_t)~sum_fold(sum_bytes(
+				    tcp, len, sum_pseudo(&from, &to, PROTO_TCP, (uint32_t)len))));
+	send_ip(PROTO_TCP, len);
+}
+
+/* An error that quotes the first 8 bytes of a segment of ours. */
+static void send_icmp(const struct script_packet *packet)
+{
+	uint8_t *icmp = run.buffer + ip_size(), *ip = icmp + ICMP_SIZE, *tcp = ip + ip_size();
+	size_t len = ICMP_SIZE + ip_size() + 8;
+	struct net_addr from = peer_addr(), to = our_addr();
+	uint64_t sum = run.v6 ? sum_pseudo(&from, &to, PROTO_ICMP6, (uint32_t)len) : 0;
+
+	memset(icmp, 0, len);
+	icmp[0] = packet->icmp_type;
+	icmp[1] = packet->icmp_code;
+	put32(icmp + 4, packet->mtu);
+	put_ip(ip, &to, &from, PROTO_TCP, TCP_SIZE + packet->len);
+	put16(tcp, run.our_port);
+	put16(tcp + 2, run.peer_port);
+	put32(tcp + 4, packet->seq + run.iss);
+	sum_store(icmp + 2, (uint16_t)~sum_fold(sum_bytes(icmp, len, sum)));
+	send_ip(run.v6 ? PROTO_ICMP6 : PROTO_ICMP, len);
+}
+
+/* --- Packets of ours ----------------------------------------------------------------------- */
+
+static size_t options_text(const uint8_t *option, uint32_t left, char *text, size_t size)
+{
+	size_t used = 0;
+
+	for (text[0] = 0; left && *option; left -= *option == 1 ? 1 : option[1],
+	    option += *option == 1 ? 1 : option[1]) {
+		const char *comma = used ? "," : "";
+		char *at = text + used;
+
+		if (*option == 2)
+			used += (size_t)snprintf(at, size - used, "%smss %u", comma, get16(option + 2));
+		else if (*option == 3)
+			used += (size_t)snprintf(at, size - used, "%swscale %u", comma, option[2]);
+		else if (*option == 8)
+			used += (size_t)snprintf(at, size - used, "%sTS val %u ecr %u", comma,
+						 get32(option + 2), get32(option + 6));
+		else
+			used += (size_t)snprintf(at, size - used, "%s%s", comma,
+						 *option == 1 ? "nop" : *option == 4 ? "sackOK" : "sack");
+		for (uint32_t i = 2; *option == 5 && i + 8 <= option[1]; i += 8)
+			used += (size_t)snprintf(text + used, size - used, " %u:%u", get32(option + i),
+						 get32(option + i + 4));
 	}
-	for (size_t i = 0; !run.ts_known && i + 10 <= head - TCP_SIZE; i++) {
-		if (tcp[TCP_SIZE + i] == 8 && tcp[TCP_SIZE + i + 1] == 10) {
-			run.ts_base = get32(tcp + TCP_SIZE + i + 2);
+	return used;
+}
+
+/* In the words of a script. */
+static const char *packet_text(const struct script_packet *packet)
+{
+	static char text[512];
+	char flags[8] = "", options[256];
+	size_t count = 0;
+
+	for (unsigned i = 0; i < 5; i++)
+		if (packet->flags & 1u << i)
+			flags[count++] = "FSRP."[i];
+	(void)options_text(packet->options, packet->options_len, options, sizeof(options));
+	if (packet->icmp)
+		(void)snprintf(text, sizeof(text), "icmp type %u code %u", packet->icmp_type,
+			       packet->icmp_code);
+	else
+		(void)snprintf(text, sizeof(text), "%s %u:%u(%u) ack %u win %d <%s>", flags, packet->seq,
+			       packet->seq + packet->len, packet->len, packet->ack, packet->win, options);
+	return text;
+}
+
+/* The first timestamp that a script names says what its numbers count from. */
+static void learn(const struct script_packet *want, const uint8_t *tcp, uint32_t options_len)
+{
+	if (tcp[13] & 2) {
+		run.iss = get32(tcp + 4);
+		run.our_port = get16(tcp);
+		run.peer_port = get16(tcp + 2);
+	}
+	if (run.ts_known || !want)
+		return;
+	for (uint32_t i = 0; i + 10 <= options_len && i + 10 <= want->options_len; i++) {
+		const uint8_t *live = tcp + TCP_SIZE + i, *script = want->options + i;
+
+		if (live[0] == 8 && live[1] == 10 && script[0] == 8 && script[1] == 10) {
+			run.ts_base = get32(live + 2) - get32(script + 2);
 			run.ts_known = true;
+			return;
 		}
 	}
-	for (unsigned i = 0; i < 5; i++)
-		if (tcp[13] & 1u << i)
-			out->flags[at++] = flag_names[i];
-	out->seq = get32(tcp + 4) - (run.iss_known ? run.iss : 0);
-	out->len = (uint32_t)(get16(sent->bytes + ETH_SIZE + 2) - IP4_SIZE - head);
-	out->ack = tcp[13] & 0x10 ? get32(tcp + 8) - PEER_ISS : 0;
-	out->win = get16(tcp + 14);
-	options_text(tcp + TCP_SIZE, head - TCP_SIZE, true, out->options, sizeof(out->options));
 }
 
-static bool same_flags(const char *want, const char *got)
+static bool read_segment(const uint8_t *tcp, size_t len, const struct script_packet *want,
+			 struct script_packet *ret_packet)
 {
-	for (const char *flag = flag_names; *flag; flag++)
-		if (*flag != 'P' && !strchr(want, *flag) != !strchr(got, *flag))
-			return false;
-	return !strchr(want, 'P') || strchr(got, 'P');
-}
+	size_t head = len < TCP_SIZE ? 0 : (tcp[12] >> 4) * 4u;
+	struct net_addr from = our_addr(), to = peer_addr();
 
-/* Reads "FLAGS SEQ:END(LEN) [ack N] [win N] [<OPTIONS>]". */
-static bool parse_segment(char *text, struct parsed *out)
-{
-	unsigned seq, end, len;
-	int used = 0;
-	char *options = strchr(text, '<'), *word;
-
-	memset(out, 0, sizeof(*out));
-	if (options) {
-		char *close = strchr(options, '>');
-
-		if (!close || (size_t)(close - options) > sizeof(out->options))
-			return false;
-		memcpy(out->options, options + 1, (size_t)(close - options - 1));
-		out->has_options = true;
-		*options = 0;
-	}
-	if (sscanf(text, "%7s %u:%u(%u)%n", out->flags, &seq, &end, &len, &used) != 4 ||
-	    end - seq != len)
+	if (head < TCP_SIZE || head > len)
 		return false;
-	out->seq = seq;
-	out->len = len;
-	word = strstr(text + used, "ack ");
-	out->has_ack = word;
-	if (word)
-		out->ack = (uint32_t)strtoul(word + 4, NULL, 10);
-	word = strstr(text + used, "win ");
-	out->has_win = word;
-	out->win = word ? (uint32_t)strtoul(word + 4, NULL, 10) : PEER_WINDOW;
-	return true;
+	if (sum_fold(sum_bytes(tcp, len, sum_pseudo(&from, &to, PROTO_TCP, (uint32_t)len))) != 0xffff)
+		return false;
+	ret_packet->options_len = (uint32_t)(head - TCP_SIZE);
+	learn(want, tcp, ret_packet->options_len);
+	ret_packet->flags = tcp[13];
+	ret_packet->seq = get32(tcp + 4) - run.iss;
+	ret_packet->len = (uint32_t)(len - head);
+	ret_packet->ack = tcp[13] & 0x10 ? get32(tcp + 8) - PEER_ISS : 0;
+	ret_packet->win = get16(tcp + 14);
+	memcpy(ret_packet->options, tcp + TCP_SIZE, ret_packet->options_len);
+	move_options(ret_packet->options, ret_packet->options_len, 0u - PEER_ISS, 0u - run.ts_base, 0);
+	return get16(tcp) == run.our_port && get16(tcp + 2) == run.peer_port;
 }
 
-static void expect_segment(char *text, uint64_t at)
+/* Reads the packet of @len bytes in run.buffer in terms of the script; false: it is malformed. */
+static bool read_packet(size_t len, const struct script_packet *want, struct script_packet *ret_packet)
 {
-	struct parsed want, got;
-	struct sent *sent;
+	const uint8_t *ip = run.buffer, *payload = ip + ip_size();
+	struct net_addr from = our_addr(), to = peer_addr();
+	uint8_t proto = run.v6 ? ip[6] : ip[9];
 
-	advance(at);
-	if (!run.first)
-		advance(at + TOLERANCE);
-	sent = run.first;
-	if (!sent) {
+	memset(ret_packet, 0, sizeof(*ret_packet));
+	if (len < ip_size() || ip[0] >> 4 != (run.v6 ? 6 : 4))
+		return false;
+	if (run.v6 ? get16(ip + 4) != len - IP6_SIZE || memcmp(ip + 8, from.b, 16) ||
+			     memcmp(ip + 24, to.b, 16) :
+		     get16(ip + 2) != len || memcmp(ip + 12, from.b + 12, 4) ||
+			     memcmp(ip + 16, to.b + 12, 4) ||
+			     sum_fold(sum_bytes(ip, IP4_SIZE, 0)) != 0xffff)
+		return false;
+	len -= ip_size();
+	if (proto == PROTO_TCP)
+		return read_segment(payload, len, want, ret_packet);
+	ret_packet->icmp = true;
+	ret_packet->icmp_type = payload[0];
+	ret_packet->icmp_code = payload[1];
+	return proto == (run.v6 ? PROTO_ICMP6 : PROTO_ICMP) && len >= ICMP_SIZE;
+}
+
+static bool same(const struct script_packet *want, const struct script_packet *got)
+{
+	if (want->icmp || got->icmp)
+		return want->icmp == got->icmp && want->icmp_type == got->icmp_type &&
+		       want->icmp_code == got->icmp_code;
+	if (want->flags != got->flags || want->seq != got->seq || want->len != got->len ||
+	    want->ack != got->ack || (want->win >= 0 && want->win != got->win))
+		return false;
+	return want->any_options || (want->options_len == got->options_len &&
+				     !memcmp(want->options, got->options, got->options_len));
+}
+
+static void expect_packet(const struct script_packet *want, long long at)
+{
+	struct script_packet got;
+	size_t len = sizeof(run.buffer);
+	long long time;
+
+	(void)run.sockets.netdev_receive(run.sockets.userdata, run.buffer, &len, &time);
+	time -= run.began;
+	if (!len)
 		fail("nothing was sent");
-		return;
-	}
-	run.first = sent->next;
-	if (!run.first)
-		run.end = &run.first;
-	if (!strncmp(text, "icmp", 4)) {
-		if (sent->bytes[ETH_SIZE + 9] != 1 || sent->bytes[ETH_SIZE + IP4_SIZE] != 3)
-			fail("sent something else than that error");
-		free(sent);
-		return;
-	}
-	describe(sent, &got);
-	if (!parse_segment(text, &want))
-		fail("cannot read that");
-	else if (!same_flags(want.flags, got.flags) || want.seq != got.seq || want.len != got.len ||
-		 (want.has_ack && want.ack != got.ack) || (want.has_win && want.win != got.win) ||
-		 (want.has_options && strcmp(want.options, got.options)))
-		fail("sent %s %u:%u(%u) ack %u win %u <%s>", got.flags, got.seq, got.seq + got.len,
-		     got.len, got.ack, got.win, got.options);
-	else if (sent->at + TOLERANCE < at || sent->at > at + TOLERANCE)
-		fail("sent at %.3f s", (double)(sent->at - 1000000000) / 1e9);
-	free(sent);
+	else if (!read_packet(len, want, &got))
+		fail("sent a malformed packet");
+	else if (!same(want, &got))
+		fail("sent %s", packet_text(&got));
+	else if (time < at - TOLERANCE || time > at + TOLERANCE)
+		fail("sent at %.6f s, not at %.6f s", (double)time / 1e6, (double)at / 1e6);
 }
 
 /* Nothing may have been sent that no line expected. */
 static void expect_silence(void)
 {
-	struct parsed got;
+	struct script_packet got;
+	size_t len = sizeof(run.buffer);
+	long long time;
 
-	if (!run.first)
+	if (run.failed || !packetdrill_pending(&run.sockets))
 		return;
-	describe(run.first, &got);
-	fail("before that, at %.3f s, it sent %s %u:%u(%u) ack %u win %u <%s>",
-	     (double)(run.first->at - 1000000000) / 1e9, got.flags, got.seq, got.seq + got.len, got.len,
-	     got.ack, got.win, got.options);
+	(void)run.sockets.netdev_receive(run.sockets.userdata, run.buffer, &len, &time);
+	fail("before that, at %.6f s, it sent %s", (double)(time - run.began) / 1e6,
+	     read_packet(len, NULL, &got) ? packet_text(&got) : "a malformed packet");
 }
 
-static size_t put_options(char *text, uint8_t *out)
+/* --- Calls --------------------------------------------------------------------------------- */
+
+static int live_fd(int32_t fd)
 {
-	size_t at = 0;
-	char *save = NULL;
+	return fd >= 0 && fd < (int32_t)FDS_MAX ? run.fds[fd] : -1;
+}
 
-	for (char *word = strtok_r(text, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
-		unsigned a, b;
-		int used;
-
-		if (sscanf(word, " mss %u", &a) == 1) {
-			put32(out + at, 2u << 24 | 4u << 16 | a);
-			at += 4;
-		} else if (sscanf(word, " wscale %u", &a) == 1) {
-			put32(out + at, 0x01030300 | a);
-			at += 4;
-		} else if (sscanf(word, " TS %u %u", &a, &b) == 2) {
-			put32(out + at, 0x0101080a);
-			put32(out + at + 4, a);
-			put32(out + at + 8, b + run.ts_base);
-			at += 12;
-		} else if (strstr(word, "sackOK")) {
-			put32(out + at, 0x01010402);
-			at += 4;
-		} else if ((word = strstr(word, "sack "))) {
-			size_t begin = at;
-
-			at += 4;
-			for (word += 5; sscanf(word, " %u:%u%n", &a, &b, &used) == 2; word += used) {
-				put32(out + at, a + run.iss);
-				put32(out + at + 4, b + run.iss);
-				at += 8;
-			}
-			put32(out + begin, 0x01010500 | (uint32_t)(at - begin - 2));
-		} else {
-			fail("no such option");
-		}
+/* Remembers @fd under the number that the script gives it. */
+static long new_fd(const struct script_call *call, int fd)
+{
+	if (fd < 0)
+		return -1;
+	if (call->result < 0 || call->result >= (int32_t)FDS_MAX || run.fds[call->result] >= 0) {
+		(void)run.sockets.close(run.sockets.userdata, fd);
+		fail("a descriptor was returned");
+		return 0;
 	}
-	return at;
+	run.fds[call->result] = fd;
+	return call->result;
 }
 
-static void send_segment(char *text)
+static socklen_t endpoint(const struct net_addr *addr, struct sockaddr_in6 *storage)
 {
-	static uint8_t bytes[66000];
-	uint8_t *tcp = bytes + ETH_SIZE + IP4_SIZE;
-	struct parsed segment;
-	struct net_addr from = net_addr4(10, 0, 0, 2), to = net_addr4(10, 0, 0, 1);
-	size_t head, len;
+	struct sockaddr_in in = { .sin_family = AF_INET, .sin_port = htons(PORT) };
 
-	if (!parse_segment(text, &segment)) {
-		fail("cannot read that");
-		return;
+	if (run.v6) {
+		*storage = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(PORT) };
+		memcpy(&storage->sin6_addr, addr->b, 16);
+		return sizeof(*storage);
 	}
-	memset(bytes, 0, sizeof(bytes));
-	head = TCP_SIZE + put_options(segment.options, tcp + TCP_SIZE);
-	len = head + segment.len;
-	put16(tcp, PEER_PORT);
-	put16(tcp + 2, OUR_PORT);
-	put32(tcp + 4, segment.seq + PEER_ISS);
-	put32(tcp + 8, segment.has_ack ? segment.ack + run.iss : 0);
-	tcp[12] = (uint8_t)(head / 4 << 4);
-	for (unsigned i = 0; i < 5; i++)
-		if (strchr(segment.flags, flag_names[i]))
-			tcp[13] |= (uint8_t)(1u << i);
-	put16(tcp + 14, (uint16_t)segment.win);
-	sum_store(tcp + 16, (uint16_t)~sum_fold(sum_bytes(tcp, len, sum_pseudo(&from, &to, 6,
-									      (uint32_t)len))));
-	put_ip(bytes, 6, len);
-	input(bytes, ETH_SIZE + IP4_SIZE + len);
+	memcpy(&in.sin_addr, addr->b + 12, 4);
+	memcpy(storage, &in, sizeof(in));
+	return sizeof(in);
 }
 
-static void send_icmp(const char *text)
+static long do_socket(const struct script_call *call)
 {
-	uint8_t bytes[ETH_SIZE + IP4_SIZE + 8 + IP4_SIZE + 8] = { 0 };
-	uint8_t *icmp = bytes + ETH_SIZE + IP4_SIZE, *ip = icmp + 8, *tcp = ip + IP4_SIZE;
-	const char *mtu = strstr(text, "mtu "), *seq = strstr(text, "seq ");
-
-	icmp[0] = 3;
-	icmp[1] = strstr(text, "too_big") ? 4 : strstr(text, "port") ? 3 : 1;
-	if (mtu)
-		put16(icmp + 6, (uint16_t)strtoul(mtu + 4, NULL, 10));
-	ip[0] = 0x45;
-	ip[9] = 6;
-	memcpy(ip + 12, "\x0a\0\0\x01\x0a\0\0\x02", 8);
-	put16(tcp, OUR_PORT);
-	put16(tcp + 2, PEER_PORT);
-	put32(tcp + 4, run.iss + (seq ? (uint32_t)strtoul(seq + 4, NULL, 10) : 0));
-	sum_store(icmp + 2, (uint16_t)~sum_fold(sum_bytes(icmp, 8 + IP4_SIZE + 8, 0)));
-	put_ip(bytes, 1, 8 + IP4_SIZE + 8);
-	input(bytes, sizeof(bytes));
+	return new_fd(call, run.sockets.socket(run.sockets.userdata, run.v6 ? AF_INET6 : AF_INET,
+					       call->args[1].number[0], call->args[2].number[0]));
 }
 
-static enum net_result reason_of(const char *name)
+static long do_bind(const struct script_call *call)
 {
-	static const struct {
-		const char *name;
-		enum net_result result;
-	} names[] = { { "ok", NET_OK }, { "reset", NET_ECONNRESET }, { "refused", NET_ECONNREFUSED },
-		      { "timeout", NET_ETIMEDOUT }, { "unreachable", NET_EHOSTUNREACH },
-		      { "aborted", NET_ECONNABORTED } };
+	struct net_addr addr = our_addr();
+	struct sockaddr_in6 storage;
+	socklen_t len = endpoint(&addr, &storage);
 
-	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-		if (!strcmp(name, names[i].name))
-			return names[i].result;
-	fail("no such reason");
-	return NET_OK;
+	return run.sockets.bind(run.sockets.userdata, live_fd(call->args[0].number[0]),
+				(const struct sockaddr *)&storage, len);
 }
 
-static void expect_state(char *what)
+static long do_listen(const struct script_call *call)
 {
-	struct tcp_info info = { 0 };
-	unsigned n;
-
-	if (!strcmp(what, "connected") || !strcmp(what, "request") || !strcmp(what, "peer_closed") ||
-	    !strcmp(what, "writable")) {
-		if (!(what[0] == 'c' ? run.connected : what[0] == 'r' ? run.request :
-		      what[0] == 'p' ? run.peer_closed : run.writable))
-			fail("it is not");
-	} else if (!strncmp(what, "closed ", 7)) {
-		if (!run.closed || run.reason != reason_of(what + 7))
-			fail(run.closed ? "closed with %d" : "it is not (%d)", (int)run.reason);
-	} else if (sscanf(what, "got %u", &n) == 1) {
-		if (run.got != n)
-			fail("got %llu", (unsigned long long)run.got);
-	} else if (sscanf(what, "kept %u", &n) == 1 && run.conn) {
-		tcp_info(run.conn, &info);
-		if (info.kept != n)
-			fail("kept %u", info.kept);
-	} else if (!strcmp(what, "open")) {
-		if (run.closed)
-			fail("closed with %d", (int)run.reason);
-	} else {
-		fail("no such expectation");
-	}
+	return run.sockets.listen(run.sockets.userdata, live_fd(call->args[0].number[0]),
+				  call->args[1].number[0]);
 }
 
-static void do_connect(void)
+static long do_accept(const struct script_call *call)
 {
-	struct net_endpoint local = { net_addr4(10, 0, 0, 1), OUR_PORT },
-			    remote = { net_addr4(10, 0, 0, 2), PEER_PORT };
+	struct sockaddr_in6 storage;
+	socklen_t len = sizeof(storage);
 
-	if (tcp_connect(run.net, &local, &remote, &ops, NULL, &run.conn) != NET_OK)
-		fail("tcp_connect failed");
+	return new_fd(call, run.sockets.accept(run.sockets.userdata, live_fd(call->args[0].number[0]),
+					       (struct sockaddr *)&storage, &len));
 }
 
-/* What the owner of the connection does. */
-static void act(char *what)
+static long do_connect(const struct script_call *call)
 {
-	unsigned a, b, c;
+	struct net_addr addr = peer_addr();
+	struct sockaddr_in6 storage;
+	socklen_t len = endpoint(&addr, &storage);
 
-	if (!strcmp(what, "listen")) {
-		run.listener = (struct tcp_listener){ .local = { .port = OUR_PORT },
-						      .request = on_request };
-		(void)tcp_listen(run.net, &run.listener);
-	} else if (!strcmp(what, "connect")) {
-		do_connect();
-	} else if (sscanf(what, "take %u", &a) == 1 || !strcmp(what, "take all")) {
-		run.take_all = what[5] == 'a';
-		run.take = run.take_all ? 0 : a;
-		if (run.conn)
-			tcp_resume(run.conn);
-	} else if (!strcmp(what, "offload tso")) {
-		net_set_offloads(run.net, NET_OFFLOAD_CSUM | NET_OFFLOAD_TSO4);
-	} else if (!run.conn) {
-		fail("there is no connection");
-	} else if (!strcmp(what, "accept")) {
-		tcp_accept(run.conn);
-	} else if (!strcmp(what, "shutdown")) {
-		tcp_shutdown(run.conn);
-	} else if (!strcmp(what, "nagle")) {
-		tcp_set_nagle(run.conn, true);
-	} else if (sscanf(what, "keepalive %u %u %u", &a, &b, &c) == 3) {
-		tcp_set_keepalive(run.conn, a * 1000000000ull, b * 1000000000ull, c);
-	} else if (sscanf(what, "write %u", &a) == 1) {
-		run.to_write += a;
-		write_more();
-	} else {	/* what ends it */
-		struct tcp_conn *conn = run.conn;
-
-		run.conn = NULL;
-		if (!strcmp(what, "refuse"))
-			tcp_refuse(conn);
-		else if (!strcmp(what, "unreachable"))
-			tcp_unreachable(conn, ICMP_HOST_UNREACHABLE);
-		else if (!strcmp(what, "close"))
-			tcp_close(conn);
-		else if (!strcmp(what, "abort"))
-			tcp_abort(conn);
-		else
-			fail("no such command");
-	}
+	return run.sockets.connect(run.sockets.userdata, live_fd(call->args[0].number[0]),
+				   (const struct sockaddr *)&storage, len);
 }
 
-static bool is_setting(const char *line)
+/* Memory for @size bytes, cleared. */
+static void *buffer(int32_t size)
 {
-	unsigned n;
+	void *bytes = calloc(1, (size_t)size + 1);
 
-	if (sscanf(line, "mtu %u", &n) == 1)
-		run.config.mtu = (uint16_t)n;
-	else if (sscanf(line, "recv_max %u", &n) == 1)
-		run.config.limits.tcp_recv_max = n;
-	else if (!strncmp(line, "host", 4))
-		run.config.proxy = false;
-	else
-		return false;
-	return true;
+	if (!bytes)
+		abort();
+	return bytes;
 }
 
-static void run_line(char *line)
+static long do_read(const struct script_call *call)
 {
-	char *what = line;
-	bool relative = *line == '+';
-	double seconds;
-	uint64_t at;
+	int32_t size = call->args[2].number[0];
+	uint8_t *bytes = buffer(size);
+	long result = run.sockets.recv(run.sockets.userdata, live_fd(call->args[0].number[0]), bytes,
+				       (size_t)size, call->args[3].number[0]);
 
-	line[strcspn(line, "#\n")] = 0;
-	for (size_t len = strlen(line); len && line[len - 1] == ' '; len--)
-		line[len - 1] = 0;
-	if (!*line || is_setting(line))
-		return;
-	start();
-	seconds = strtod(line, &what);
-	if (what == line || *what != ' ') {
-		fail("no time");
+	for (long i = 0; i < result; i++)	/* all that the peer sends is 0 */
+		if (bytes[i])
+			fail("byte %ld of what was read is not what was sent", i);
+	free(bytes);
+	return result;
+}
+
+static long do_write(const struct script_call *call)
+{
+	int32_t len = call->args[2].number[0];
+	void *bytes = buffer(len);
+	long result = run.sockets.write(run.sockets.userdata, live_fd(call->args[0].number[0]), bytes,
+					(size_t)len);
+
+	free(bytes);
+	return result;
+}
+
+static long do_fcntl(const struct script_call *call)
+{
+	return run.sockets.fcntl(run.sockets.userdata, live_fd(call->args[0].number[0]),
+				 call->args[1].number[0], call->args[2].number[0]);
+}
+
+static long do_ioctl(const struct script_call *call)
+{
+	int value = 0;
+	long result = run.sockets.ioctl(run.sockets.userdata, live_fd(call->args[0].number[0]),
+					(unsigned long)call->args[1].number[0], &value);
+
+	if (!result && value != call->args[2].number[0])
+		fail("ioctl gave %d", value);
+	return result;
+}
+
+static long do_close(const struct script_call *call)
+{
+	int fd = live_fd(call->args[0].number[0]);
+
+	if (fd >= 0)
+		run.fds[call->args[0].number[0]] = -1;
+	return run.sockets.close(run.sockets.userdata, fd);
+}
+
+static long do_shutdown(const struct script_call *call)
+{
+	return run.sockets.shutdown(run.sockets.userdata, live_fd(call->args[0].number[0]),
+				    call->args[1].number[0]);
+}
+
+static long do_getsockopt(const struct script_call *call)
+{
+	int value = 0;
+	socklen_t len = sizeof(value);
+	long result = run.sockets.getsockopt(run.sockets.userdata, live_fd(call->args[0].number[0]),
+					     call->args[1].number[0], call->args[2].number[0], &value,
+					     &len);
+
+	if (!result && value != call->args[3].number[0])
+		fail("getsockopt gave %d (%s)", value, strerror(value));
+	return result;
+}
+
+/* A number in brackets is one int, a linger two. */
+static long do_setsockopt(const struct script_call *call)
+{
+	socklen_t len = (call->args[3].kind == ARG_LINGER ? 2 : 1) * sizeof(call->args[3].number[0]);
+
+	return run.sockets.setsockopt(run.sockets.userdata, live_fd(call->args[0].number[0]),
+				      call->args[1].number[0], call->args[2].number[0],
+				      call->args[3].number, len);
+}
+
+static long do_poll(const struct script_call *call)
+{
+	const int32_t *want = call->args[0].number;
+	struct pollfd poll = { .fd = live_fd(want[0]), .events = (short)want[1] };
+	long result = run.sockets.poll(run.sockets.userdata, &poll, 1, call->args[2].number[0]);
+
+	if (poll.revents != want[2])
+		fail("poll gave %#x", (unsigned)poll.revents);
+	return result;
+}
+
+static const struct {
+	const char *name;
+	long (*run)(const struct script_call *call);
+	unsigned least, most;	/* arguments */
+} calls[] = {
+	{ "socket", do_socket, 3, 3 }, { "bind", do_bind, 3, 3 }, { "listen", do_listen, 2, 2 },
+	{ "accept", do_accept, 3, 3 }, { "connect", do_connect, 3, 3 }, { "read", do_read, 3, 3 },
+	{ "recv", do_read, 4, 4 }, { "write", do_write, 3, 3 }, { "fcntl", do_fcntl, 2, 3 },
+	{ "ioctl", do_ioctl, 3, 3 }, { "close", do_close, 1, 1 }, { "shutdown", do_shutdown, 2, 2 },
+	{ "getsockopt", do_getsockopt, 5, 5 }, { "setsockopt", do_setsockopt, 5, 5 },
+	{ "poll", do_poll, 3, 3 },
+};
+
+static void make_call(const struct script_call *call)
+{
+	unsigned i = 0, count = sizeof(calls) / sizeof(calls[0]);
+	long result;
+
+	while (i < count && strcmp(calls[i].name, call->name))
+		i++;
+	if (i == count || call->count < calls[i].least || call->count > calls[i].most) {
+		fail(i == count ? "no such call: %s" : "%s has other arguments", call->name);
 		return;
 	}
-	what += strspn(what, " ");
-	at = (relative ? run.last : 1000000000ull) + (uint64_t)(seconds * 1e9 + 0.5);
+	errno = 0;
+	result = calls[i].run(call);
+	if (result != call->result || (result < 0 && errno != call->error))
+		fail("%s gave %ld%s%s", call->name, result, result < 0 ? ": " : "",
+		     result < 0 ? strerror(errno) : "");
+}
+
+/* --- Scripts ------------------------------------------------------------------------------- */
+
+static void wait_until(long long at)
+{
+	long long left = at - now();
+
+	if (left > 0)
+		(void)run.sockets.usleep(run.sockets.userdata, (useconds_t)left);
+	else if (left < -TOLERANCE)
+		fail("it is %.6f s already", (double)now() / 1e6);
+}
+
+static void run_event(const struct script_event *event)
+{
+	bool in = event->kind == EVENT_IN;
+	long long at = (long long)event->time;
+
+	run.line = event->line;
+	if (event->relative)	/* packets of the peer do not drift */
+		at += in && run.last_in ? run.last : now();
 	run.last = at;
-	if (*what == '>' && strcmp(what, "> none")) {
-		expect_segment(what + 1 + strspn(what + 1, " "), at);
+	run.last_in = in;
+	if (event->kind == EVENT_OUT) {
+		expect_packet(&event->packet, at);
 		return;
 	}
-	advance(at);
-	if (*what != '=')	/* what happened may have sent something too: the next lines say it */
-		expect_silence();
-	if (!strncmp(what, "< icmp", 6))
-		send_icmp(what + 2);
-	else if (*what == '<')
-		send_segment(what + 2);
-	else if (*what == '=')
-		expect_state(what + 2);
-	else if (*what != '>')
-		act(what);
+	wait_until(at);
+	expect_silence();
+	if (run.failed)
+		return;
+	if (event->kind == EVENT_CALL)
+		make_call(&event->call);
+	else if (event->packet.icmp)
+		send_icmp(&event->packet);
+	else
+		send_segment(&event->packet);
 }
 
-static bool run_script(const char *name)
+/* Runs it with one kind of IP. */
+static bool run_script(const char *name, bool v6, unsigned *runs)
 {
-	FILE *file = fopen(name, "re");
-	char line[400];
-
-	if (!file) {
-		perror(name);
-		return false;
-	}
 	memset(&run, 0, sizeof(run));
 	run.name = name;
-	run.now = run.last = 1000000000;
-	run.end = &run.first;
-	run.take_all = true;
-	run.config.proxy = true;
-	while (!run.failed && fgets(line, sizeof(line), file)) {
-		run.line++;
-		run_line(line);
-	}
-	(void)fclose(file);
-	if (!run.failed)
-		expect_silence();
-	while (run.first) {
-		struct sent *next = run.first->next;
-
-		free(run.first);
-		run.first = next;
-	}
-	if (run.net)
-		net_destroy(run.net);
+	run.v6 = v6;
+	run.our_port = PORT;
+	run.peer_port = PEER_PORT;
+	for (unsigned i = 0; i < FDS_MAX; i++)
+		run.fds[i] = -1;
+	run.failed = !script_read(name, v6, &run.script);
+	packetdrill_interface_init(run.script.so_flags, &run.sockets);
+	run.began = now();
+	*runs += run.failed || run.script.events;
+	for (struct script_event *event = run.script.events; event && !run.failed; event = event->next)
+		run_event(event);
+	expect_silence();
+	run.sockets.free(run.sockets.userdata);
+	for (unsigned i = 0; i < FDS_MAX; i++)
+		if (run.fds[i] >= 0)
+			(void)close(run.fds[i]);
+	script_free(&run.script);
 	return !run.failed;
 }
 
 int main(int argc, char **argv)
 {
-	int failed = 0;
+	unsigned runs = 0, failed = 0;
 
-	for (int i = 1; i < argc; i++)
-		failed += !run_script(argv[i]);
-	(void)printf("%d scripts, %d failed\n", argc - 1, failed);
+	for (int i = 1; i < argc; i++) {
+		failed += !run_script(argv[i], false, &runs);
+		failed += !run_script(argv[i], true, &runs);
+	}
+	(void)printf("%d scripts, %u runs, %u failed\n", argc - 1, runs, failed);
 	return failed ? 1 : 0;
 }
