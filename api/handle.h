@@ -9,6 +9,7 @@
 #include "os/err.h"
 #include "roux/roux.h"
 
+#include <pthread.h>
 #include <sys/types.h>
 
 struct oci_config;
@@ -33,7 +34,12 @@ struct roux_machine {
 	struct machine_spec spec;
 	int seat_fd[SPEC_NETS_MAX];	/* places on named networks, owned; -1: none */
 	char *guest_name;	/* there, NULL: none */
-	struct cgroup *cgroup;	/* owned, NULL: the host has none for us */
+	struct cgroup *cgroup;	/* owned, NULL: the host has none for us; the limiter's while that runs */
+	struct {	/* makes the control group */
+		pthread_t thread;
+		bool running;
+		pid_t pid, helper;	/* to be moved into it */
+	} limiter;
 	bool transient;
 	struct store *store;	/* owned, NULL unless the image is from there */
 	struct store_lease *lease;	/* owned; keeps the image while the machine exists */
@@ -99,7 +105,11 @@ int machine_set_shares(struct roux_machine *machine, uint32_t shares, struct err
 int machine_launch(struct roux_machine *machine, struct err *err);
 /* Waits for one that is about to end; *@pid becomes 0. */
 void machine_reap(pid_t *pid, int *ret_status);
-/* Kills what there is of it. */
+/* Hangs up and kills what there is of it; it takes some milliseconds to be gone. */
+void machine_kill(struct roux_machine *machine);
+/* Whether nothing that others may want at once, a port or a disk, is in its hands until it is gone. */
+bool machine_dies_alone(const struct roux_machine *machine);
+/* The same, and waits. */
 void machine_end_process(struct roux_machine *machine);
 
 /* --- agent.c --- */

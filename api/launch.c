@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
@@ -49,26 +50,45 @@ static int learn_pid(struct roux_machine *m, struct err *err)
 }
 
 /* What the host lets us set; the jail holds without. */
-static void limit_process(struct roux_machine *m)
+static void *limit_process(void *arg)
 {
+	struct roux_machine *m = arg;
 	struct cgroup_limits limits = { .memory = m->spec.memory + PROCESS_MEMORY, .tasks = m->spec.cpus + PROCESS_TASKS };
 	int r = cgroup_create(&limits, &m->cgroup, NULL);
 
 	if (r < 0)
-		return;
-	r = cgroup_add(m->cgroup, m->pid);
+		return NULL;
+	r = cgroup_add(m->cgroup, m->limiter.pid);
 	if (r == 0)
-		(void)cgroup_add(m->cgroup, m->helper);	/* which may have ended */
+		(void)cgroup_add(m->cgroup, m->limiter.helper);	/* which may have ended */
 	if (r < 0) {
 		cgroup_destroy(m->cgroup);
 		m->cgroup = NULL;
 	}
+	return NULL;
+}
+
+/* Moving a process into a group takes the kernel 10 ms: it waits for all processors to have done something else. */
+static void begin_limiting(struct roux_machine *m)
+{
+	m->limiter.pid = m->pid;
+	m->limiter.helper = m->helper;
+	m->limiter.running = pthread_create(&m->limiter.thread, NULL, limit_process, m) == 0;
+}
+
+static void end_limiting(struct roux_machine *m)
+{
+	if (m->limiter.running)
+		(void)pthread_join(m->limiter.thread, NULL);
+	m->limiter.running = false;
 }
 
 int machine_set_shares(struct roux_machine *m, uint32_t shares, struct err *err)
 {
-	int r = m->cgroup ? cgroup_set_shares(m->cgroup, shares) : -ENOTSUP;
+	int r;
 
+	end_limiting(m);
+	r = m->cgroup ? cgroup_set_shares(m->cgroup, shares) : -ENOTSUP;
 	if (r == -ENOTSUP)
 		return weight_set(m->pid, shares, err);
 	return r < 0 ? err_set(err, r, "cannot change the VM's part of the CPUs: %s", strerror(-r)) : 0;
@@ -114,11 +134,11 @@ static int spawn(struct roux_machine *m, struct err *err)
 	m->sock = pair[0];
 	r = learn_pid(m, err);
 	if (r == 0)
-		limit_process(m);
+		begin_limiting(m);
 	return r;
 }
 
-void machine_end_process(struct roux_machine *m)
+void machine_kill(struct roux_machine *m)
 {
 	if (m->sock >= 0)
 		(void)close(m->sock);
@@ -128,6 +148,12 @@ void machine_end_process(struct roux_machine *m)
 		(void)kill(m->pid, SIGKILL);
 	if (m->helper > 0)
 		(void)kill(m->helper, SIGKILL);
+}
+
+void machine_end_process(struct roux_machine *m)
+{
+	machine_kill(m);
+	end_limiting(m);
 	machine_reap(&m->pid, NULL);
 	machine_reap(&m->helper, NULL);
 	cgroup_destroy(m->cgroup);
@@ -148,4 +174,17 @@ int machine_launch(struct roux_machine *m, struct err *err)
 		r = 0;
 	}
 	return r;
+}
+
+bool machine_dies_alone(const struct roux_machine *m)
+{
+	if (!m)
+		return false;
+	for (unsigned i = 0; i < m->spec.ndisks; i++)
+		if (!m->spec.disk[i].read_only)
+			return false;
+	for (unsigned i = 0; i < m->spec.nnets; i++)
+		if (m->spec.net[i].kind != SPEC_NET_USER || m->spec.net[i].publish.n)
+			return false;
+	return true;
 }

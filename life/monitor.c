@@ -91,13 +91,19 @@ static void on_restart(void *ctx)
 	begin_life(ctx);
 }
 
-static void take_down(struct monitor *m)
+/* @last: this was its last life. */
+static void take_down(struct monitor *m, bool last)
 {
 	guest_end(m);
 	command_end(m);
 	loop_remove(m->events);
 	m->events = NULL;
-	roux_machine_destroy(m->machine);
+	if (last && machine_dies_alone(m->machine)) {
+		machine_kill(m->machine);
+		m->dying = m->machine;
+	} else {
+		roux_machine_destroy(m->machine);
+	}
 	m->machine = NULL;
 	free(m->counters);
 	m->counters = NULL;
@@ -121,7 +127,9 @@ static void end_life(struct monitor *m, int status, const char *error)
 		else
 			conn_exited(c, status);
 	}
-	take_down(m);
+	again = m->restart_asked || (!m->stopping && !m->called_off &&
+		(ran || !m->first_life) && restart_wanted(&m->record, status));
+	take_down(m, !again);
 	(void)snprintf(code, sizeof(code), "%d", status);
 	if (ran)
 		events_add(&m->vms, &m->record, "die", code);
@@ -131,8 +139,6 @@ static void end_life(struct monitor *m, int status, const char *error)
 	s->health = VM_HEALTH_NONE;
 	s->finished_ns = when_now();
 	set_error(m, error);
-	again = m->restart_asked || (!m->stopping && !m->called_off &&
-		(ran || !m->first_life) && restart_wanted(&m->record, status));
 	if (m->restart_asked)
 		m->backoff_ns = 0;
 	else if (again)

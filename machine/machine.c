@@ -21,6 +21,7 @@
 #include "machine/worker.h"
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/file.h"
 #include "os/jail.h"
 #include "os/log.h"
 #include "os/loop.h"
@@ -35,9 +36,11 @@
 #include "vmm/boot.h"
 #include "vmm/platform.h"
 #include "vmm/serial.h"
+#include "vmm/tsc.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -84,6 +87,7 @@ struct machine {
 	struct jail *jail;	/* borrowed, NULL: none */
 	struct confine confine;	/* under which the threads come with a jail */
 	struct vm_end end;
+	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
 };
 
 /* --------------------------------------------------------------- callbacks */
@@ -365,20 +369,33 @@ void machine_forget(struct machine *m)
 	vm_resume(m->vm);
 }
 
-/* While paused. */
-static bool is_idle(struct machine *m)
+/* What wakes an idle guest, counted; 0 where the engine does not. */
+static uint64_t interrupts(struct machine *m)
 {
-	struct vcpu_state state;
+	struct engine_counter counter[32];
+	unsigned n = m->engine->counters ? m->engine->counters(m->vm, counter, ARRAY_SIZE(counter)) : 0;
 
-	if (m->vsock && virtio_vsock_connections(m->vsock))
-		return false;
-	for (unsigned i = 0; i < m->vm->nvcpus; i++)
-		if (m->engine->get_state(&m->vm->vcpu[i], &state, NULL) < 0 || state.mp_state == MP_RUNNABLE)
-			return false;
-	return true;
+	for (unsigned i = 0; i < n; i++)
+		if (strcmp(counter[i].name, "interrupts") == 0)
+			return counter[i].value;
+	return 0;
 }
 
-int machine_save(struct machine *m, int fd, bool idle, struct err *err)
+bool machine_is_idle(struct machine *m)
+{
+	uint64_t now = interrupts(m);
+	struct vcpu_state state;
+	bool idle = now == m->interrupts && (!m->vsock || !virtio_vsock_connections(m->vsock));
+
+	m->interrupts = now;
+	vm_pause(m->vm);
+	for (unsigned i = 0; i < m->vm->nvcpus && idle; i++)
+		idle = m->engine->get_state(&m->vm->vcpu[i], &state, NULL) == 0 && state.mp_state != MP_RUNNABLE;
+	vm_resume(m->vm);
+	return idle;
+}
+
+int machine_save(struct machine *m, int fd, struct err *err)
 {
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
@@ -389,7 +406,7 @@ int machine_save(struct machine *m, int fd, bool idle, struct err *err)
 	vm_pause(m->vm);
 	for (unsigned i = 0; i < m->nslots; i++)
 		virtio_mmio_pause(mmio[i]);
-	r = idle && !is_idle(m) ? err_set(err, -EBUSY, "the guest does not come to rest") : state_save(&parts, &state, err);
+	r = state_save(&parts, &state, err);
 	if (r == 0)
 		r = snapshot_write(fd, &state, m->vm, err);
 	for (unsigned i = 0; i < m->nslots; i++)
@@ -461,6 +478,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 		   struct jail *jail, const struct machine_events *events, struct machine **ret_machine, struct err *err)
 {
 	struct snapshot snapshot = { .fd = -1 };
+	char memo[PATH_MAX];
 	struct machine *m;
 	int r = machine_spec_check(spec, err);
 
@@ -471,6 +489,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return err_set(err, -ENOMEM, "out of host memory");
+	if (cache_dir && file_path(memo, NULL, cache_dir, "/tsc-khz", NULL) == 0)
+		host_tsc_recall(memo);
 	m->loop = loop;
 	m->events = *events;
 	m->jail = jail;

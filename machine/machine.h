@@ -72,10 +72,12 @@ void machine_forget(struct machine *machine);
 
 /*
  * Saves the guest, which runs, into file @fd of snapshot_size() bytes (machine/snapshot.h), all holes; it goes on
- * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence;
- * @idle: -EBUSY unless its processors all wait and no stream to it is open.
+ * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence.
  */
-int machine_save(struct machine *machine, int fd, bool idle, struct err *err);
+int machine_save(struct machine *machine, int fd, struct err *err);
+
+/* True when its processors all wait, have done nothing since the last call, and no stream to it is open. */
+bool machine_is_idle(struct machine *machine);
 
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);

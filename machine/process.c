@@ -20,6 +20,7 @@
 
 #define SAVE_PAUSE_NS 1000000u	/* a guest that is about to be idle is so soon */
 #define SAVE_TRIES 2000u
+#define SAVE_QUIET 4u	/* what a guest waits for from its devices does not take them so long */
 
 struct process {
 	int sock;
@@ -34,7 +35,7 @@ struct process {
 		struct loop_source *timer;	/* there from the start: the jail allows no new ones */
 		int fd;	/* -1: nobody wants it */
 		bool idle;
-		unsigned tries;
+		unsigned tries, quiet;	/* times that it was not idle, and that it was, in a row */
 	} save;
 };
 
@@ -173,10 +174,14 @@ static void try_save(void *ctx)
 {
 	struct process *p = ctx;
 	struct err err = { 0 };
-	int r = machine_save(p->machine, p->save.fd, p->save.idle, &err);
+	bool wait = p->save.idle && p->save.quiet < SAVE_QUIET;
+	int r;
 
-	if (r == -EBUSY && p->save.tries++ < SAVE_TRIES && loop_set_timer(p->save.timer, SAVE_PAUSE_NS, 0) == 0)
+	if (wait)
+		p->save.quiet = machine_is_idle(p->machine) ? p->save.quiet + 1 : 0;
+	if (wait && p->save.tries++ < SAVE_TRIES && loop_set_timer(p->save.timer, SAVE_PAUSE_NS, 0) == 0)
 		return;
+	r = wait ? err_set(&err, -EBUSY, "the guest does not come to rest") : machine_save(p->machine, p->save.fd, &err);
 	end_save(p);
 	(void)control_send(p->sock, CONTROL_SAVED, r, 0, err.msg, strlen(err.msg), -1);
 }
@@ -194,7 +199,7 @@ static void save(struct process *p, bool idle, int fd)
 	}
 	p->save.fd = fd;
 	p->save.idle = idle;
-	p->save.tries = 0;
+	p->save.tries = p->save.quiet = 0;
 	try_save(p);
 }
 

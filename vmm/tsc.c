@@ -6,14 +6,23 @@
  */
 #include "vmm/tsc.h"
 
+#include "os/file.h"
+
 #include <cpuid.h>
+#include <fcntl.h>
 #include <linux/perf_event.h>
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
+
+#define BOOT_ID_SIZE 37	/* a UUID and NUL */
 
 /* SDM vol. 2, CPUID leaf 15H: TSC = crystal * EBX / EAX; ECX, in Hz, may be missing. */
 static uint32_t khz_from_cpu(void)
@@ -87,9 +96,10 @@ static uint32_t khz_measured(void)
 	return (uint32_t)((unsigned __int128)tsc * 1000000 / (ns ? ns : 1));
 }
 
+static _Atomic uint32_t known;
+
 uint32_t host_tsc_khz(void)
 {
-	static _Atomic uint32_t known;
 	uint32_t khz = atomic_load(&known);
 
 	if (khz)
@@ -103,4 +113,38 @@ uint32_t host_tsc_khz(void)
 		khz = khz_measured();
 	atomic_store(&known, khz ? khz : 1);
 	return khz ? khz : 1;
+}
+
+/* A counter may run at another rate when the host was started anew, on another machine perhaps. */
+static bool this_boot(char ret_id[BOOT_ID_SIZE])
+{
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, ret_id, BOOT_ID_SIZE - 1);
+
+	if (fd >= 0)
+		(void)close(fd);
+	if (n != BOOT_ID_SIZE - 1)
+		return false;
+	ret_id[n] = '\0';
+	return true;
+}
+
+void host_tsc_recall(const char *memo)
+{
+	char boot[BOOT_ID_SIZE], line[BOOT_ID_SIZE + 16], *text;
+	uint32_t khz;
+	size_t len;
+
+	if (atomic_load(&known) || !this_boot(boot))
+		return;
+	if (file_read_all(memo, sizeof(line), &text, &len, NULL) == 0) {
+		khz = strncmp(text, boot, BOOT_ID_SIZE - 1) == 0 ? (uint32_t)strtoul(text + BOOT_ID_SIZE - 1, NULL, 10) : 0;
+		free(text);
+		if (khz) {
+			atomic_store(&known, khz);
+			return;
+		}
+	}
+	(void)snprintf(line, sizeof(line), "%s %u\n", boot, host_tsc_khz());
+	(void)file_write_atomic(memo, line, strlen(line), 0600, NULL);
 }

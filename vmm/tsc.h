@@ -11,4 +11,10 @@
  */
 uint32_t host_tsc_khz(void);
 
+/*
+ * Spares this process that: reads the rate from file @memo, where an earlier one wrote
+ * it since the host was started, or writes it there.  Failures only cost time.
+ */
+void host_tsc_recall(const char *memo);
+
 #endif /* VMM_TSC_H */
