@@ -305,17 +305,16 @@ static void emit_rdtsc(struct translator *t, const struct insn *in)
 	if (in->op == INSN_RDTSCP)
 		emit_u8(e, 0x0f), emit_u8(e, 0xae), emit_u8(e, 0xe8);	/* lfence: waits for loads */
 	emit_u8(e, 0x0f), emit_u8(e, 0x31);
-	if (!t->tsc_plain) {	/* edx:eax += tsc_offset, keeping flags */
-		emit_op_reg(e, false, 0x8b, t->s0, RDX);
-		emit_rorx(e, true, t->s0, t->s0, 32);
-		emit_lea(e, t->s0, t->s0, RAX, 0, 0);
-		emit_gs_load(e, t->s1, GS(tsc_offset));
-		emit_lea(e, t->s0, t->s0, t->s1, 0, 0);
-		emit_op_reg(e, false, 0x8b, RAX, t->s0);
-		emit_rorx(e, true, RDX, t->s0, 32);
-		emit_op_reg(e, false, 0x8b, RDX, RDX);
-		t->group_on = false;
-	}
+	/* EDX:EAX += tsc_offset, keeping flags. */
+	emit_op_reg(e, false, 0x8b, t->s0, RDX);
+	emit_rorx(e, true, t->s0, t->s0, 32);
+	emit_lea(e, t->s0, t->s0, RAX, 0, 0);
+	emit_gs_load(e, t->s1, GS(tsc_offset));
+	emit_lea(e, t->s0, t->s0, t->s1, 0, 0);
+	emit_op_reg(e, false, 0x8b, RAX, t->s0);
+	emit_rorx(e, true, RDX, t->s0, 32);
+	emit_op_reg(e, false, 0x8b, RDX, RDX);
+	t->group_on = false;
 	if (in->op == INSN_RDTSCP)
 		emit_gs_abs(e, false, 0x8b, RCX, GS(tsc_aux));
 }
@@ -517,7 +516,6 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;
 	t.absolute = !t.user && fits_simm32(va);
-	t.tsc_plain = cpu->tsc_offset == 0;
 	t.smp = cpu->vm->vm->nvcpus > 1;
 	t.loop.on = false;
 	t.written = 0;

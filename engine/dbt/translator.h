@@ -91,7 +91,6 @@ struct translator {
 	uint64_t other_va;	/* another page that was looked at last, and its host bytes or NULL */
 	const uint8_t *other;
 	bool timid;	/* do not look beyond the page */
-	uint32_t tsc_plain;	/* TSC offset is zero: RDTSC as it is */
 
 	/* group in force: base register, how far it has moved since the check */
 	unsigned group_base;
