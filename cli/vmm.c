@@ -12,6 +12,7 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,8 @@ int verb_vmm(int argc, char **argv)
 	jail_close_from(CONTROL_FD + 1);	/* what the owner's program forgot to mark close-on-exec */
 	(void)prctl(PR_SET_NAME, "roux-helper");
 	(void)signal(SIGPIPE, SIG_IGN);
+	/* One heap: others take 64 MiB of addresses each, and shrink by a look into /proc, which a jail has not. */
+	(void)mallopt(M_ARENA_MAX, 1);
 	/* Shared folders hold a descriptor for each file the guest knows. */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;
