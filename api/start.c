@@ -65,7 +65,7 @@ static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
 	field_put_str(&w, AGENT_TAG_ARG, "/bin/sh");	/* where the image has none, the error is as good */
 	field_put_str(&w, AGENT_TAG_ARG, "-c");
-	field_put_str(&w, AGENT_TAG_ARG, ":");
+	field_put_str(&w, AGENT_TAG_ARG, "/bin/true; :");
 	if (r == 0)
 		r = session_send_frame(&s, buf, frame_end(&w));
 	do

@@ -4,7 +4,9 @@
  *
  *   u32 version, u32 minor, u32 no_open | no_opendir << 1
  *   u32 nodes, per id:   u32 generation, u16 state; when PRESENT:
- *                        u64 nlookup, u64 parent, u16 name length, name,
+ *                        u64 nlookup, u64 parent, the contents that the guest
+ *                        may have cached: u16 whether any, u64 size, u64 seconds
+ *                        and u32 nanoseconds of their last change; u16 name length, name,
  *                        u16 path length, path from the root
  *   u32 handles, per id: u32 generation, u16 state; when PRESENT:
  *                        u64 node, u32 flags
@@ -26,7 +28,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 enum { STATE_FREE, STATE_PRESENT, STATE_LOST };
 
@@ -65,6 +67,10 @@ static void save_node(const struct share *s, const struct node *n, struct blob *
 		return;
 	blob_put_u64(out, n->nlookup);
 	blob_put_u64(out, n->parent ? n->parent->id : 0);
+	blob_put_u16(out, n->stamp_valid);
+	blob_put_u64(out, n->stamp_size);
+	blob_put_u64(out, (uint64_t)n->stamp_sec);
+	blob_put_u32(out, n->stamp_nsec);
 	put_string(out, n->name ? n->name : "");
 	put_string(out, path);
 }
@@ -133,9 +139,14 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 {
 	uint64_t nlookup = blob_take_u64(in);
 	char path[PATH_MAX];
+	struct node stamp, *node;
 	struct statx stx;
 
 	place->parent = blob_take_u64(in);
+	stamp.stamp_valid = blob_take_u16(in);
+	stamp.stamp_size = blob_take_u64(in);
+	stamp.stamp_sec = (int64_t)blob_take_u64(in);
+	stamp.stamp_nsec = blob_take_u32(in);
 	if (!take_string(in, place->name, sizeof(place->name)) || !take_string(in, path, sizeof(path)))
 		return -EINVAL;
 	if (id == s->root->id)
@@ -144,7 +155,14 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 		place->parent = 0;
 		return table_place(&s->nodes, id, NULL, generation);
 	}
-	return node_place(s, id, generation, nlookup, &stx) ? 0 : -ENOMEM;
+	node = node_place(s, id, generation, nlookup, &stx);
+	if (!node)
+		return -ENOMEM;
+	node->stamp_valid = stamp.stamp_valid;
+	node->stamp_size = stamp.stamp_size;
+	node->stamp_sec = stamp.stamp_sec;
+	node->stamp_nsec = stamp.stamp_nsec;
+	return 0;
 }
 
 static int restore_nodes(struct share *s, struct blob_reader *in)
