@@ -35,6 +35,9 @@
 
 #define ALT_STACK_BYTES 65536u
 #define HWCAP2_FSGSBASE 2u
+#define XSAVE_MXCSR 24u	/* byte of a vector state image, SDM vol. 1, 13.4 */
+#define XSAVE_HEADER 512u
+#define XSAVE_HEADER_BYTES 64u
 #define TIMER_SIGNAL (SIGRTMIN + 1)
 
 /* What vcpu->engine_data points to. */
@@ -271,7 +274,7 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->default_mxcsr = mxcsr;
 	cpu->mxcsr_mask = host_mxcsr_mask();
 	memcpy(cpu->xsave, &fcw, 2);
-	memcpy(cpu->xsave + 24, &mxcsr, 4);
+	memcpy(cpu->xsave + XSAVE_MXCSR, &mxcsr, 4);
 	cpu->flags = 2;
 	cpu->xcr0 = 1;
 	cpu->xsave_size = cpuid_xsave_size(vm->cpuid, 1);
@@ -664,6 +667,25 @@ static int dbt_get_state(struct vcpu *vcpu, struct vcpu_state *st, struct err *e
 	return 0;
 }
 
+/*
+ * Vector state may be of another engine, and somebody may have changed it: what XRSTOR would
+ * fault at is left out (SDM vol. 1, 13.8.1).
+ */
+static void take_xsave(struct cpu *cpu, const uint8_t image[VCPU_XSAVE_MAX])
+{
+	uint64_t components;
+	uint32_t mxcsr;
+
+	memcpy(cpu->xsave, image, VCPU_XSAVE_MAX);
+	memcpy(&mxcsr, cpu->xsave + XSAVE_MXCSR, sizeof(mxcsr));
+	memcpy(&components, cpu->xsave + XSAVE_HEADER, sizeof(components));
+	mxcsr &= cpu->mxcsr_mask;
+	components &= cpu->xcr0_host;
+	memcpy(cpu->xsave + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
+	memset(cpu->xsave + XSAVE_HEADER, 0, XSAVE_HEADER_BYTES);
+	memcpy(cpu->xsave + XSAVE_HEADER, &components, sizeof(components));
+}
+
 static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct err *err)
 {
 	struct dbt_vcpu *dv = vcpu->engine_data;
@@ -677,8 +699,8 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->cr0 = st->cr0;
 	cpu->cr2 = st->cr2;
 	cpu->cr4 = st->cr4;
-	cpu->xcr0 = st->xcr0;
-	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, st->xcr0);
+	cpu->xcr0 = (st->xcr0 & cpu->vm->xcr0_mask) | 1;
+	cpu->xsave_size = cpuid_xsave_size(cpu->vm->cpuid, cpu->xcr0);
 	cpu->efer = st->efer;
 	cpu->syscall_ready = 0;
 	memcpy(cpu->dr, st->dr, sizeof(cpu->dr));
@@ -713,7 +735,7 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->pending = (struct event){ .vector = st->exception_vector, .kind = EVENT_FAULT,
 		.has_error = st->exception_has_error, .error = st->exception_error };
 	cpu->nmi_masked = st->nmi_masked;
-	memcpy(cpu->xsave, st->xsave, sizeof(cpu->xsave));
+	take_xsave(cpu, st->xsave);
 	cpu->fatal = NULL;
 	cpu->leave = LEAVE_NONE;
 	if (!cpu->wait_for_sipi)

@@ -7,7 +7,9 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <cmocka.h>
+#include <unistd.h>
 
 static void test_address_past_end_or_wrapping_is_null(void **state)
 {
@@ -103,6 +105,125 @@ static void test_discarding_what_is_not_whole_pages_of_ram_is_refused(void **sta
 	mem_destroy(mem);
 }
 
+/* A file of @size zero bytes behind @offset others. */
+static int make_file(uint64_t offset, uint64_t size)
+{
+	int fd = memfd_create("guest memory", MFD_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)(offset + size)), 0);
+	return fd;
+}
+
+static void put(int fd, uint64_t at, const char *text)
+{
+	assert_int_equal(pwrite(fd, text, strlen(text), (off_t)at), strlen(text));
+}
+
+static void test_memory_from_a_file_has_its_contents_in_both_banks(void **state)
+{
+	const uint64_t size = MEM_GAP_START + (2 << 20), offset = 12288;
+	int fd = make_file(offset, size);
+	struct mem *mem;
+
+	put(fd, offset - 3, "notlow");
+	put(fd, offset + MEM_GAP_START - 3, "tophigh");
+	put(fd, offset + size - 3, "end");
+	assert_int_equal(mem_create_from(fd, offset, size, &mem, NULL), 0);
+	assert_int_equal(close(fd), 0);	/* it is not needed any more */
+	assert_memory_equal(mem_at(mem, 0, 4), "low", 4);
+	assert_memory_equal(mem_at(mem, MEM_GAP_START - 3, 3), "top", 3);
+	assert_memory_equal(mem_at(mem, MEM_GAP_END, 5), "high", 5);
+	assert_memory_equal(mem_at(mem, MEM_GAP_END + (2 << 20) - 3, 3), "end", 3);
+	mem_destroy(mem);
+}
+
+static void test_writes_to_memory_from_a_file_stay_here(void **state)
+{
+	int fd = make_file(0, 2 << 20);
+	struct mem *one, *two;
+	char bytes[3];
+
+	put(fd, 100, "old");
+	assert_int_equal(mem_create_from(fd, 0, 2 << 20, &one, NULL), 0);
+	assert_int_equal(mem_create_from(fd, 0, 2 << 20, &two, NULL), 0);
+	assert_int_equal(mem_write(one, 100, "new", 3), 0);
+	assert_int_equal(mem_write(one, 1 << 20, "new", 3), 0);
+	assert_memory_equal(mem_at(two, 100, 3), "old", 3);
+	assert_memory_equal(mem_at(two, 1 << 20, 3), "\0\0", 3);
+	assert_int_equal(pread(fd, bytes, 3, 100), 3);
+	assert_memory_equal(bytes, "old", 3);
+	assert_memory_equal(mem_at(one, 100, 3), "new", 3);
+	mem_destroy(one);
+	mem_destroy(two);
+	assert_int_equal(close(fd), 0);
+}
+
+static void test_discarded_pages_of_a_file_are_zero(void **state)
+{
+	int fd = make_file(0, 4 << 20);
+	uint64_t seen = 0;
+	struct mem *mem;
+	uint8_t *ram;
+
+	for (uint64_t at = 0; at < 4 << 20; at += 4096)
+		put(fd, at, "of the file");
+	assert_int_equal(mem_create_from(fd, 0, 4 << 20, &mem, NULL), 0);
+	mem->watch = (struct mem_watch){ .wrote = count, .ctx = &seen };
+	ram = mem_at(mem, 0, 4 << 20);
+	ram[8192] = 'x';	/* one of them was written to before */
+	assert_int_equal(mem_discard(mem, 4096, 8192), 0);
+	assert_int_equal(seen, 4096 * 1000 + 8192);
+	for (unsigned i = 4096; i < 4096 + 8192; i++)
+		assert_int_equal(ram[i], 0);
+	assert_int_equal(ram[0], 'o');
+	assert_int_equal(ram[12288], 'o');
+	ram[4096] = 1;	/* it can be used as before, and given back again */
+	assert_int_equal(mem_discard(mem, 0, 4 << 20), 0);
+	assert_int_equal(ram[4096] + ram[12288] + ram[(4 << 20) - 4096], 0);
+	assert_ptr_equal(mem_at(mem, 4096, 1), ram + 4096);
+	mem_destroy(mem);
+	assert_int_equal(close(fd), 0);
+}
+
+static void test_a_copy_leaves_out_what_is_zero(void **state)
+{
+	const uint64_t size = MEM_GAP_START + (2 << 20);
+	int fd = make_file(0, size);
+	struct mem *mem, *again;
+	struct stat st;
+	uint8_t *to;
+
+	assert_int_equal(mem_create(size, &mem, NULL), 0);
+	assert_int_equal(mem_write(mem, 4096 + 4095, "ab", 2), 0);
+	assert_int_equal(mem_write(mem, MEM_GAP_END, "high", 4), 0);
+	assert_int_equal(mem_write(mem, MEM_GAP_END + (2 << 20) - 1, "z", 1), 0);
+	to = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	assert_true(to != MAP_FAILED);
+	mem_copy(mem, to);
+	assert_int_equal(munmap(to, size), 0);
+	mem_destroy(mem);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_blocks, 4 * 8);
+	assert_int_equal(mem_create_from(fd, 0, size, &again, NULL), 0);
+	assert_memory_equal(mem_at(again, 4096 + 4095, 2), "ab", 2);
+	assert_memory_equal(mem_at(again, MEM_GAP_END, 5), "high", 5);
+	assert_memory_equal(mem_at(again, MEM_GAP_END + (2 << 20) - 1, 1), "z", 1);
+	mem_destroy(again);
+	assert_int_equal(close(fd), 0);
+}
+
+static void test_memory_from_what_is_no_file_is_refused(void **state)
+{
+	struct mem *mem;
+	int fd = make_file(0, 2 << 20);
+
+	assert_int_equal(mem_create_from(1000, 0, 2 << 20, &mem, NULL), -EBADF);
+	assert_int_equal(mem_create_from(fd, 1, 2 << 20, &mem, NULL), -EINVAL);
+	assert_int_equal(mem_create_from(fd, 0, 4096, &mem, NULL), -EINVAL);
+	assert_int_equal(close(fd), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -112,6 +233,11 @@ int main(void)
 		cmocka_unit_test(test_host_writes_are_reported),
 		cmocka_unit_test(test_discarded_pages_are_zero_reported_and_the_hosts_again),
 		cmocka_unit_test(test_discarding_what_is_not_whole_pages_of_ram_is_refused),
+		cmocka_unit_test(test_memory_from_a_file_has_its_contents_in_both_banks),
+		cmocka_unit_test(test_writes_to_memory_from_a_file_stay_here),
+		cmocka_unit_test(test_discarded_pages_of_a_file_are_zero),
+		cmocka_unit_test(test_a_copy_leaves_out_what_is_zero),
+		cmocka_unit_test(test_memory_from_what_is_no_file_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

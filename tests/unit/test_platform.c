@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Serial port, platform ports, ACPI tables and the KVM clock, on a machine whose engine
  * only takes notes. */
+#include "os/blob.h"
 #include "os/err.h"
 #include "vmm/acpi.h"
 #include "vmm/boot.h"
@@ -402,6 +403,143 @@ static void test_tsc_rate_is_the_same_every_time(void **state)
 	assert_int_equal(host_tsc_khz(), host_tsc_khz());
 }
 
+static void make_serial(uint16_t port, struct serial **ret_serial)
+{
+	assert_int_equal(serial_create(vm, port, 4, NULL, NULL, ret_serial, NULL), 0);
+}
+
+static void test_a_saved_serial_port_goes_on_in_another(void **state)
+{
+	struct serial *from, *to;
+	struct blob saved = { 0 };
+	struct blob_reader reader;
+	uint8_t many[SERIAL_QUEUE];
+
+	make_serial(0x3f8, &from);
+	make_serial(0x2f8, &to);
+	memset(many, 'x', sizeof(many));
+	assert_int_equal(serial_input(from, many, sizeof(many)), sizeof(many));
+	for (unsigned i = 0; i < 100; i++)	/* the queue wraps */
+		(void)in(0x3f8);
+	assert_int_equal(serial_input(from, (const uint8_t *)"last", 4), 4);
+	out(0x3fb, 0x80);
+	out(0x3f8, 3);	/* divisor */
+	out(0x3fb, 0x1b);
+	out(0x3fc, 8);	/* OUT2 */
+	out(0x3f9, 1);	/* wants to hear of input */
+	out(0x3ff, 0x77);
+	assert_true(line_level);
+	serial_save(from, &saved);
+	assert_false(saved.failed);
+
+	(void)serial_input(to, (const uint8_t *)"not these", 9);
+	reader = (struct blob_reader){ .at = saved.bytes, .left = saved.len };
+	assert_int_equal(serial_restore(to, &reader), 0);
+	assert_int_equal(reader.left, 0);
+	assert_int_equal(in(0x2ff), 0x77);
+	assert_int_equal(in(0x2fb), 0x1b);
+	assert_int_equal(in(0x2fc), 8);
+	assert_int_equal(in(0x2f9), 1);
+	for (unsigned i = 100; i < SERIAL_QUEUE; i++)
+		assert_int_equal(in(0x2f8), 'x');
+	assert_true(line_level);	/* as long as there is input */
+	assert_int_equal(in(0x2f8), 'l');
+	assert_int_equal(in(0x2f8), 'a');
+	assert_int_equal(in(0x2f8), 's');
+	assert_int_equal(in(0x2f8), 't');
+	assert_false(line_level);
+	out(0x2fb, 0x80);
+	assert_int_equal(in(0x2f8), 3);
+	serial_destroy(from);
+	serial_destroy(to);
+	blob_finish(&saved);
+}
+
+/* No prefix of @saved is taken. */
+static void expect_no_prefix(const struct blob *saved, int (*restore)(void *dev, struct blob_reader *reader), void *dev)
+{
+	for (size_t len = 0; len < saved->len; len++) {
+		struct blob_reader reader = { .at = saved->bytes, .left = len };
+
+		assert_int_equal(restore(dev, &reader), -EINVAL);
+	}
+}
+
+static int restore_serial(void *dev, struct blob_reader *reader)
+{
+	return serial_restore(dev, reader);
+}
+
+static int restore_platform(void *dev, struct blob_reader *reader)
+{
+	return platform_restore(dev, reader);
+}
+
+static void test_garbage_is_no_state_of_a_serial_port(void **state)
+{
+	uint8_t bytes[12 + SERIAL_QUEUE + 1];
+	struct blob_reader reader = { .at = bytes, .left = sizeof(bytes) };
+	const uint32_t too_many = SERIAL_QUEUE + 1;
+	struct blob saved = { 0 };
+	struct serial *s;
+
+	make_serial(0x3f8, &s);
+	out(0x3ff, 0x42);
+	(void)serial_input(s, (const uint8_t *)"abc", 3);
+	serial_save(s, &saved);
+	expect_no_prefix(&saved, restore_serial, s);
+	memset(bytes, 0xff, sizeof(bytes));
+	assert_int_equal(serial_restore(s, &reader), -EINVAL);
+	memcpy(bytes + 8, &too_many, 4);
+	reader = (struct blob_reader){ .at = bytes, .left = sizeof(bytes) };
+	assert_int_equal(serial_restore(s, &reader), -EINVAL);
+	assert_int_equal(in(0x3ff), 0x42);	/* nothing of it was taken */
+	assert_int_equal(in(0x3f8), 'a');
+
+	/* Bits that the port does not have do not come into it by this way. */
+	bytes[8] = bytes[9] = bytes[10] = bytes[11] = 0;
+	reader = (struct blob_reader){ .at = bytes, .left = 12 };
+	bytes[1] = 0;
+	assert_int_equal(serial_restore(s, &reader), 0);
+	assert_int_equal(in(0x3f9), 0x0f);
+	assert_int_equal(in(0x3fc), 0x1f);
+	serial_destroy(s);
+	blob_finish(&saved);
+}
+
+static void test_a_saved_platform_goes_on_in_another(void **state)
+{
+	struct platform *from, *to;
+	struct blob saved = { 0 };
+	struct blob_reader reader;
+	struct vm *other;
+	uint64_t v;
+
+	assert_int_equal(platform_create(vm, NULL, &from, NULL), 0);
+	assert_int_equal(vm_create(&notes, mem, 2, &other, NULL), 0);
+	assert_int_equal(platform_create(other, NULL, &to, NULL), 0);
+	out(0x70, 0x8d);	/* register D: battery good */
+	assert_true(bus_write(&vm->mmio, PLATFORM_MAILBOX + 8, 8, 0x123456789abc));
+	assert_true(bus_write(&vm->mmio, PLATFORM_MAILBOX + 4, 4, 1));
+	platform_save(from, &saved);
+	assert_false(saved.failed);
+	expect_no_prefix(&saved, restore_platform, to);
+	reader = (struct blob_reader){ .at = saved.bytes, .left = saved.len };
+	assert_int_equal(platform_restore(to, &reader), 0);
+	assert_int_equal(reader.left, 0);
+	assert_true(bus_read(&other->pio, 0x71, 1, &v));
+	assert_int_equal(v, 0x80);
+	assert_true(bus_read(&other->mmio, PLATFORM_MAILBOX + 8, 8, &v));
+	assert_int_equal(v, 0x123456789abc);
+	assert_true(bus_read(&other->mmio, PLATFORM_MAILBOX + 4, 4, &v));
+	assert_int_equal(v, 1);
+	assert_null(atomic_load(&other->vcpu[1].start));	/* nothing starts by it */
+	vm_destroy(other);
+	platform_destroy(from);
+	platform_destroy(to);
+	blob_finish(&saved);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -413,6 +551,9 @@ int main(void)
 		T(test_reset_and_power_ports_make_requests),
 		T(test_cmos_tells_the_time),
 		T(test_the_mailbox_starts_a_processor),
+		T(test_a_saved_serial_port_goes_on_in_another),
+		T(test_garbage_is_no_state_of_a_serial_port),
+		T(test_a_saved_platform_goes_on_in_another),
 		T(test_vm_create_unwinds),
 		T(test_acpi_checksums_and_links),
 		T(test_iasl_reads_the_tables),

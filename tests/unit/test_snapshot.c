@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Files of saved guests, whole and damaged, and the state of machines in them. */
+#include "base/checked.h"
+#include "base/sha256.h"
+#include "engine/dbt/engine_dbt.h"
+#include "machine/snapshot.h"
+#include "machine/state.h"
+#include "os/blob.h"
+#include "os/err.h"
+#include "os/loop.h"
+#include "virtio/balloon.h"
+#include "virtio/mmio.h"
+#include "virtio/rng.h"
+#include "vmm/boot.h"
+#include "vmm/platform.h"
+#include "vmm/serial.h"
+#include "vmm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define RAM (4u << 20)	/* bytes */
+
+/* As in snapshot.c, so that fields can be damaged under a right checksum. */
+struct header {
+	char magic[8];
+	uint32_t version, zero;
+	uint64_t state_len, memory, kept;
+	char engine[16];
+	uint8_t state_sum[32], sum[32];
+};
+_Static_assert(sizeof(struct header) == 120, "as it is written");
+
+/* --------------------------------------------------------------------- files */
+
+static char path[] = "/tmp/roux-test-snapshot-XXXXXX";
+static const char state_bytes[] = "what processors and devices remember";
+static uint64_t kept_size;
+
+static int ok_vm(struct vm *vm, struct err *err)
+{
+	return 0;
+}
+
+static void no_vm(struct vm *vm)
+{
+}
+
+static int ok_vcpu(struct vcpu *vcpu, struct err *err)
+{
+	return 0;
+}
+
+static void no_vcpu(struct vcpu *vcpu)
+{
+}
+
+static uint64_t keeps(struct vm *vm)
+{
+	return kept_size;
+}
+
+static void keep(struct vm *vm, uint8_t *to)
+{
+	memset(to, 'k', kept_size);
+}
+
+static const struct engine_ops fake = { .name = "fake", .vm_create = ok_vm, .vm_destroy = no_vm, .vcpu_create = ok_vcpu,
+					.vcpu_destroy = no_vcpu, .vcpu_kick = no_vcpu, .kept_bytes = keeps, .keep = keep };
+
+static struct mem *mem;
+static struct vm *vm;
+static int file;
+
+/* A snapshot of a guest with two pages that are not zero. */
+static int setup(void **state)
+{
+	const struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes) };
+
+	(void)strcpy(path + sizeof(path) - 7, "XXXXXX");
+	file = mkstemp(path);
+	kept_size = 8192;
+	if (file < 0 || ftruncate(file, (off_t)snapshot_size(RAM)) < 0 || mem_create(RAM, &mem, NULL) < 0 ||
+	    vm_create(&fake, mem, 1, &vm, NULL) < 0)
+		return -1;
+	(void)mem_write(mem, 0x1ff0, "over the border of two pages", 28);
+	(void)mem_write(mem, RAM - 4, "last", 4);
+	return snapshot_write(file, &blob, vm, NULL);
+}
+
+static int teardown(void **state)
+{
+	vm_destroy(vm);
+	mem_destroy(mem);
+	(void)close(file);
+	return unlink(path);
+}
+
+static void expect_open(int want, const char *word)
+{
+	struct snapshot s;
+	struct err err = { 0 };
+	int r = snapshot_open(path, &s, &err);
+
+	if (r != want || !strstr(err.msg, word))
+		fail_msg("opening gave %d '%s', not %d and '%s'", r, err.msg, want, word);
+	snapshot_close(&s);
+}
+
+static void test_a_snapshot_holds_what_the_guest_was(void **state)
+{
+	struct snapshot s;
+	char bytes[28];
+
+	assert_int_equal(snapshot_open(path, &s, NULL), 0);
+	assert_string_equal(s.engine, "fake");
+	assert_int_equal(s.memory, RAM);
+	assert_int_equal(s.kept, kept_size);
+	assert_int_equal(s.state_len, sizeof(state_bytes));
+	assert_memory_equal(s.state, state_bytes, sizeof(state_bytes));
+	assert_int_equal(pread(s.fd, bytes, 28, SNAPSHOT_MEMORY + 0x1ff0), 28);
+	assert_memory_equal(bytes, "over the border of two pages", 28);
+	assert_int_equal(pread(s.fd, bytes, 6, SNAPSHOT_MEMORY + RAM - 4), 6);
+	assert_memory_equal(bytes, "lastkk", 6);
+	assert_int_equal(pread(s.fd, bytes, 2, (off_t)(SNAPSHOT_MEMORY + RAM + kept_size - 1)), 2);
+	assert_memory_equal(bytes, "k\0", 2);
+	assert_true(fcntl(s.fd, F_GETFD) & FD_CLOEXEC);
+	snapshot_close(&s);
+	snapshot_close(&s);	/* which is harmless */
+}
+
+static void test_what_is_zero_costs_no_room(void **state)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(file, &st), 0);
+	assert_int_equal(st.st_size, snapshot_size(RAM));
+	assert_true(st.st_blocks * 512 <= 16 * 4096);	/* header, state, three pages, two kept, and the file system's own */
+}
+
+static void test_an_engine_may_keep_nothing_or_too_much(void **state)
+{
+	const struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes) };
+	struct snapshot s;
+
+	for (int i = 0; i < 2; i++) {
+		kept_size = i ? SNAPSHOT_KEPT_MAX + 1 : 0;
+		assert_int_equal(snapshot_write(file, &blob, vm, NULL), 0);
+		assert_int_equal(snapshot_open(path, &s, NULL), 0);
+		assert_int_equal(s.kept, 0);
+		snapshot_close(&s);
+	}
+}
+
+static void test_what_cannot_be_a_snapshot_is_not_written(void **state)
+{
+	struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes), .failed = true };
+	int read_only = open(path, O_RDONLY | O_CLOEXEC);
+
+	assert_int_equal(snapshot_write(file, &blob, vm, NULL), -ENOMEM);
+	blob.failed = false;
+	assert_int_equal(snapshot_write(read_only, &blob, vm, NULL), -EACCES);
+	assert_int_equal(close(read_only), 0);
+	blob.len = SNAPSHOT_MEMORY - SNAPSHOT_HEADER + 1;
+	assert_int_equal(snapshot_write(file, &blob, vm, NULL), -E2BIG);
+	blob.len = sizeof(state_bytes);
+	assert_int_equal(ftruncate(file, (off_t)snapshot_size(RAM) - 1), 0);
+	assert_int_equal(snapshot_write(file, &blob, vm, NULL), -EINVAL);
+}
+
+static void flip(off_t at, uint8_t bits)
+{
+	uint8_t byte;
+
+	assert_int_equal(pread(file, &byte, 1, at), 1);
+	byte ^= bits;
+	assert_int_equal(pwrite(file, &byte, 1, at), 1);
+}
+
+static void test_no_bit_of_header_or_state_may_change(void **state)
+{
+	struct snapshot s;
+
+	for (off_t at = 0; at < (off_t)(SNAPSHOT_HEADER + sizeof(state_bytes)); at++) {
+		bool version = at >= 8 && at < 12;
+
+		if (at == sizeof(struct header))
+			at = SNAPSHOT_HEADER;	/* what is between them has no meaning */
+		for (unsigned bit = 0; bit < 8; bit++) {
+			flip(at, (uint8_t)(1u << bit));
+			expect_open(version ? -ENOTSUP : -EBADMSG, version ? "version" : at < 8 ? "is not a snapshot" : "damaged");
+			flip(at, (uint8_t)(1u << bit));
+		}
+	}
+	assert_int_equal(snapshot_open(path, &s, NULL), 0);
+	snapshot_close(&s);
+}
+
+static void seal_header(struct header *h)
+{
+	struct sha256 hash;
+
+	sha256_init(&hash);
+	sha256_add(&hash, h, offsetof(struct header, sum));
+	sha256_finish(&hash, h->sum);
+	assert_int_equal(pwrite(file, h, sizeof(*h), 0), sizeof(*h));
+}
+
+static void test_fields_are_checked_under_a_right_checksum(void **state)
+{
+	static const uint64_t hostile[] = { 0, 1, RAM - 1, RAM + 1, 2u * RAM, SNAPSHOT_KEPT_MAX + 1, 1ull << 40, INT64_MAX / 2,
+					    INT64_MAX, 1ull << 63, UINT64_MAX - SNAPSHOT_MEMORY - SNAPSHOT_KEPT_MAX, UINT64_MAX };
+	struct header good, h;
+
+	assert_int_equal(pread(file, &good, sizeof(good), 0), sizeof(good));
+	seal_header(&good);
+	expect_open(0, "");
+	for (size_t i = 0; i < ARRAY_SIZE(hostile); i++) {
+		h = good;
+		h.memory = hostile[i];
+		seal_header(&h);
+		expect_open(-EBADMSG, "damaged");
+		h = good;
+		h.state_len = hostile[i];
+		seal_header(&h);
+		expect_open(-EBADMSG, "damaged");
+		h = good;
+		h.kept = hostile[i];
+		seal_header(&h);
+		if (hostile[i] > SNAPSHOT_KEPT_MAX)
+			expect_open(-EBADMSG, "damaged");
+		else
+			expect_open(0, "");	/* the engine looks at what it finds there */
+	}
+	h = good;
+	memset(h.engine, 'x', sizeof(h.engine));
+	seal_header(&h);
+	expect_open(-EBADMSG, "damaged");
+	h = good;
+	h.version++;
+	seal_header(&h);
+	expect_open(-ENOTSUP, "version");
+}
+
+static void test_no_other_length_is_taken(void **state)
+{
+	const uint64_t size = snapshot_size(RAM);
+	/* From long to short: what is cut off is gone. */
+	const uint64_t lengths[] = { size + 4096, size + 1, size - 1, size - SNAPSHOT_KEPT_MAX, SNAPSHOT_MEMORY + 4096,
+				     SNAPSHOT_MEMORY + 1, SNAPSHOT_MEMORY, SNAPSHOT_MEMORY - 1,
+				     SNAPSHOT_HEADER + sizeof(state_bytes), SNAPSHOT_HEADER + sizeof(state_bytes) - 1,
+				     SNAPSHOT_HEADER + 1, SNAPSHOT_HEADER, SNAPSHOT_HEADER - 1, sizeof(struct header) };
+
+	for (size_t i = 0; i < ARRAY_SIZE(lengths); i++) {
+		assert_int_equal(ftruncate(file, (off_t)lengths[i]), 0);
+		expect_open(-EBADMSG, "damaged");
+	}
+	for (off_t len = sizeof(struct header) - 1; len >= 0; len--) {
+		assert_int_equal(ftruncate(file, len), 0);
+		expect_open(-EBADMSG, "is not a snapshot");
+	}
+	assert_int_equal(ftruncate(file, (off_t)size), 0);	/* all zero */
+	expect_open(-EBADMSG, "is not a snapshot");
+}
+
+static void test_what_is_no_file_is_told(void **state)
+{
+	struct snapshot s;
+	struct err err = { 0 };
+
+	assert_int_equal(snapshot_open("/tmp/no/such/file", &s, &err), -ENOENT);
+	assert_non_null(strstr(err.msg, "/tmp/no/such/file"));
+	assert_int_equal(s.fd, -1);
+	assert_int_equal(snapshot_open("/tmp", &s, &err), -EISDIR);
+	assert_int_equal(s.fd, -1);
+}
+
+/* ------------------------------------------------------------------- machines */
+
+#define DEVICES 2u
+
+/* On the binary translator, with a few devices; nothing of it runs. */
+struct parts {
+	struct mem *mem;
+	struct vm *vm;
+	struct loop *loop;
+	struct platform *platform;
+	struct serial *serial;
+	struct virtio_device *dev[DEVICES];
+	struct virtio_mmio *mmio[DEVICES];
+};
+
+static void no_irq(void *ctx)
+{
+}
+
+/* The first processor in 64-bit mode, as a guest has it; the engine runs no other. */
+static void boot(struct vm *machine)
+{
+	struct vcpu_state *cpu = malloc(sizeof(*cpu));
+
+	assert_non_null(cpu);
+	boot_long_mode_state(0, 0x100000, 0, cpu);
+	assert_int_equal(machine->engine->set_state(&machine->vcpu[0], cpu, NULL), 0);
+	free(cpu);
+}
+
+static void make(struct parts *p, unsigned ncpus)
+{
+	assert_int_equal(mem_create(RAM, &p->mem, NULL), 0);
+	assert_int_equal(vm_create(&dbt_engine, p->mem, ncpus, &p->vm, NULL), 0);
+	boot(p->vm);
+	assert_int_equal(loop_create(&p->loop, NULL), 0);
+	assert_int_equal(platform_create(p->vm, NULL, &p->platform, NULL), 0);
+	assert_int_equal(serial_create(p->vm, SERIAL_COM1_BASE, SERIAL_COM1_IRQ, NULL, NULL, &p->serial, NULL), 0);
+	assert_int_equal(virtio_rng_create(p->loop, &p->dev[0], NULL), 0);
+	assert_int_equal(virtio_balloon_create(p->loop, false, &p->dev[1], NULL), 0);
+	for (unsigned i = 0; i < DEVICES; i++)
+		assert_int_equal(virtio_mmio_create(p->dev[i], p->mem, 0xd0000000u + i * 0x1000, no_irq, NULL, &p->mmio[i], NULL),
+				 0);
+}
+
+static void unmake(struct parts *p)
+{
+	vm_destroy(p->vm);
+	for (unsigned i = 0; i < DEVICES; i++) {
+		virtio_mmio_destroy(p->mmio[i]);
+		virtio_device_destroy(p->dev[i]);
+	}
+	serial_destroy(p->serial);
+	platform_destroy(p->platform);
+	loop_destroy(p->loop);
+	mem_destroy(p->mem);
+}
+
+static struct state_parts all_of(const struct parts *p)
+{
+	return (struct state_parts){ .vm = p->vm, .platform = p->platform, .serial = p->serial, .mmio = p->mmio, .nmmio = DEVICES };
+}
+
+static void save(struct parts *p, struct blob *out)
+{
+	const struct state_parts parts = all_of(p);
+
+	for (unsigned i = 0; i < DEVICES; i++)
+		virtio_mmio_pause(p->mmio[i]);
+	assert_int_equal(state_save(&parts, out, NULL), 0);
+	for (unsigned i = 0; i < DEVICES; i++)
+		virtio_mmio_resume(p->mmio[i]);
+	assert_false(out->failed);
+}
+
+static void expect_restore(const struct state_parts *parts, const uint8_t *bytes, size_t len, int want, const char *word)
+{
+	struct blob_reader in = { .at = bytes, .left = len };
+	struct err err = { .msg = "of something before" };
+	int r = state_restore(parts, &in, &err);
+
+	if (r != want || !strstr(err.msg, word))
+		fail_msg("%zu bytes gave %d '%s', not %d and '%s'", len, r, err.msg, want, word);
+}
+
+static void test_a_machine_goes_on_in_another(void **state)
+{
+	struct vcpu_state *cpu = calloc(2, sizeof(*cpu));
+	struct blob bytes = { 0 };
+	struct state_parts parts;
+	struct parts from, to;
+	uint64_t v;
+
+	make(&from, 2);
+	assert_int_equal(from.vm->engine->get_state(&from.vm->vcpu[1], cpu, NULL), 0);
+	for (unsigned i = 0; i < GPR_COUNT; i++)
+		cpu->gpr[i] = 0x1111111111111111ull * i;
+	cpu->cr2 = 0x1234567;
+	assert_int_equal(from.vm->engine->set_state(&from.vm->vcpu[1], cpu, NULL), 0);
+	assert_true(bus_write(&from.vm->pio, SERIAL_COM1_BASE + 7, 1, 0x5a));
+	save(&from, &bytes);
+	unmake(&from);
+
+	make(&to, 2);
+	parts = all_of(&to);
+	expect_restore(&parts, bytes.bytes, bytes.len, 0, "");
+	assert_int_equal(to.vm->engine->get_state(&to.vm->vcpu[1], cpu + 1, NULL), 0);
+	assert_memory_equal(cpu[1].gpr, cpu[0].gpr, sizeof(cpu->gpr));
+	assert_int_equal(cpu[1].cr2, 0x1234567);
+	assert_int_equal(cpu[1].mp_state, cpu[0].mp_state);
+	assert_memory_equal(cpu[1].xsave, cpu[0].xsave, 512);
+	assert_true(bus_read(&to.vm->pio, SERIAL_COM1_BASE + 7, 1, &v));
+	assert_int_equal(v, 0x5a);
+	unmake(&to);
+	blob_finish(&bytes);
+	free(cpu);
+}
+
+static void test_state_of_another_machine_is_refused(void **state)
+{
+	struct blob bytes = { 0 };
+	struct state_parts parts;
+	struct parts one, two;
+
+	make(&one, 1);
+	make(&two, 2);
+	save(&two, &bytes);
+	parts = all_of(&one);
+	expect_restore(&parts, bytes.bytes, bytes.len, -EINVAL, "not of a machine like this");
+	parts = all_of(&two);
+	parts.nmmio = 1;
+	expect_restore(&parts, bytes.bytes, bytes.len, -EINVAL, "not of a machine like this");
+	parts = all_of(&two);
+	parts.mmio = (struct virtio_mmio *const[]){ two.mmio[1], two.mmio[0] };
+	expect_restore(&parts, bytes.bytes, bytes.len, -EINVAL, "does not fit this device");
+	parts = all_of(&two);
+	two.vm->cpuid.entry[0].reg[1] ^= 1;
+	expect_restore(&parts, bytes.bytes, bytes.len, -ENOTSUP, "another kind of processor");
+	two.vm->cpuid.entry[0].reg[1] ^= 1;
+	two.vm->tsc_khz += two.vm->tsc_khz / 100;
+	expect_restore(&parts, bytes.bytes, bytes.len, -ENOTSUP, "another kind of processor");
+	unmake(&one);
+	unmake(&two);
+	blob_finish(&bytes);
+}
+
+static void test_the_rate_of_the_clock_may_differ_a_little(void **state)
+{
+	const int parts_of_10000[] = { 0, 9, -9, 20, -20 };
+	struct blob bytes = { 0 };
+	struct state_parts parts;
+	struct parts p;
+	uint32_t khz;
+
+	make(&p, 1);
+	khz = p.vm->tsc_khz;
+	save(&p, &bytes);
+	parts = all_of(&p);
+	for (size_t i = 0; i < ARRAY_SIZE(parts_of_10000); i++) {
+		bool fits = parts_of_10000[i] >= -9 && parts_of_10000[i] <= 9;
+
+		p.vm->tsc_khz = (uint32_t)((int64_t)khz + (int64_t)khz * parts_of_10000[i] / 10000);
+		expect_restore(&parts, bytes.bytes, bytes.len, fits ? 0 : -ENOTSUP, fits ? "" : "processor");
+	}
+	unmake(&p);
+	blob_finish(&bytes);
+}
+
+static void test_no_part_of_state_and_no_more_than_it_is_taken(void **state)
+{
+	struct blob bytes = { 0 };
+	struct state_parts parts;
+	struct parts p;
+	size_t len;
+
+	make(&p, 1);
+	parts = all_of(&p);
+	save(&p, &bytes);
+	len = bytes.len;
+	blob_put(&bytes, "", 1);
+	expect_restore(&parts, bytes.bytes, len + 1, -EINVAL, "not of a machine like this");
+	for (size_t cut = len; cut-- > 0; cut -= cut > 600 && cut < len - 600 ? 97 : 0) {
+		/* In memory of its own: reading behind it shows. */
+		uint8_t *part = malloc(cut ? cut : 1);
+
+		assert_non_null(part);
+		memcpy(part, bytes.bytes, cut);
+		expect_restore(&parts, part, cut, -EINVAL, "");
+		free(part);
+	}
+	expect_restore(&parts, bytes.bytes, len, 0, "");
+	unmake(&p);
+	blob_finish(&bytes);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(test_a_snapshot_holds_what_the_guest_was),
+		T(test_what_is_zero_costs_no_room),
+		T(test_an_engine_may_keep_nothing_or_too_much),
+		T(test_what_cannot_be_a_snapshot_is_not_written),
+		T(test_no_bit_of_header_or_state_may_change),
+		T(test_fields_are_checked_under_a_right_checksum),
+		T(test_no_other_length_is_taken),
+		T(test_what_is_no_file_is_told),
+		cmocka_unit_test(test_a_machine_goes_on_in_another),
+		cmocka_unit_test(test_state_of_another_machine_is_refused),
+		cmocka_unit_test(test_the_rate_of_the_clock_may_differ_a_little),
+		cmocka_unit_test(test_no_part_of_state_and_no_more_than_it_is_taken),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
