@@ -35,6 +35,8 @@ int machine_restore(struct machine *m, const struct snapshot *snapshot, const ch
 		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
 	parts_of(m, &parts, mmio);
 	r = state_restore(&parts, &in, err);
+	if (r > 0)	/* the guest would go on naming what is gone */
+		r = err_set(err, -ESTALE, "files that the guest knows were replaced");
 	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
 }
 
