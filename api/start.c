@@ -78,33 +78,36 @@ static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 }
 
 /*
- * Saves the guest as a template for others.  That fails quietly: this machine has what it
- * needs.
+ * Saves the guest as a template for others.  That fails quietly, as this machine has what it
+ * needs: 0, or -EINTR when it was interrupted.
  */
-static void leave_template(struct roux_machine *m)
+static int leave_template(struct roux_machine *m)
 {
 	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
 	struct session s;
 	struct err err = { 0 };
-	int fd;
+	int fd, r;
 
 	/* No connection may be open in it; the guest has said whether it is well on the one that is. */
-	if (machine_check_ready(m, deadline, &s, &err) < 0) {
+	r = machine_check_ready(m, deadline, &s, &err);
+	if (r < 0) {
 		(void)err_set(&m->boot_failed, err.code, "%s", err.msg);
 		session_close(&s);
-		return;
+		return r == -EINTR ? r : 0;
 	}
 	end_session(&s);
-	if (control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1) < 0)
-		return;
-	for (unsigned i = 0; i < WARM_UPS; i++)
-		if (warm_up(m, deadline, &err) < 0)
-			return;
+	r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
+	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
+		r = warm_up(m, deadline, &err);
+	if (r < 0)
+		return r == -EINTR ? r : 0;
 	fd = template_begin(&m->spec);
-	if (fd >= 0 && machine_ask(m, CONTROL_SAVE, 1, fd, &err) == 0)
+	r = fd < 0 ? fd : machine_ask(m, CONTROL_SAVE, 1, fd, &err);
+	if (r == 0)
 		m->writer = template_commit_later(fd, m->template);
 	else if (fd >= 0)
 		(void)close(fd);
+	return r == -EINTR ? r : 0;
 }
 
 static int start(struct roux_machine *m, struct err *err)
@@ -154,7 +157,7 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 		return give_error(error, &err, r);
 	m->phase[ROUX_PHASE_READY] = monotonic_ns();
 	m->state = ROUX_RUNNING;
-	if (m->template && !clone)
-		leave_template(m);
+	if (m->template && !clone && leave_template(m) < 0)
+		return give_error(error, &err, err_set(&err, -EINTR, "interrupted"));
 	return 0;
 }

@@ -47,6 +47,16 @@ static void add_file(struct sha256 *hash, const char *path)
 	sha256_add(hash, &st.st_mtim, sizeof(st.st_mtim));
 }
 
+/* What is in it may change: the guest asks again, and a restored share looks for what was replaced. */
+static void add_folder(struct sha256 *hash, const char *path)
+{
+	struct stat st = { 0 };
+
+	(void)stat(path, &st);
+	sha256_add(hash, &st.st_dev, sizeof(st.st_dev));
+	sha256_add(hash, &st.st_ino, sizeof(st.st_ino));
+}
+
 /* The text of the spec without what only the host's side of a network knows. */
 static char *guest_text(const struct machine_spec *spec)
 {
@@ -82,7 +92,7 @@ bool template_path(const struct machine_spec *spec, const char *vmm, char ret_pa
 	for (unsigned i = 0; i < spec->ndisks; i++)
 		add_file(&hash, spec->disk[i].path);
 	for (unsigned i = 0; i < spec->nshares; i++)
-		add_file(&hash, spec->share[i].path);
+		add_folder(&hash, spec->share[i].path);
 	sha256_finish_hex(&hash, hex);
 	hex[KEY_DIGITS] = '\0';
 	return file_path(ret_path, NULL, dir, "/", hex, ".snap", NULL) == 0;
@@ -90,9 +100,8 @@ bool template_path(const struct machine_spec *spec, const char *vmm, char ret_pa
 
 bool template_is_there(const char *path)
 {
-	struct stat st;
-
 	const struct timespec now[2] = { { .tv_nsec = UTIME_NOW }, { .tv_nsec = UTIME_OMIT } };	/* the seal is the other */
+	struct stat st;
 
 	if (stat(path, &st) < 0 || !file_is_sealed(&st))
 		return false;
