@@ -58,13 +58,10 @@ def test_term_and_int_reach_the_command():
         assert p.wait(10) == 128 + sig, p.returncode
 
 
-def test_control_c_at_any_time_of_the_boot_is_130():
-    # The cache of its own lets every file be accounted for.
-    cache = copy_cache("cache")
-    expect(roux(ROOT, "--", "true", env={"ROUX_CACHE": cache}), 0)	# fills it
+def control_c_at(cache, delays_ms, *options):
     before, mounted = cache_files(cache), mounts()
-    for delay_ms in (0, 1, 2, 3, 4, 5, 7, 10, 20, 40, 80, 150, 250, 400, 550, 700, 900):
-        p = start(ROOT, "--", "sleep", "100", env={"ROUX_CACHE": cache}, start_new_session=True)
+    for delay_ms in delays_ms:
+        p = start(*options, ROOT, "--", "sleep", "100", env={"ROUX_CACHE": cache}, start_new_session=True)
         time.sleep(delay_ms / 1000)
         os.killpg(p.pid, signal.SIGINT)
         out, err = p.communicate(timeout=20)
@@ -73,6 +70,35 @@ def test_control_c_at_any_time_of_the_boot_is_130():
         assert p.returncode == 130 or delay_ms < 20, (delay_ms, p.returncode)
         check_nothing_left(mounted)
         assert cache_files(cache) == before, set(cache_files(cache)) ^ set(before)
+
+
+def filled_cache(name):
+    """One of its own lets every file be accounted for; the template comes after the answer."""
+    cache = copy_cache(name)
+    expect(roux(ROOT, "--", "true", env={"ROUX_CACHE": cache}), 0)
+    wait_until("the template", lambda: any(f.endswith(".snap") for f in cache_files(cache)), 20)
+    return cache
+
+
+def test_control_c_at_any_time_of_the_boot_is_130():
+    control_c_at(filled_cache("cache"), (0, 1, 2, 3, 4, 5, 7, 10, 20, 40, 80, 150, 250, 400, 550, 700, 900), "--no-template")
+
+
+def test_control_c_at_any_time_of_a_start_from_a_template_is_130():
+    control_c_at(filled_cache("cache-of-clones"), (0, 1, 2, 3, 4, 5, 7, 10, 13, 16, 20, 25, 30, 40, 60, 80, 150))
+
+
+def test_control_c_while_a_template_is_made_is_130():
+    """What is left is a template or nothing, and never half of one that is used."""
+    cache = copy_cache("cache-of-firsts")
+    for delay_ms in (500, 700, 800, 900, 1000, 1100, 1200, 1400):
+        p = start("--append", f"t{delay_ms}", ROOT, "--", "sleep", "100", env={"ROUX_CACHE": cache}, start_new_session=True)
+        time.sleep(delay_ms / 1000)
+        os.killpg(p.pid, signal.SIGINT)
+        out, err = p.communicate(timeout=20)
+        assert p.returncode == 130, (delay_ms, p.returncode, out, err)
+        wait_until("the writer to end", lambda: not [f for f in cache_files(cache) if ".new" in f], 20)
+        expect(roux("--append", f"t{delay_ms}", ROOT, "--", "true", env={"ROUX_CACHE": cache}), 0)
 
 
 def test_term_while_the_image_is_unpacked_leaves_a_clean_cache():
