@@ -102,55 +102,80 @@ void machine_forget_connects(struct roux_machine *m)
 }
 
 /* Before the guest does anything for anybody. */
-static int give_identity(struct roux_machine *m, struct session *s, uint64_t deadline, struct err *err)
+static int give_identity(const struct roux_machine *m, struct session *s)
 {
 	uint8_t buf[512], seed[64];
 	struct frame_writer w;
 	struct timespec now;
-	struct frame f;
-	int r = getrandom(seed, sizeof(seed), 0) == (ssize_t)sizeof(seed) ? 0 : -EIO;
 
+	if (getrandom(seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
+		return -EIO;
 	(void)clock_gettime(CLOCK_REALTIME, &now);
 	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
 	field_put_u64(&w, AGENT_TAG_CLOCK_NS, (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
 	field_put(&w, AGENT_TAG_SEED, seed, sizeof(seed));
 	if (m->hostname)
 		field_put_str(&w, AGENT_TAG_HOSTNAME, m->hostname);
-	if (r == 0)
-		r = session_send_frame(s, buf, frame_end(&w));
-	if (r == 0)
-		r = session_wait(s, deadline, m->wake_fd, &f);
-	if (r < 0)
-		return err_set(err, r, "cannot tell the guest which machine it is: %s", strerror(-r));
-	m->identified = f.type == AGENT_OK;
-	return f.type == AGENT_ERROR ? session_error(&f, err) :
-		f.type == AGENT_OK ? 0 : err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
+	s->identity_due = true;
+	return session_send_frame(s, buf, frame_end(&w));
+}
+
+static uint64_t patience(const struct roux_machine *m)
+{
+	return monotonic_ns() + (m->spec.gdb ? DEBUGGED_TIMEOUT_MS : CONNECT_TIMEOUT_MS) * 1000000ull;
 }
 
 int machine_session(struct roux_machine *m, struct session *ret_session, struct err *err)
 {
-	uint64_t deadline = monotonic_ns() + (m->spec.gdb ? DEBUGGED_TIMEOUT_MS : CONNECT_TIMEOUT_MS) * 1000000ull;
-	int r;
+	int fd, r;
 
 	if (m->boot_failed.code) {
 		*err = m->boot_failed;
 		return err->code;
 	}
 	if (m->ready_fd >= 0) {
-		r = machine_check_ready(m, deadline, ret_session, err);
+		r = machine_check_ready(m, patience(m), ret_session, err);
 	} else {
-		int fd = machine_open_stream(m, deadline, err);
-
+		fd = machine_open_stream(m, patience(m), err);
 		if (fd < 0)
 			return fd;
 		r = session_open(ret_session, fd, err);
 		if (r < 0)
 			return r;
-		r = session_hello(ret_session, deadline, m->wake_fd, err);
+		ret_session->hello_due = true;
 	}
-	if (r == 0 && !m->identified)
-		r = give_identity(m, ret_session, deadline, err);
+	if (r == 0 && !m->identified) {
+		r = give_identity(m, ret_session);
+		if (r < 0)
+			(void)err_set(err, r, "cannot tell the guest which machine it is: %s", strerror(-r));
+	}
 	if (r < 0)
 		session_close(ret_session);
 	return r;
+}
+
+int machine_settle(struct roux_machine *m, struct session *s, struct err *err)
+{
+	uint64_t deadline = patience(m);
+	struct frame f;
+	int r;
+
+	if (s->hello_due) {
+		r = session_hello(s, deadline, m->wake_fd, err);
+		if (r < 0)
+			return r;
+		s->hello_due = false;
+	}
+	if (!s->identity_due)
+		return 0;
+	r = session_wait(s, deadline, m->wake_fd, &f);
+	if (r < 0)
+		return err_set(err, r, "cannot tell the guest which machine it is: %s", strerror(-r));
+	if (f.type == AGENT_ERROR)
+		return session_error(&f, err);
+	if (f.type != AGENT_OK)
+		return err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
+	s->identity_due = false;
+	m->identified = true;
+	return 0;
 }

@@ -84,8 +84,13 @@ int give_error(struct roux_error *error, const struct err *err, int code);
 /* Image, kernel and initramfs into machine->spec.  0 or a negative errno. */
 int prepare(struct roux_machine *machine, const struct roux_options *options, struct err *err);
 
-/* A stream to the guest's agent with HELLO exchanged.  0 or a negative errno. */
+/*
+ * A session with the guest's agent.  Each answer of a guest takes a millisecond and its turn on a
+ * processor: what comes first is only sent, and after the caller's own request machine_settle() takes
+ * the answers to it.  0 or a negative errno with a sentence.
+ */
 int machine_session(struct roux_machine *machine, struct session *ret_session, struct err *err);
+int machine_settle(struct roux_machine *machine, struct session *session, struct err *err);
 
 /*
  * Asks for a stream to the guest's agent without waiting for it.  0, and @fn is called

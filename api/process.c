@@ -141,6 +141,8 @@ int process_start(struct roux_machine *m, const struct roux_exec_options *o, str
 	if (r == 0)
 		r = send_exec(m, ret_session, o, err);
 	if (r == 0)
+		r = machine_settle(m, ret_session, err);
+	if (r == 0)
 		r = wait_started(m, ret_session, err);
 	if (r < 0)
 		session_close(ret_session);

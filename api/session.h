@@ -5,6 +5,7 @@
 
 #include "base/frame.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,7 @@ struct session {
 	uint8_t *in;	/* received bytes, owned */
 	size_t in_len, in_cap;
 	size_t taken;	/* bytes of the frame handed out last */
+	bool hello_due, identity_due;	/* answers that will come before any other: machine_settle() */
 };
 
 /* Takes over @fd and says HELLO.  0 or a negative errno. */

@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define WARM_UPS 3u	/* what one needs for the first time only is not all that later ones need */
+
 /* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
 static bool is_up(const struct roux_machine *m)
 {
@@ -93,8 +95,11 @@ static void leave_template(struct roux_machine *m)
 		return;
 	}
 	end_session(&s);
-	if (control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1) < 0 || warm_up(m, deadline, &err) < 0)
+	if (control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1) < 0)
 		return;
+	for (unsigned i = 0; i < WARM_UPS; i++)
+		if (warm_up(m, deadline, &err) < 0)
+			return;
 	fd = template_begin(&m->spec);
 	if (fd >= 0 && machine_ask(m, CONTROL_SAVE, 1, fd, &err) == 0)
 		m->writer = template_commit_later(fd, m->template);

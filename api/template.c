@@ -4,9 +4,11 @@
 #include "base/sha256.h"
 #include "machine/snapshot.h"
 #include "machine/spec.h"
+#include "os/err.h"
 #include "os/file.h"
 #include "os/log.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -16,6 +18,8 @@
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#define KEY_DIGITS 32u
 
 /* Anything that a guest may have read and that is changed later would be seen in part. */
 static bool can_be_saved(const struct machine_spec *s)
@@ -80,7 +84,7 @@ bool template_path(const struct machine_spec *spec, const char *vmm, char ret_pa
 	for (unsigned i = 0; i < spec->nshares; i++)
 		add_file(&hash, spec->share[i].path);
 	sha256_finish_hex(&hash, hex);
-	hex[32] = '\0';
+	hex[KEY_DIGITS] = '\0';
 	return file_path(ret_path, NULL, dir, "/", hex, ".snap", NULL) == 0;
 }
 
@@ -88,7 +92,96 @@ bool template_is_there(const char *path)
 {
 	struct stat st;
 
-	return stat(path, &st) == 0 && file_is_sealed(&st);
+	const struct timespec now[2] = { { .tv_nsec = UTIME_NOW }, { .tv_nsec = UTIME_OMIT } };	/* the seal is the other */
+
+	if (stat(path, &st) < 0 || !file_is_sealed(&st))
+		return false;
+	(void)utimensat(AT_FDCWD, path, now, 0);
+	return true;
+}
+
+static int by_use(const void *a, const void *b)
+{
+	int64_t x = ((const struct template_info *)a)->used_s, y = ((const struct template_info *)b)->used_s;
+
+	return (x < y) - (x > y);
+}
+
+static bool describe(int dir, const char *name, struct template_info *ret_info)
+{
+	size_t len = strlen(name);
+	struct stat st;
+
+	if (len != KEY_DIGITS + 5 || strcmp(name + KEY_DIGITS, ".snap") != 0 || fstatat(dir, name, &st, 0) < 0 ||
+	    !file_is_sealed(&st))
+		return false;
+	*ret_info = (struct template_info){ .bytes = (uint64_t)st.st_blocks * 512, .used_s = st.st_atim.tv_sec,
+					    .memory = (uint64_t)st.st_size - snapshot_size(0) };
+	memcpy(ret_info->id, name, KEY_DIGITS);
+	return true;
+}
+
+int template_list(struct template_info **ret_infos, size_t *ret_n, struct err *err)
+{
+	char path[PATH_MAX];
+	struct template_info *infos = NULL, one, *more;
+	struct dirent *e;
+	size_t n = 0;
+	int r = file_cache_dir("templates", path, err);
+	DIR *dir = r < 0 ? NULL : opendir(path);
+
+	if (r < 0)
+		return r;
+	if (!dir)
+		return err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
+	while (r == 0 && (e = readdir(dir))) {
+		if (!describe(dirfd(dir), e->d_name, &one))
+			continue;
+		more = realloc(infos, (n + 1) * sizeof(*infos));
+		if (!more) {
+			r = err_set(err, -ENOMEM, "out of memory");
+			continue;
+		}
+		infos = more;
+		infos[n++] = one;
+	}
+	(void)closedir(dir);
+	if (r < 0) {
+		free(infos);
+		return r;
+	}
+	if (n)
+		qsort(infos, n, sizeof(*infos), by_use);
+	*ret_infos = infos;
+	*ret_n = n;
+	return 0;
+}
+
+int template_remove(const char *id, struct err *err)
+{
+	char dir[PATH_MAX], path[PATH_MAX];
+	int r = file_cache_dir("templates", dir, err);
+
+	if (r == 0 && (strlen(id) != KEY_DIGITS || strspn(id, "0123456789abcdef") != KEY_DIGITS))
+		return err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id);
+	if (r == 0)
+		r = file_path(path, err, dir, "/", id, ".snap", NULL);
+	if (r == 0 && unlink(path) < 0)
+		r = errno == ENOENT ? err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id) :
+			err_set(err, -errno, "cannot remove %s: %s", path, strerror(errno));
+	return r;
+}
+
+static void remove_old(void)
+{
+	struct template_info *infos;
+	size_t n;
+
+	if (template_list(&infos, &n, NULL) < 0)
+		return;
+	while (n > TEMPLATES_MAX)
+		(void)template_remove(infos[--n].id, NULL);
+	free(infos);
 }
 
 int template_begin(const struct machine_spec *spec)
@@ -159,6 +252,8 @@ static void *writer_main(void *arg)
 
 	if (r < 0)
 		log_msg(LOG_LEVEL_WARN, "template", "cannot write %s: %s", w->path, strerror(-r));
+	else
+		remove_old();
 	return NULL;
 }
 

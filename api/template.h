@@ -8,14 +8,20 @@
  * of the network's set-up that is in the guest.  What tells machines apart comes
  * after it (AGENT_IDENTITY).
  *
- *   <cache>/templates/<key>.snap	machine/snapshot.h, sealed (os/file.h)
+ *   <cache>/templates/<key>.snap	machine/snapshot.h, sealed (os/file.h); its time of access is when
+ *					it was used last
  */
 #ifndef API_TEMPLATE_H
 #define API_TEMPLATE_H
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 
+#define TEMPLATES_MAX 16u	/* more are removed, those first that were not used for longest */
+
+struct err;
 struct machine_spec;
 struct template_writer;
 
@@ -25,8 +31,21 @@ struct template_writer;
  */
 bool template_path(const struct machine_spec *spec, const char *vmm, char ret_path[PATH_MAX]);
 
-/* Whether it is there, complete. */
+/* Whether it is there, complete; it is then in use now, which template_list() tells. */
 bool template_is_there(const char *path);
+
+struct template_info {
+	char id[33];	/* the key */
+	uint64_t bytes;	/* of disk */
+	uint64_t memory;	/* bytes that the guest has */
+	int64_t used_s;	/* last, since 1970 */
+};
+
+/* All of them, the one used last first; the array passes to the caller.  0 or a negative errno with a sentence. */
+int template_list(struct template_info **ret_infos, size_t *ret_n, struct err *err);
+
+/* Machines that came from it are not affected.  0, -ENOENT or another negative errno with a sentence. */
+int template_remove(const char *id, struct err *err);
 
 /* A file in memory for the VM's process to fill, owned by the caller; or a negative errno. */
 int template_begin(const struct machine_spec *spec);

@@ -17,11 +17,12 @@ import time
 
 import network
 import programs
+import start
 from guests import MEMORY_MIB, Guests, output, started, until_init, wait_init
 from results import Results, geomean, median, ratios, spread
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
-BOOTS, SUITES, IOS, STARTS = (3, 1, 1, 3) if QUICK else (15, 3, 3, 10)
+BOOTS, SUITES, IOS, STARTS, RUNS = (3, 1, 1, 3, 10) if QUICK else (15, 3, 3, 10, 100)
 IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
 PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
 NETWORKS, NETWORK_SECONDS = (1, 2) if QUICK else (3, 5)
@@ -164,7 +165,7 @@ def part_memory(res, guests):
 def part_phases(res, roux, rootfs):
     names = []
     for _ in range(STARTS):
-        out = subprocess.run([str(roux), "run", "--engine", "dbt", "--json", str(rootfs), "--", "/bin/busybox", "true"],
+        out = subprocess.run([str(roux), "run", "--engine", "dbt", "--no-template", "--json", str(rootfs), "--", "/bin/busybox", "true"],
                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
         line = next((l for l in out.stderr.splitlines() if l.startswith("{")), None)
         if out.returncode or not line:
@@ -173,7 +174,7 @@ def part_phases(res, roux, rootfs):
         for name, ms in {**answer["phases_ms"], "total": answer["total_ms"]}.items():
             res.add(f"phases/{name}", "ms", ms)
             names += [name] if name not in names else []
-    res.say(f"### Phases of roux run\n\n`roux run --json ROOTFS -- true`, {STARTS} runs.\n")
+    res.say(f"### Phases of roux run\n\n`roux run --no-template --json ROOTFS -- true`, {STARTS} runs.\n")
     res.table(["phase", "median ms", "lowest..highest"],
               [[n, median(res[f"phases/{n}"]), spread(res[f"phases/{n}"])] for n in names])
 
@@ -282,7 +283,7 @@ def machine_line():
             f"QEMU {qemu}; {time.strftime('%Y-%m-%d')}{'; short run' if QUICK else ''}")
 
 
-PARTS = ("boot", "cpu", "io", "memory", "network", "phases", "programs", "smp", "idle")
+PARTS = ("boot", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "idle")
 
 
 def run_part(name, res, guests, out, work):
@@ -295,6 +296,7 @@ def run_part(name, res, guests, out, work):
      "phases": lambda: part_phases(res, roux, work / "rootfs"),
      "programs": lambda: programs.part(res, guests, out, work, PROGRAMS, SPEED_SECONDS),
      "smp": lambda: part_smp(res, guests, suites / "smp"),
+     "start": lambda: start.part(res, roux, work / "rootfs", work, RUNS),
      "idle": lambda: part_idle(res, guests)}[name]()
 
 

@@ -61,6 +61,7 @@ int verb_logout(int argc, char **argv);
 int verb_store(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
 int verb_network(int argc, char **argv);
+int verb_template(int argc, char **argv);
 int verb_switch(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);

@@ -100,6 +100,7 @@ static bool fill_record(struct vm_record *record, struct run_options *r)
 	c->open_stdin = r->interactive;
 	c->stdin_once = r->interactive && !r->detach;
 	c->read_only = r->machine.read_only;
+	c->no_template = r->machine.no_template;
 	c->no_pull = r->machine.pull == ROUX_PULL_NEVER;
 	c->insecure = r->machine.insecure_registry;
 	c->cpus = r->machine.cpus;

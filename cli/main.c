@@ -42,6 +42,7 @@ const struct verb verbs[] = {
 	{ "store", "Look after the store of images", verb_store, VERB_IMAGES },
 	{ "tag", "Give an image another name", verb_tag, VERB_IMAGES },
 	{ "network", "Look after networks that join VMs", verb_network, VERB_OTHER },
+	{ "template", "Look after machines saved when they had booted", verb_template, VERB_OTHER },
 	{ "doctor", "Check what this host offers and what to do about problems", verb_doctor, VERB_OTHER },
 	{ "completion", "Print a script that completes commands in a shell", verb_completion, VERB_OTHER },
 	{ "version", "Print the version", verb_version, VERB_OTHER },

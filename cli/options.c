@@ -82,6 +82,7 @@ static const char help[] =
 	"      --pull WHEN           Fetch the image: missing, always or never (default missing)\n"
 	"      --insecure            Fetch it without encryption or with unknown certificates too\n"
 	"      --read-only           Make the root file system read-only\n"
+	"      --no-template         Boot, even when a machine of this kind was saved when it had booted\n"
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
 	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
 	"      --memory SIZE         Memory such as 512M or 2G (default 512M)\n"
@@ -161,7 +162,7 @@ static int add_env(struct run_options *r, const char *arg)
 	return status;
 }
 
-enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_TIMEOUT, OPT_JSON,
+enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_NO_TEMPLATE, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
        OPT_GDB_WAIT, OPT_NETWORK, OPT_EGRESS, OPT_HOST_LOOPBACK, OPT_UPLOAD, OPT_DOWNLOAD, OPT_PCAP, OPT_PULL, OPT_INSECURE, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE,
        OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
@@ -204,6 +205,7 @@ static const struct option options[] = {
 	{ "pull", required_argument, NULL, OPT_PULL },
 	{ "insecure", no_argument, NULL, OPT_INSECURE },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
+	{ "no-template", no_argument, NULL, OPT_NO_TEMPLATE },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -439,6 +441,7 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_PULL: return take_pull(r, optarg);
 	case OPT_INSECURE: r->machine.insecure_registry = true; return 0;
 	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
+	case OPT_NO_TEMPLATE: r->machine.no_template = true; return 0;
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;

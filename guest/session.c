@@ -406,7 +406,12 @@ static void on_identity(struct session *s, const struct frame *f)
 		broken(s, "malformed IDENTITY request");
 		return;
 	}
-	send_result(s, identity_take(&req) == 0, "cannot take on an identity");
+	if (identity_take(&req) == 0) {
+		send_empty(s, AGENT_OK);
+		return;
+	}
+	send_result(s, false, "cannot take on an identity");
+	s->state = CLOSING;	/* an EXEC may be under way already */
 }
 
 static void on_power(struct session *s, const struct frame *f)

@@ -65,6 +65,7 @@ struct vm_config {
 	bool insecure;	/* fetches it without encryption too */
 	struct vm_network network;
 	bool read_only;
+	bool no_template;	/* it boots, always */
 	uint32_t cpus;	/* 0: 1 */
 	uint64_t memory;	/* bytes; 0: the default */
 	char *engine, *kernel, *append;

@@ -93,6 +93,7 @@ static void fill_wanted(const struct monitor *m, const struct starter *s, struct
 					   .hostname = c->hostname, .name = m->record.name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
 					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
 					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
+					   .no_template = c->no_template || m->options.console,
 					   .pull = c->no_pull ? ROUX_PULL_NEVER : ROUX_PULL_MISSING, .insecure_registry = c->insecure,
 					   .cancel = &s->cancel, .vmm = m->options.vmm,
 					   /* The limit of the VM's life has a timer of its own, which comes first. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "machine/machine.h"
+#include "machine/inside.h"
 
 #include "base/checked.h"
 
@@ -8,7 +8,6 @@
 #include "link/broker.h"
 #include "link/link.h"
 #include "link/port.h"
-#include "machine/confine.h"
 #include "machine/counts.h"
 #include "machine/debugger.h"
 #include "machine/disk.h"
@@ -16,10 +15,6 @@
 #include "machine/load.h"
 #include "machine/network.h"
 #include "machine/snapshot.h"
-#include "machine/spec.h"
-#include "machine/state.h"
-#include "machine/worker.h"
-#include "os/blob.h"
 #include "os/err.h"
 #include "os/file.h"
 #include "os/jail.h"
@@ -48,47 +43,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 3)
 #define FIRST_GSI 5u
 #define GUEST_CID 3u
 #define POOL_THREADS 2u	/* of a file system, as virtio_fs_create() has it */
-
-struct slot {
-	struct machine *machine;
-	struct virtio_device *dev;
-	struct virtio_mmio *mmio;
-	unsigned gsi;
-};
-
-/* A named network, by its number in the spec.  Its link belongs to the device. */
-struct named {
-	struct machine *machine;
-	struct link *link;	/* NULL: it is none */
-	int fd;	/* to a new switch, on its way to the link's thread; -1: none.  Atomic */
-};
-
-struct machine {
-	struct loop *loop;	/* borrowed */
-	struct machine_events events;
-	const struct engine_ops *engine;
-	struct mem *mem;
-	struct vm *vm;
-	struct platform *platform;
-	struct serial *serial;
-	struct virtio_device *vsock, *balloon;	/* borrowed from their slots; NULL: none */
-	struct slot slot[DEVICES_MAX];
-	unsigned nslots;
-	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
-	struct named named[SPEC_NETS_MAX];
-	struct counts *counts;	/* NULL without networks */
-	int counts_fd;	/* -1: given away or none */
-	struct broker *broker;	/* sockets of user networks */
-	struct worker io, net;	/* file systems and disks; networks */
-	struct jail *jail;	/* borrowed, NULL: none */
-	struct confine confine;	/* under which the threads come with a jail */
-	struct vm_end end;
-	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
-};
 
 /* --------------------------------------------------------------- callbacks */
 
@@ -337,85 +294,6 @@ static int check_memory(const struct machine_spec *spec, struct err *err)
 	return 0;
 }
 
-static void parts_of(struct machine *m, struct state_parts *ret_parts, struct virtio_mmio *mmio[DEVICES_MAX])
-{
-	for (unsigned i = 0; i < m->nslots; i++)
-		mmio[i] = m->slot[i].mmio;
-	*ret_parts = (struct state_parts){ .vm = m->vm, .platform = m->platform, .serial = m->serial, .mmio = mmio,
-					   .nmmio = m->nslots };
-}
-
-static int restore_guest(struct machine *m, const struct snapshot *snapshot, const char *path, struct err *err)
-{
-	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
-	struct virtio_mmio *mmio[DEVICES_MAX];
-	struct state_parts parts;
-	int r;
-
-	if (snapshot->kept && m->engine->take_kept && strcmp(snapshot->engine, m->engine->name) == 0 &&
-	    m->engine->take_kept(m->vm, snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->kept, err) < 0)
-		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
-	parts_of(m, &parts, mmio);
-	r = state_restore(&parts, &in, err);
-	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
-}
-
-void machine_forget(struct machine *m)
-{
-	if (!m->engine->forget)
-		return;
-	vm_pause(m->vm);
-	m->engine->forget(m->vm);
-	vm_resume(m->vm);
-}
-
-/* What wakes an idle guest, counted; 0 where the engine does not. */
-static uint64_t interrupts(struct machine *m)
-{
-	struct engine_counter counter[32];
-	unsigned n = m->engine->counters ? m->engine->counters(m->vm, counter, ARRAY_SIZE(counter)) : 0;
-
-	for (unsigned i = 0; i < n; i++)
-		if (strcmp(counter[i].name, "interrupts") == 0)
-			return counter[i].value;
-	return 0;
-}
-
-bool machine_is_idle(struct machine *m)
-{
-	uint64_t now = interrupts(m);
-	struct vcpu_state state;
-	bool idle = now == m->interrupts && (!m->vsock || !virtio_vsock_connections(m->vsock));
-
-	m->interrupts = now;
-	vm_pause(m->vm);
-	for (unsigned i = 0; i < m->vm->nvcpus && idle; i++)
-		idle = m->engine->get_state(&m->vm->vcpu[i], &state, NULL) == 0 && state.mp_state != MP_RUNNABLE;
-	vm_resume(m->vm);
-	return idle;
-}
-
-int machine_save(struct machine *m, int fd, struct err *err)
-{
-	struct virtio_mmio *mmio[DEVICES_MAX];
-	struct state_parts parts;
-	struct blob state = { 0 };
-	int r;
-
-	parts_of(m, &parts, mmio);
-	vm_pause(m->vm);
-	for (unsigned i = 0; i < m->nslots; i++)
-		virtio_mmio_pause(mmio[i]);
-	r = state_save(&parts, &state, err);
-	if (r == 0)
-		r = snapshot_write(fd, &state, m->vm, err);
-	for (unsigned i = 0; i < m->nslots; i++)
-		virtio_mmio_resume(mmio[i]);
-	vm_resume(m->vm);
-	blob_finish(&state);
-	return r;
-}
-
 static int load_guest(struct machine *m, const struct machine_spec *spec, const char *cache_dir, struct err *err)
 {
 	struct acpi_device device[DEVICES_MAX];
@@ -458,22 +336,6 @@ static void describe_confinement(struct machine *m, const struct machine_spec *s
 	}
 }
 
-/* A guest goes on on the engine that it ran on, if nobody says otherwise: that one was tried once. */
-static int open_snapshot(struct machine *m, const struct machine_spec *spec, struct snapshot *ret_snapshot, struct err *err)
-{
-	int r = snapshot_open(spec->restore, ret_snapshot, err);
-
-	if (r < 0)
-		return r;
-	if (ret_snapshot->memory != spec->memory)
-		return err_set(err, -EINVAL, "snapshot %s is of a VM with %llu MiB of memory, and this one has %llu", spec->restore,
-			       (unsigned long long)(ret_snapshot->memory >> 20), (unsigned long long)(spec->memory >> 20));
-	m->engine = engine_named(ret_snapshot->engine);
-	if (m->engine && (!spec->engine || strcmp(spec->engine, "auto") == 0 || strcmp(spec->engine, m->engine->name) == 0))
-		return 0;
-	return engine_choose(spec->engine, &m->engine, err);
-}
-
 int machine_create(struct loop *loop, const struct machine_spec *spec, const char *cache_dir,
 		   struct jail *jail, const struct machine_events *events, struct machine **ret_machine, struct err *err)
 {
@@ -497,7 +359,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->counts_fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->named[i] = (struct named){ .machine = m, .fd = -1 };
-	r = spec->restore ? open_snapshot(m, spec, &snapshot, err) : engine_choose(spec->engine, &m->engine, err);
+	r = spec->restore ? machine_open_snapshot(m, spec, &snapshot, err) : engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
 		r = spec->restore ? mem_create_from(snapshot.fd, SNAPSHOT_MEMORY, spec->memory, &m->mem, err) :
 			mem_create(spec->memory, &m->mem, err);
@@ -517,7 +379,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	if (r == 0)
 		r = add_devices(m, spec, err);
 	if (r == 0)
-		r = spec->restore ? restore_guest(m, &snapshot, spec->restore, err) : load_guest(m, spec, cache_dir, err);
+		r = spec->restore ? machine_restore(m, &snapshot, spec->restore, err) : load_guest(m, spec, cache_dir, err);
 	snapshot_close(&snapshot);
 	if (r == 0 && spec->gdb)
 		r = debugger_create(loop, m->vm, spec->gdb_port, spec->gdb_wait, &m->debugger, err);

@@ -140,7 +140,7 @@ int state_save(const struct state_parts *p, struct blob *out, struct err *err)
 
 int state_restore(const struct state_parts *p, struct blob_reader *in, struct err *err)
 {
-	int r;
+	int r, changed = 0;
 
 	if (err)
 		err->msg[0] = '\0';
@@ -151,9 +151,12 @@ int state_restore(const struct state_parts *p, struct blob_reader *in, struct er
 		r = serial_restore(p->serial, in);
 	if (r == 0 && (blob_take_u32(in) != p->nmmio || in->failed))
 		r = -EINVAL;
-	for (unsigned i = 0; i < p->nmmio && r == 0; i++)
+	for (unsigned i = 0; i < p->nmmio && r >= 0; i++) {
 		r = restore_device(p->mmio[i], in, err);
-	if (r == 0 && in->left)
+		changed |= r > 0;
+	}
+	if (r >= 0 && in->left)
 		r = -EINVAL;
-	return r < 0 && err && !err->msg[0] ? err_set(err, r, "the saved state is not of a machine like this") : r;
+	return r < 0 && err && !err->msg[0] ? err_set(err, r, "the saved state is not of a machine like this") :
+	       r < 0 ? r : changed;
 }

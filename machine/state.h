@@ -28,7 +28,8 @@ struct state_parts {
 int state_save(const struct state_parts *parts, struct blob *out, struct err *err);
 
 /*
- * Takes state over, before vCPUs run; guest memory holds its saved contents already.  0, -EINVAL
+ * Takes state over, before vCPUs run; guest memory holds its saved contents already.  0, 1 when
+ * something on the host that the guest knows, a file, is another by now, -EINVAL
  * when it is of another machine or garbage, -ENOTSUP when this host's processor is not
  * like the one it is from, with a sentence.
  */

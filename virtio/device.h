@@ -70,7 +70,10 @@ struct virtio_device_ops {
 	 * requests first that cannot be saved.
 	 */
 	void (*save)(struct virtio_device *dev, struct blob *out);
-	/* Optional; features and queues are restored already.  0, or -EINVAL for bad bytes. */
+	/*
+	 * Optional; features and queues are restored already.  0; 1 when something that the
+	 * driver knows is something else on the host by now; or -EINVAL for bad bytes.
+	 */
 	int (*restore)(struct virtio_device *dev, struct blob_reader *in);
 	/* Required.  Transport gone, loop not running or on the loop's thread. */
 	void (*destroy)(struct virtio_device *dev);

@@ -551,8 +551,8 @@ static int restore_queue(struct virtio_device *dev, struct queue *q, struct blob
 static int restore_locked(struct virtio_mmio *m, struct blob_reader *in)
 {
 	struct virtio_device *dev = m->dev;
+	int r, changed = 0;
 	bool running;
-	int r;
 
 	if (blob_take_u32(in) != STATE_VERSION || blob_take_u32(in) != dev->ops->id)
 		return -EINVAL;
@@ -572,14 +572,14 @@ static int restore_locked(struct virtio_mmio *m, struct blob_reader *in)
 			return r;
 	}
 	if (dev->ops->restore) {
-		r = dev->ops->restore(dev, in);
-		if (r < 0)
-			return r;
+		changed = dev->ops->restore(dev, in);
+		if (changed < 0)
+			return changed;
 	}
 	if (in->failed)
 		return -EINVAL;
 	dev->running = running;
-	return 0;
+	return changed;
 }
 
 int virtio_mmio_restore(struct virtio_mmio *m, struct blob_reader *in, struct err *err)
@@ -599,5 +599,5 @@ int virtio_mmio_restore(struct virtio_mmio *m, struct blob_reader *in, struct er
 	if (atomic_load(&m->interrupt_status))
 		m->irq(m->irq_ctx);	/* the edge may have been lost with the old machine */
 	virtio_unlock(dev);
-	return 0;
+	return r;
 }

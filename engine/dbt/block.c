@@ -2,114 +2,10 @@
 #include "engine/dbt/block.h"
 
 #include "engine/dbt/cpu.h"
-#include "os/err.h"
+#include "engine/dbt/run.h"
 
-#include <errno.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/random.h>
-#include <unistd.h>
-
-#define ARENA_BYTES (512ull << 20)
-#define RANGE_START (17ull << 40)	/* behind the sanitizers' shadow memory */
-#define RANGE_END (79ull << 40)	/* in front of where position-independent programs begin */
 #define MOVES_MAX 8
 #define BLOCK_HASH_TOGETHER 128u	/* entries for the blocks of a page */
-
-/* Parts of the range: translated code twice, the struct, tables. */
-struct layout {
-	size_t rw, cache, blocks, exits, arena, flags, end;	/* offsets; executable code is at 0 */
-};
-
-static size_t pages(size_t bytes)
-{
-	return (bytes + PAGE_SIZE - 1) & PAGE_MASK;
-}
-
-static struct layout layout_of(const struct mem *mem)
-{
-	struct layout l;
-
-	l.rw = CODE_CACHE_BYTES;
-	l.cache = l.rw + CODE_CACHE_BYTES;
-	l.blocks = l.cache + pages(sizeof(struct code_cache));
-	l.exits = l.blocks + pages(sizeof(struct block) * BLOCKS_MAX);
-	l.arena = l.exits + pages(sizeof(struct exit) * EXITS_MAX);
-	l.flags = l.arena + ARENA_BYTES;
-	l.end = l.flags + pages(mem->size / PAGE_SIZE);
-	return l;
-}
-
-/* Where neither a program nor its libraries, stacks or heap are, whatever the kernel's dice say. */
-static uint64_t choose_base(void)
-{
-	uint64_t dice = 0;
-
-	(void)getrandom(&dice, sizeof(dice), GRND_NONBLOCK);
-	return RANGE_START + dice % ((RANGE_END - RANGE_START) / CODE_CACHE_ALIGN) * CODE_CACHE_ALIGN;
-}
-
-static int map_code(struct code_cache *cc)
-{
-	cc->fd = memfd_create("roux-code", MFD_CLOEXEC);
-	if (cc->fd < 0 || ftruncate(cc->fd, (off_t)cc->size) < 0 ||
-	    mmap(cc->rx, cc->size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, cc->fd, 0) == MAP_FAILED ||
-	    mmap(cc->rw, cc->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, cc->fd, 0) == MAP_FAILED)
-		return -errno;
-	return 0;
-}
-
-int code_cache_create_at(uint64_t base, const struct mem *mem, struct code_cache **ret_cache, struct err *err)
-{
-	struct layout l = layout_of(mem);
-	struct code_cache *cc;
-	uint8_t *at = mmap((void *)(uintptr_t)base, l.end, PROT_READ | PROT_WRITE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-	int r;
-
-	if (at == MAP_FAILED)
-		return err_set(err, -errno, "cannot reserve memory for translated code: "
-			       "raise the limit of virtual memory (ulimit -v)");
-	cc = (struct code_cache *)(void *)(at + l.cache);
-	cc->base = at;
-	cc->mem = mem;
-	cc->size = CODE_CACHE_BYTES;
-	cc->cold = COLD_START;
-	cc->arena_size = ARENA_BYTES;
-	cc->npages = mem->size / PAGE_SIZE;
-	cc->rx = at;
-	cc->rw = at + l.rw;
-	cc->blocks = (struct block *)(void *)(at + l.blocks);
-	cc->exits = (struct exit *)(void *)(at + l.exits);
-	cc->arena = at + l.arena;
-	cc->page_flags = (_Atomic uint8_t *)(at + l.flags);
-	r = map_code(cc);
-	if (r < 0) {
-		code_cache_destroy(cc);
-		return err_set(err, r, "cannot make memory for translated code: %s", strerror(-r));
-	}
-	*ret_cache = cc;
-	return 0;
-}
-
-int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, struct err *err)
-{
-	int r;
-
-	do
-		r = code_cache_create_at(choose_base(), mem, ret_cache, err);
-	while (r == -EEXIST);
-	return r;
-}
-
-void code_cache_destroy(struct code_cache *cc)
-{
-	if (!cc)
-		return;
-	if (cc->fd >= 0)
-		(void)close(cc->fd);
-	(void)munmap(cc->base, layout_of(cc->mem).end);
-}
 
 uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa)
 {
@@ -473,8 +369,8 @@ bool code_cache_full(const struct code_cache *cc)
 
 void code_cache_reset(struct code_cache *cc)
 {
-	memset(cc->pages, 0, sizeof(cc->pages));
-	memset(cc->hash, 0, sizeof(cc->hash));
+	zero_bytes(cc->pages, sizeof(cc->pages));
+	zero_bytes(cc->hash, sizeof(cc->hash));
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);

@@ -20,6 +20,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -130,6 +131,23 @@ static int read_part(int fd, uint64_t at, uint8_t *to, uint64_t bytes)
 	return 0;
 }
 
+/* Into the memory behind both mappings of translated code: through one of them it would fault at every page. */
+static int copy_part(int fd, uint64_t at, const struct code_cache *cc, uint64_t to, uint64_t bytes)
+{
+	off_t from = (off_t)at;
+
+	if (lseek(cc->fd, (off_t)to, SEEK_SET) < 0)
+		return -errno;
+	while (bytes) {
+		ssize_t n = sendfile(cc->fd, fd, &from, bytes);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		bytes -= (uint64_t)n;
+	}
+	return 0;
+}
+
 /* Tables of the file in the place of @cc's own, which are empty. */
 static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint64_t at)
 {
@@ -144,7 +162,7 @@ static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint6
 	at += PAGE_SIZE;
 	for (unsigned i = 0; i < PARTS && r == 0; i++) {
 		if (i < 2)
-			r = read_part(fd, at, to[i], k->bytes[i]);
+			r = copy_part(fd, at, cc, i ? COLD_START : 0, k->bytes[i]);
 		else if (k->bytes[i] && mmap(to[i], pages(k->bytes[i]), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
 					     (off_t)at) == MAP_FAILED)
 			r = -errno;

@@ -67,7 +67,7 @@ static struct roux_machine *machine(uint8_t how, const uint8_t *packet, size_t l
 
 	if (!m || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, control) < 0)
 		abort();
-	*m = (struct roux_machine){ .sock = control[0], .ready_fd = -1,
+	*m = (struct roux_machine){ .sock = control[0], .ready_fd = -1, .identified = how & 2,
 				    .msg = malloc(sizeof(*m->msg)), .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	if (len >= 12)	/* type, value, value2 */
 		(void)control_send(control[1], (enum control_type)packet[0], (int8_t)packet[4], (int8_t)packet[8],

@@ -35,7 +35,7 @@ static int setup(void **state)
 	host = stream[0];
 	agent = stream[1];
 	vmm = control[1];
-	machine = (struct roux_machine){ .sock = control[0], .ready_fd = -1, .msg = &message,
+	machine = (struct roux_machine){ .sock = control[0], .ready_fd = -1, .identified = true, .msg = &message,
 					 .wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) };
 	return machine.wake_fd < 0;
 }

@@ -466,15 +466,20 @@ static void test_restored_driver_is_told_that_connections_are_gone(void **state)
 	(void)drv_add(&drv, EVENT, &seg, 1);
 	drv_kick(&drv, EVENT);
 	assert_false(drv_used(&drv, EVENT, &id, &len));
-	virtio_mmio_pause(drv.mmio);
-	virtio_mmio_save(drv.mmio, &blob);
-	virtio_mmio_resume(drv.mmio);
-	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
-	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
-	drv_pump(&drv);
-	assert_true(drv_used(&drv, EVENT, &id, &len));
+	for (unsigned i = 0; i < 2; i++) {	/* who had none is told nothing */
+		virtio_mmio_pause(drv.mmio);
+		virtio_mmio_save(drv.mmio, &blob);
+		virtio_mmio_resume(drv.mmio);
+		in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+		assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
+		drv_pump(&drv);
+		assert_int_equal(drv_used(&drv, EVENT, &id, &len), i);
+		blob_finish(&blob);
+		blob = (struct blob){ 0 };
+		if (i == 0)
+			open_from_guest(100);
+	}
 	assert_int_equal(len, 4);
-	blob_finish(&blob);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

@@ -4,14 +4,15 @@
  *
  *   u32 version, u32 minor, u32 no_open | no_opendir << 1
  *   u32 nodes, per id:   u32 generation, u16 state; when PRESENT:
- *                        u64 nlookup, u64 parent, the contents that the guest
+ *                        u64 nlookup, u64 parent, what it is on the host: u64 inode,
+ *                        u64 seconds and u32 nanoseconds of its birth; the contents that the guest
  *                        may have cached: u16 whether any, u64 size, u64 seconds
  *                        and u32 nanoseconds of their last change; u16 name length, name,
  *                        u16 path length, path from the root
  *   u32 handles, per id: u32 generation, u16 state; when PRESENT:
  *                        u64 node, u32 flags
  *
- * Inode numbers are not saved: the folder may have been copied.  A path that
+ * Inode numbers only tell whether something has changed: the folder may have been copied.  A path that
  * does not lead to anything on restore makes its node LOST.  The generation of
  * an id is that of its next use.
  */
@@ -67,6 +68,9 @@ static void save_node(const struct share *s, const struct node *n, struct blob *
 		return;
 	blob_put_u64(out, n->nlookup);
 	blob_put_u64(out, n->parent ? n->parent->id : 0);
+	blob_put_u64(out, n->ino);
+	blob_put_u64(out, (uint64_t)n->born_sec);
+	blob_put_u32(out, n->born_nsec);
 	blob_put_u16(out, n->stamp_valid);
 	blob_put_u64(out, n->stamp_size);
 	blob_put_u64(out, (uint64_t)n->stamp_sec);
@@ -134,8 +138,9 @@ struct place {
 	char name[NAME_BYTES_MAX + 1];
 };
 
+/* @changed is set when the path leads to something else by now, or nowhere. */
 static int restore_node(struct share *s, uint64_t id, uint32_t generation, struct place *place,
-			struct blob_reader *in)
+			struct blob_reader *in, bool *changed)
 {
 	uint64_t nlookup = blob_take_u64(in);
 	char path[PATH_MAX];
@@ -143,6 +148,9 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 	struct statx stx;
 
 	place->parent = blob_take_u64(in);
+	stamp.ino = blob_take_u64(in);
+	stamp.born_sec = (int64_t)blob_take_u64(in);
+	stamp.born_nsec = blob_take_u32(in);
 	stamp.stamp_valid = blob_take_u16(in);
 	stamp.stamp_size = blob_take_u64(in);
 	stamp.stamp_sec = (int64_t)blob_take_u64(in);
@@ -153,11 +161,14 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 		return 0;	/* made with the share */
 	if (stat_beneath(s, path, &stx) < 0) {
 		place->parent = 0;
+		*changed = true;
 		return table_place(&s->nodes, id, NULL, generation);
 	}
 	node = node_place(s, id, generation, nlookup, &stx);
 	if (!node)
 		return -ENOMEM;
+	if (node->ino != stamp.ino || node->born_sec != stamp.born_sec || node->born_nsec != stamp.born_nsec)
+		*changed = true;
 	node->stamp_valid = stamp.stamp_valid;
 	node->stamp_size = stamp.stamp_size;
 	node->stamp_sec = stamp.stamp_sec;
@@ -165,7 +176,7 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 	return 0;
 }
 
-static int restore_nodes(struct share *s, struct blob_reader *in)
+static int restore_nodes(struct share *s, struct blob_reader *in, bool *changed)
 {
 	uint32_t n = blob_take_u32(in);
 	struct place *place;
@@ -185,7 +196,7 @@ static int restore_nodes(struct share *s, struct blob_reader *in)
 
 		taken[i] = i == 0 || state != STATE_FREE;
 		if (state == STATE_PRESENT)
-			r = restore_node(s, i + 1ull, generation, &place[i], in);
+			r = restore_node(s, i + 1ull, generation, &place[i], in, changed);
 		else if (i > 0)
 			r = table_place(&s->nodes, i + 1ull, NULL, generation);
 	}
@@ -253,6 +264,7 @@ static int restore_handles(struct share *s, struct blob_reader *in)
 
 int share_restore(struct share *s, struct blob_reader *in)
 {
+	bool changed = false;
 	uint32_t bits;
 	int r;
 
@@ -262,8 +274,8 @@ int share_restore(struct share *s, struct blob_reader *in)
 	bits = blob_take_u32(in);
 	s->no_open = bits & 1 && s->read_only;
 	s->no_opendir = bits & 2 && s->read_only;
-	r = restore_nodes(s, in);
+	r = restore_nodes(s, in, &changed);
 	if (r == 0)
 		r = restore_handles(s, in);
-	return r == 0 && in->failed ? -EINVAL : r;
+	return r == 0 && in->failed ? -EINVAL : r == 0 ? changed : r;
 }

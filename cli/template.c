@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* roux template: machines that were saved when they had booted. */
+#include "cli/cli.h"
+#include "cli/image.h"
+
+#include "api/template.h"
+#include "life/when.h"
+#include "os/err.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char help[] =
+	"Usage: roux template COMMAND\n"
+	"\n"
+	"The first machine of its kind boots and leaves a template, a copy of itself at the moment when\n"
+	"it is ready; later ones go on from there.\n"
+	"\n"
+	"  ls [--json]               List templates, the one used last first\n"
+	"  rm ID... | --all          Remove templates; machines that came from them go on\n"
+	"\n"
+	"Exit status: 1 when something failed.\n";
+
+static int ls(bool json)
+{
+	struct template_info *infos;
+	struct err err = { 0 };
+	char size[16], when[WHEN_SIZE];
+	size_t n;
+
+	if (template_list(&infos, &n, &err) < 0)
+		return image_failed(&err);
+	if (!json && n)
+		(void)printf("%-32s  %8s  %8s  %s\n", "TEMPLATE", "MEMORY", "DISK", "USED");
+	for (size_t i = 0; i < n; i++) {
+		when_format(infos[i].used_s * 1000000000ll, when);
+		if (json)
+			(void)printf("{\"Id\": \"%s\", \"MemoryBytes\": %" PRIu64 ", \"DiskBytes\": %" PRIu64 ", \"Used\": \"%s\"}\n",
+				     infos[i].id, infos[i].memory, infos[i].bytes, when);
+		else
+			(void)printf("%s  %5" PRIu64 " MiB  %8s  %s\n", infos[i].id, infos[i].memory >> 20,
+				     image_size(infos[i].bytes, size), when);
+	}
+	free(infos);
+	return 0;
+}
+
+static int rm_all(void)
+{
+	struct template_info *infos;
+	struct err err = { 0 };
+	int status = 0;
+	size_t n;
+
+	if (template_list(&infos, &n, &err) < 0)
+		return image_failed(&err);
+	for (size_t i = 0; i < n; i++)
+		if (template_remove(infos[i].id, &err) < 0)
+			status = image_failed(&err);
+		else
+			(void)puts(infos[i].id);
+	free(infos);
+	return status;
+}
+
+static int rm(char **ids, int n)
+{
+	struct err err = { 0 };
+	int status = 0;
+
+	for (int i = 0; i < n; i++)
+		if (template_remove(ids[i], &err) < 0)
+			status = image_failed(&err);
+		else
+			(void)puts(ids[i]);
+	return status;
+}
+
+int verb_template(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (strcmp(argv[i], "--help") == 0)
+			return verb_help(help);
+	if (argc == 2 && (strcmp(argv[1], "ls") == 0 || strcmp(argv[1], "list") == 0))
+		return ls(false);
+	if (argc == 3 && (strcmp(argv[1], "ls") == 0 || strcmp(argv[1], "list") == 0) && strcmp(argv[2], "--json") == 0)
+		return ls(true);
+	if (argc == 3 && strcmp(argv[1], "rm") == 0 && strcmp(argv[2], "--all") == 0)
+		return rm_all();
+	if (argc >= 3 && strcmp(argv[1], "rm") == 0 && argv[2][0] != '-')
+		return rm(argv + 2, argc - 2);
+	return verb_misused("template", argc < 2 ? "template needs a command" : "there is no such command, or it takes other words");
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What machine.c and save.c share: the struct behind machine/machine.h. */
+#ifndef MACHINE_INSIDE_H
+#define MACHINE_INSIDE_H
+
+#include "machine/machine.h"
+
+#include "machine/confine.h"
+#include "machine/spec.h"
+#include "machine/worker.h"
+#include "vmm/vm.h"
+
+struct snapshot;
+struct virtio_device;
+struct virtio_mmio;
+
+#define DEVICES_MAX (SPEC_SHARES_MAX + SPEC_DISKS_MAX + SPEC_NETS_MAX + 3)
+
+struct slot {
+	struct machine *machine;
+	struct virtio_device *dev;
+	struct virtio_mmio *mmio;
+	unsigned gsi;
+};
+
+/* A named network, by its number in the spec.  Its link belongs to the device. */
+struct named {
+	struct machine *machine;
+	struct link *link;	/* NULL: it is none */
+	int fd;	/* to a new switch, on its way to the link's thread; -1: none.  Atomic */
+};
+
+struct machine {
+	struct loop *loop;	/* borrowed */
+	struct machine_events events;
+	const struct engine_ops *engine;
+	struct mem *mem;
+	struct vm *vm;
+	struct platform *platform;
+	struct serial *serial;
+	struct virtio_device *vsock, *balloon;	/* borrowed from their slots; NULL: none */
+	struct slot slot[DEVICES_MAX];
+	unsigned nslots;
+	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
+	struct named named[SPEC_NETS_MAX];
+	struct counts *counts;	/* NULL without networks */
+	int counts_fd;	/* -1: given away or none */
+	struct broker *broker;	/* sockets of user networks */
+	struct worker io, net;	/* file systems and disks; networks */
+	struct jail *jail;	/* borrowed, NULL: none */
+	struct confine confine;	/* under which the threads come with a jail */
+	struct vm_end end;
+	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
+};
+
+/*
+ * Opens the snapshot of @spec, whose engine becomes the machine's: it was tried once.  0 or a negative
+ * errno with a sentence; @ret_snapshot is to be closed then too.
+ */
+int machine_open_snapshot(struct machine *machine, const struct machine_spec *spec, struct snapshot *ret_snapshot,
+			  struct err *err);
+
+/* State from @snapshot, of file @path, into a machine whose memory is from there already. */
+int machine_restore(struct machine *machine, const struct snapshot *snapshot, const char *path, struct err *err);
+
+#endif /* MACHINE_INSIDE_H */

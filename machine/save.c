@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A running machine saved, and one made of what was saved. */
+#include "machine/inside.h"
+
+#include "base/checked.h"
+#include "machine/engines.h"
+#include "machine/snapshot.h"
+#include "machine/state.h"
+#include "os/blob.h"
+#include "os/err.h"
+#include "os/log.h"
+#include "virtio/mmio.h"
+#include "virtio/vsock.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void parts_of(struct machine *m, struct state_parts *ret_parts, struct virtio_mmio *mmio[DEVICES_MAX])
+{
+	for (unsigned i = 0; i < m->nslots; i++)
+		mmio[i] = m->slot[i].mmio;
+	*ret_parts = (struct state_parts){ .vm = m->vm, .platform = m->platform, .serial = m->serial, .mmio = mmio,
+					   .nmmio = m->nslots };
+}
+
+int machine_restore(struct machine *m, const struct snapshot *snapshot, const char *path, struct err *err)
+{
+	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+	int r;
+
+	if (snapshot->kept && m->engine->take_kept && strcmp(snapshot->engine, m->engine->name) == 0 &&
+	    m->engine->take_kept(m->vm, snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->kept, err) < 0)
+		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
+	parts_of(m, &parts, mmio);
+	r = state_restore(&parts, &in, err);
+	if (r > 0)	/* the guest would go on naming what is gone */
+		r = err_set(err, -ESTALE, "files that the guest knows were replaced");
+	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
+}
+
+void machine_forget(struct machine *m)
+{
+	if (!m->engine->forget)
+		return;
+	vm_pause(m->vm);
+	m->engine->forget(m->vm);
+	vm_resume(m->vm);
+}
+
+/* What wakes an idle guest, counted; 0 where the engine does not. */
+static uint64_t interrupts(struct machine *m)
+{
+	struct engine_counter counter[32];
+	unsigned n = m->engine->counters ? m->engine->counters(m->vm, counter, ARRAY_SIZE(counter)) : 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (strcmp(counter[i].name, "interrupts") == 0)
+			return counter[i].value;
+	return 0;
+}
+
+bool machine_is_idle(struct machine *m)
+{
+	uint64_t now = interrupts(m);
+	struct vcpu_state state;
+	bool idle = now == m->interrupts && (!m->vsock || !virtio_vsock_connections(m->vsock));
+
+	m->interrupts = now;
+	vm_pause(m->vm);
+	for (unsigned i = 0; i < m->vm->nvcpus && idle; i++)
+		idle = m->engine->get_state(&m->vm->vcpu[i], &state, NULL) == 0 && state.mp_state != MP_RUNNABLE;
+	vm_resume(m->vm);
+	return idle;
+}
+
+int machine_save(struct machine *m, int fd, struct err *err)
+{
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+	struct blob state = { 0 };
+	int r;
+
+	parts_of(m, &parts, mmio);
+	vm_pause(m->vm);
+	for (unsigned i = 0; i < m->nslots; i++)
+		virtio_mmio_pause(mmio[i]);
+	r = state_save(&parts, &state, err);
+	if (r == 0)
+		r = snapshot_write(fd, &state, m->vm, err);
+	for (unsigned i = 0; i < m->nslots; i++)
+		virtio_mmio_resume(mmio[i]);
+	vm_resume(m->vm);
+	blob_finish(&state);
+	return r;
+}
+
+/* A guest goes on on the engine that it ran on, if nobody says otherwise: that one was tried once. */
+int machine_open_snapshot(struct machine *m, const struct machine_spec *spec, struct snapshot *ret_snapshot, struct err *err)
+{
+	int r = snapshot_open(spec->restore, ret_snapshot, err);
+
+	if (r < 0)
+		return r;
+	if (ret_snapshot->memory != spec->memory)
+		return err_set(err, -EINVAL, "snapshot %s is of a VM with %llu MiB of memory, and this one has %llu", spec->restore,
+			       (unsigned long long)(ret_snapshot->memory >> 20), (unsigned long long)(spec->memory >> 20));
+	m->engine = engine_named(ret_snapshot->engine);
+	if (m->engine && (!spec->engine || strcmp(spec->engine, "auto") == 0 || strcmp(spec->engine, m->engine->name) == 0))
+		return 0;
+	return engine_choose(spec->engine, &m->engine, err);
+}
