@@ -169,10 +169,6 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 		return -ENOMEM;
 	if (node->ino != stamp.ino || node->born_sec != stamp.born_sec || node->born_nsec != stamp.born_nsec)
 		*changed = true;
-	/* Its new bytes would be read with the old size, which the guest believes for a while. */
-	if (stamp.stamp_valid && (stx.stx_size != stamp.stamp_size || stx.stx_mtime.tv_sec != stamp.stamp_sec ||
-				  stx.stx_mtime.tv_nsec != stamp.stamp_nsec))
-		*changed = true;
 	node->stamp_valid = stamp.stamp_valid;
 	node->stamp_size = stamp.stamp_size;
 	node->stamp_sec = stamp.stamp_sec;
