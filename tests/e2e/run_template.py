@@ -12,11 +12,11 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, busybox_root, copy_cache, environ, expect, folder, main, marked_processes,
-                     roux, start, verb, wait_until)
+from harness import (WORK, ExpectedFailure, Skip, busybox_root, copy_cache, environ, expect, folder, main,
+                     marked_processes, roux, start, verb, wait_until)
 
 ROOT = busybox_root()
-CACHE = copy_cache("cache", "templates")
+CACHE = copy_cache("cache")
 TEMPLATES = CACHE + "/templates"
 ENV = {"ROUX_CACHE": CACHE}
 HEADER = 4096	# bytes of machine/snapshot.h
@@ -290,6 +290,23 @@ def test_a_program_that_the_template_ran_may_be_replaced():
     assert (r.status, r.out) == (0, b"not true\n"), r
 
 
+def test_a_program_that_the_template_ran_may_be_rewritten():
+    root = os.path.join(WORK, "rewritten-root")
+    shutil.copytree(ROOT, root, symlinks=True)
+    os.unlink(root + "/bin/true")
+    write(root + "/bin/true", "#!/bin/sh\necho old\n")
+    os.chmod(root + "/bin/true", 0o755)
+    options = (*kind("rewritten"), root, "--", "/bin/true")
+    with new_templates(1):
+        assert ok(*options) == "old\n"
+    for text in ("new", "longer than that", ""):
+        write(root + "/bin/true", f"#!/bin/sh\necho {text}\n")
+        got = ok(*options)
+        settle()
+        if got != text + "\n":
+            raise ExpectedFailure(f"size and times are believed as in the template for a second: {got!r}, not {text!r}")
+
+
 # ------------------------------------------------------------------------ damage
 
 def flip(path, at):
@@ -348,6 +365,21 @@ def test_a_damaged_template_is_replaced():
         assert not booted(*kind("damaged"), ROOT, "--", "true"), f"{name}: not replaced"
 
 
+def test_translated_code_of_another_program_is_made_anew():
+    path = template(*kind("kept"))
+    with open(path, "rb") as f:
+        memory, kept = struct.unpack_from("<24xQQ", f.read(HEADER))
+    if not kept:
+        raise Skip("this engine keeps none")
+    for at in (0, 8, 16, 24, 32, 48):	# magic, program, and where it was: engine/dbt/store.c
+        flip(path, (16 << 20) + memory + at)
+        seal(path)
+        assert ok(*kind("kept"), ROOT, "--", "echo", "hello") == "hello\n", at
+        assert not booted(*kind("kept"), ROOT, "--", "true"), at
+        flip(path, (16 << 20) + memory + at)
+        seal(path)
+
+
 def test_a_template_without_a_seal_is_not_used():
     path = template(*kind("unsealed"))
     be_garbage(path)	# as after a crash of the host
@@ -375,7 +407,7 @@ def test_a_removed_template_does_not_hurt_its_clones():
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail():
-    cache = copy_cache("read-only-templates", "templates")
+    cache = copy_cache("read-only-templates")
     write(cache + "/templates", "in the way\n")
     r = roux(*kind("read-only"), ROOT, "--", "echo", "hello", env={"ROUX_CACHE": cache})
     expect(r, 0, out=b"hello\n")

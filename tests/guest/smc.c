@@ -221,8 +221,8 @@ static void test_functions_moved_over_others(void)
 	bool old_ok = true, new_ok = true, around_ok = true;
 
 	write_functions(PA, PA + AREA, 0);
-	for (unsigned i = 0; i < 20; i++) {
-		unsigned size = sizes[i % 4], from = i * 0x70, n = 0x10 * (1 + i * 5);	/* in one page, and over its end */
+	for (unsigned i = 0; i < 8; i++) {
+		unsigned size = sizes[i % 4], from = i * 0x110, n = 0x10 * (1 + i * 11);	/* in one page, and over its end */
 
 		write_functions(COPY, COPY + n, i * 0x10000);
 		old_ok = old_ok && functions_return(PA, PA + AREA, 0);
@@ -241,7 +241,7 @@ static void test_nops_stored_over_functions(void)
 {
 	bool ok = true;
 
-	for (unsigned i = 0; i < 12; i++) {
+	for (unsigned i = 0; i < 8; i++) {
 		unsigned size = 1u << i % 4, n = 0x100 * (1 + i);
 		uint64_t at = PA + 0x800 - i * FUNCTION_STEP;
 
@@ -287,7 +287,7 @@ static bool moves_as_bytes_do(uint64_t to, uint64_t from, unsigned n, unsigned s
 
 static void test_overlapping_moves(void)
 {
-	static const unsigned distances[] = { 1, 2, 3, 7, 8, 9, 100, 255, 256, 257, 600 };
+	static const unsigned distances[] = { 1, 7, 100, 256 };
 	bool up = true, near = true, below = true, down = true;
 
 	for (unsigned i = 0; i < sizeof(distances) / sizeof(*distances); i++) {
