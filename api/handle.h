@@ -112,7 +112,7 @@ int machine_launch(struct roux_machine *machine, struct err *err);
 void machine_reap(pid_t *pid, int *ret_status);
 /* Hangs up and kills what there is of it; it takes some milliseconds to be gone. */
 void machine_kill(struct roux_machine *machine);
-/* Whether nothing that others may want at once, a port or a disk, is in its hands until it is gone. */
+/* Whether nothing that others may want at once, a port, a disk, a folder to unmount, is in its hands until it is gone. */
 bool machine_dies_alone(const struct roux_machine *machine);
 /* The same, and waits. */
 void machine_end_process(struct roux_machine *machine);

@@ -178,7 +178,7 @@ int machine_launch(struct roux_machine *m, struct err *err)
 
 bool machine_dies_alone(const struct roux_machine *m)
 {
-	if (!m)
+	if (!m || m->spec.nshares)
 		return false;
 	for (unsigned i = 0; i < m->spec.ndisks; i++)
 		if (!m->spec.disk[i].read_only)

@@ -64,6 +64,7 @@ static const struct seccomp_rule main_thread[] = {
 	RULE_IF(socketpair, 0, AF_UNIX),	/* a new connection of the owner's to the guest */
 	RULE_IF(ioctl, 1, FIONREAD),
 	RULE(timer_delete),	/* of vCPUs, when the machine goes */
+	RULE_IF(statx, 2, AT_SYMLINK_NOFOLLOW | AT_STATX_SYNC_AS_STAT | AT_EMPTY_PATH),	/* of files that the guest knows */
 	RULE_IF(newfstatat, 3, AT_EMPTY_PATH),	/* fstat() of what the guest is to be saved in */
 };
 

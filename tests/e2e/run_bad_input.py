@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import (CACHE, WORK, Skip, busybox_root, cache_files, check_nothing_left, complains, copy_cache,
-                     expect, folder, main, mounts, read_until, roux, start, tmpfs, wait_until)
+                     expect, folder, main, marked_processes, mounts, read_until, roux, start, tmpfs, wait_until)
 from oci_maker import docker_archive
 
 ROOT = busybox_root()
@@ -213,6 +213,8 @@ def test_cache_that_nobody_may_write():
         kernel()
         shutil.copytree(copy_cache("filled"), at + "/c", symlinks=True)
         expect(roux(root, "true", env={"ROUX_CACHE": at + "/c"}), 0)
+        wait_until("the template", lambda: glob.glob(at + "/c/templates/*.snap"), 20)
+        wait_until("its writer to end", lambda: not marked_processes(), 5)
         subprocess.run(one, check=True)
         expect(roux(root, "echo", "hi", env={"ROUX_CACHE": at + "/c"}), 0, out=b"hi\n")
 

@@ -5,7 +5,8 @@
  *   u32 version, u32 minor, u32 no_open | no_opendir << 1
  *   u32 nodes, per id:   u32 generation, u16 state; when PRESENT:
  *                        u64 nlookup, u64 parent, what it is on the host: u64 inode,
- *                        u64 seconds and u32 nanoseconds of its birth; the contents that the guest
+ *                        u64 seconds and u32 nanoseconds of its birth; of files u16 whether known, u64 size and
+ *                        u64 seconds and u32 nanoseconds of the last change; the contents that the guest
  *                        may have cached: u16 whether any, u64 size, u64 seconds
  *                        and u32 nanoseconds of their last change; u16 name length, name,
  *                        u16 path length, path from the root
@@ -58,19 +59,41 @@ static void put_string(struct blob *out, const char *s)
 	blob_put(out, s, strlen(s));
 }
 
+static int stat_beneath(const struct share *s, const char *path, struct statx *ret_stx)
+{
+	struct open_how how = { .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
+				.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+	int fd = (int)syscall(SYS_openat2, s->root_fd, path, &how, sizeof(how));
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	r = share_stat(fd, "", ret_stx);
+	(void)close(fd);
+	return r;
+}
+
 static void save_node(const struct share *s, const struct node *n, struct blob *out)
 {
 	char buf[PATH_MAX];
 	const char *path = path_of(s, n, buf);
 
+	struct statx now = { .stx_size = 0 };
+	bool known;
+
 	blob_put_u16(out, path ? STATE_PRESENT : STATE_LOST);
 	if (!path)
 		return;
+	known = n->type == S_IFREG && n->fd >= 0 && share_stat(n->fd, "", &now) == 0;
 	blob_put_u64(out, n->nlookup);
 	blob_put_u64(out, n->parent ? n->parent->id : 0);
 	blob_put_u64(out, n->ino);
 	blob_put_u64(out, (uint64_t)n->born_sec);
 	blob_put_u32(out, n->born_nsec);
+	blob_put_u16(out, known);
+	blob_put_u64(out, now.stx_size);
+	blob_put_u64(out, (uint64_t)now.stx_mtime.tv_sec);
+	blob_put_u32(out, now.stx_mtime.tv_nsec);
 	blob_put_u16(out, n->stamp_valid);
 	blob_put_u64(out, n->stamp_size);
 	blob_put_u64(out, (uint64_t)n->stamp_sec);
@@ -118,20 +141,6 @@ static bool take_string(struct blob_reader *in, char *buf, size_t size)
 	return true;
 }
 
-static int stat_beneath(const struct share *s, const char *path, struct statx *ret_stx)
-{
-	struct open_how how = { .flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-				.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
-	int fd = (int)syscall(SYS_openat2, s->root_fd, path, &how, sizeof(how));
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	r = share_stat(fd, "", ret_stx);
-	(void)close(fd);
-	return r;
-}
-
 /* What the second pass needs to know of a node. */
 struct place {
 	uint64_t parent;
@@ -146,11 +155,19 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 	char path[PATH_MAX];
 	struct node stamp, *node;
 	struct statx stx;
+	uint64_t size;
+	int64_t changed_sec;
+	uint32_t changed_nsec;
+	bool known;
 
 	place->parent = blob_take_u64(in);
 	stamp.ino = blob_take_u64(in);
 	stamp.born_sec = (int64_t)blob_take_u64(in);
 	stamp.born_nsec = blob_take_u32(in);
+	known = blob_take_u16(in);
+	size = blob_take_u64(in);
+	changed_sec = (int64_t)blob_take_u64(in);
+	changed_nsec = blob_take_u32(in);
 	stamp.stamp_valid = blob_take_u16(in);
 	stamp.stamp_size = blob_take_u64(in);
 	stamp.stamp_sec = (int64_t)blob_take_u64(in);
@@ -168,6 +185,10 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 	if (!node)
 		return -ENOMEM;
 	if (node->ino != stamp.ino || node->born_sec != stamp.born_sec || node->born_nsec != stamp.born_nsec)
+		*changed = true;
+	/* The guest may go on believing what it has read of them for a second of its own time. */
+	if (known && (stx.stx_size != size || stx.stx_mtime.tv_sec != changed_sec ||
+		      stx.stx_mtime.tv_nsec != changed_nsec))
 		*changed = true;
 	node->stamp_valid = stamp.stamp_valid;
 	node->stamp_size = stamp.stamp_size;
