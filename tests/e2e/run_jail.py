@@ -225,7 +225,7 @@ def test_it_works_as_an_ordinary_user():
         raise Skip("not root: the other tests show it")
     os.chmod(WORK, 0o755)
     cache, root, command = WORK + "/nobody-cache", WORK + "/nobody-root", WORK + "/roux"
-    shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots", "images", "*.new-*"))
+    shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots", "templates", "images", "*.new-*"))
     shutil.copytree(ROOT, root, symlinks=True)
     shutil.copy(ROUX, command)
     shared = folder("nobody-shared")
