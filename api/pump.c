@@ -65,6 +65,7 @@ static int on_frame(struct pump *p, const struct frame *f)
 		return 0;
 	case AGENT_STDERR:
 		put_out(p, p->stderr_fd, f);
+		p->in_line = f->len && f->data[f->len - 1] != '\n';
 		return 0;
 	case AGENT_CREDIT:
 		return on_credit(p, session_u32(f, AGENT_TAG_CREDIT_BYTES));

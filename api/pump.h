@@ -18,6 +18,7 @@
 struct pump {
 	struct session session;	/* owned; pump_finish() */
 	int stdin_fd, stdout_fd, stderr_fd;	/* borrowed, -1: none; stdin_fd -1 after its end */
+	bool in_line;	/* what came for stderr_fd last did not end its line */
 	/*
 	 * Sees every frame that is not about a running command, or is NULL: such
 	 * frames then break the protocol.  0, or a negative errno that ends pump_step().

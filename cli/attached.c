@@ -191,6 +191,8 @@ int attached_run(struct session *session, const struct attached *o)
 	else if (o->linger && decided(&v))
 		linger(&v);
 	terminal_restore();
+	if (v.pump.in_line && o->output && r != -ECANCELED && (v.failed || r < 0))
+		(void)fputc('\n', stderr);	/* ours begins a line of its own */
 	if (r == -ECANCELED) {
 		(void)fprintf(stderr, "\r\nroux: left %s running; 'roux attach %s' comes back\n", o->name ? o->name : "it",
 			      o->name ? o->name : "NAME");
