@@ -25,16 +25,16 @@ void identity_begin(struct conf *conf)
 /* All that the kernel's generator gives from here on depends on @seed. */
 static int reseed(const uint8_t *seed, size_t len)
 {
-	struct {
-		struct rand_pool_info info;
-		uint8_t bytes[IDENTITY_SEED_MAX];
-	} entropy = { .info = { .entropy_count = (int)len * 8, .buf_size = (int)len } };
+	_Alignas(struct rand_pool_info) uint8_t buf[sizeof(struct rand_pool_info) + IDENTITY_SEED_MAX];
+	struct rand_pool_info *entropy = (struct rand_pool_info *)(void *)buf;
 	int fd = open("/dev/urandom", O_WRONLY | O_CLOEXEC), r = -1;
 
 	if (fd < 0)
 		return -1;
-	memcpy(entropy.bytes, seed, len);
-	if (ioctl(fd, RNDADDENTROPY, &entropy) == 0)
+	entropy->entropy_count = (int)len * 8;
+	entropy->buf_size = (int)len;
+	memcpy(entropy->buf, seed, len);
+	if (ioctl(fd, RNDADDENTROPY, entropy) == 0)
 		r = ioctl(fd, RNDRESEEDCRNG);
 	close(fd);
 	return r;

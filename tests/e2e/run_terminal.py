@@ -144,7 +144,7 @@ def test_tty_without_input_is_a_terminal_for_output():
 
 
 def test_control_c_while_booting_restores_the_terminal():
-    t = Terminal("-it", ROOT, "--", "sh")
+    t = Terminal("--no-template", "-it", ROOT, "--", "sh")
     time.sleep(0.2)
     t.type("\x03")
     t.finish(130)
