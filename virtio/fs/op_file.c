@@ -32,17 +32,15 @@ static int host_flags(const struct share *s, uint32_t flags)
 static bool is_unchanged(struct share *s, struct node *node, int fd)
 {
 	struct statx stx;
+	struct stamp now;
 	bool same;
 
 	if (share_stat(fd, "", &stx) < 0)
 		return false;
+	now = stamp_of(&stx);
 	(void)pthread_mutex_lock(&s->lock);
-	same = node->stamp_valid && node->stamp_sec == stx.stx_mtime.tv_sec &&
-	       node->stamp_nsec == stx.stx_mtime.tv_nsec && node->stamp_size == stx.stx_size;
-	node->stamp_valid = true;
-	node->stamp_sec = stx.stx_mtime.tv_sec;
-	node->stamp_nsec = stx.stx_mtime.tv_nsec;
-	node->stamp_size = stx.stx_size;
+	same = stamp_same(&node->cached, &now);
+	node->cached = now;
 	(void)pthread_mutex_unlock(&s->lock);
 	return same;
 }

@@ -36,6 +36,25 @@ struct lock_owner;
 
 #define NAME_BYTES_MAX 255u
 
+/* By which the data of a file show that they have changed. */
+struct stamp {
+	bool valid;
+	uint64_t size;	/* bytes */
+	int64_t sec;	/* of the last change */
+	uint32_t nsec;
+};
+
+static inline struct stamp stamp_of(const struct statx *stx)
+{
+	return (struct stamp){ .valid = true, .size = stx->stx_size, .sec = stx->stx_mtime.tv_sec,
+			       .nsec = stx->stx_mtime.tv_nsec };
+}
+
+static inline bool stamp_same(const struct stamp *a, const struct stamp *b)
+{
+	return a->valid && b->valid && a->size == b->size && a->sec == b->sec && a->nsec == b->nsec;
+}
+
 struct node {
 	uint64_t id, generation;
 	uint64_t dev, ino, mnt;	/* what it is on the host: the key */
@@ -55,10 +74,7 @@ struct node {
 	struct node *walk;	/* scratch of reopening */
 	struct lock_owner *locks;	/* owned; see lock.c */
 	struct handle *implicit;	/* owned; used when the guest sends no open */
-	bool stamp_valid;	/* the data the guest may have cached */
-	int64_t stamp_sec;
-	uint32_t stamp_nsec;
-	uint64_t stamp_size;
+	struct stamp cached;	/* the data the guest may have cached */
 };
 
 /* An open file or folder. */

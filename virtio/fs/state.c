@@ -4,14 +4,15 @@
  *
  *   u32 version, u32 minor, u32 no_open | no_opendir << 1
  *   u32 nodes, per id:   u32 generation, u16 state; when PRESENT:
- *                        u64 nlookup, u64 parent, what it is on the host: u64 inode,
- *                        u64 seconds and u32 nanoseconds of its birth; of files u16 whether known, u64 size and
- *                        u64 seconds and u32 nanoseconds of the last change; the contents that the guest
- *                        may have cached: u16 whether any, u64 size, u64 seconds
- *                        and u32 nanoseconds of their last change; u16 name length, name,
- *                        u16 path length, path from the root
+ *                        u64 nlookup, u64 parent,
+ *                        u64 inode, u64 seconds and u32 nanoseconds of its birth,
+ *                        stamp of the file at this time, stamp of what the guest may
+ *                        have cached of it, u16 name length, name, u16 path length,
+ *                        path from the root
  *   u32 handles, per id: u32 generation, u16 state; when PRESENT:
  *                        u64 node, u32 flags
+ *   stamp:               u16 valid, u64 size, u64 seconds and u32 nanoseconds of
+ *                        the last change
  *
  * Inode numbers only tell whether something has changed: the folder may have been copied.  A path that
  * does not lead to anything on restore makes its node LOST.  The generation of
@@ -73,31 +74,43 @@ static int stat_beneath(const struct share *s, const char *path, struct statx *r
 	return r;
 }
 
+static void put_stamp(struct blob *out, const struct stamp *stamp)
+{
+	blob_put_u16(out, stamp->valid);
+	blob_put_u64(out, stamp->size);
+	blob_put_u64(out, (uint64_t)stamp->sec);
+	blob_put_u32(out, stamp->nsec);
+}
+
+static struct stamp take_stamp(struct blob_reader *in)
+{
+	struct stamp stamp = { .valid = blob_take_u16(in) };
+
+	stamp.size = blob_take_u64(in);
+	stamp.sec = (int64_t)blob_take_u64(in);
+	stamp.nsec = blob_take_u32(in);
+	return stamp;
+}
+
 static void save_node(const struct share *s, const struct node *n, struct blob *out)
 {
 	char buf[PATH_MAX];
 	const char *path = path_of(s, n, buf);
-
-	struct statx now = { .stx_size = 0 };
-	bool known;
+	struct stamp now = { .valid = false };
+	struct statx stx;
 
 	blob_put_u16(out, path ? STATE_PRESENT : STATE_LOST);
 	if (!path)
 		return;
-	known = n->type == S_IFREG && n->fd >= 0 && share_stat(n->fd, "", &now) == 0;
+	if (n->type == S_IFREG && n->fd >= 0 && share_stat(n->fd, "", &stx) == 0)
+		now = stamp_of(&stx);
 	blob_put_u64(out, n->nlookup);
 	blob_put_u64(out, n->parent ? n->parent->id : 0);
 	blob_put_u64(out, n->ino);
 	blob_put_u64(out, (uint64_t)n->born_sec);
 	blob_put_u32(out, n->born_nsec);
-	blob_put_u16(out, known);
-	blob_put_u64(out, now.stx_size);
-	blob_put_u64(out, (uint64_t)now.stx_mtime.tv_sec);
-	blob_put_u32(out, now.stx_mtime.tv_nsec);
-	blob_put_u16(out, n->stamp_valid);
-	blob_put_u64(out, n->stamp_size);
-	blob_put_u64(out, (uint64_t)n->stamp_sec);
-	blob_put_u32(out, n->stamp_nsec);
+	put_stamp(out, &now);
+	put_stamp(out, &n->cached);
 	put_string(out, n->name ? n->name : "");
 	put_string(out, path);
 }
@@ -151,27 +164,20 @@ struct place {
 static int restore_node(struct share *s, uint64_t id, uint32_t generation, struct place *place,
 			struct blob_reader *in, bool *changed)
 {
-	uint64_t nlookup = blob_take_u64(in);
+	uint64_t nlookup = blob_take_u64(in), ino;
+	struct stamp saved, cached, now;
 	char path[PATH_MAX];
-	struct node stamp, *node;
+	struct node *node;
 	struct statx stx;
-	uint64_t size;
-	int64_t changed_sec;
-	uint32_t changed_nsec;
-	bool known;
+	int64_t born_sec;
+	uint32_t born_nsec;
 
 	place->parent = blob_take_u64(in);
-	stamp.ino = blob_take_u64(in);
-	stamp.born_sec = (int64_t)blob_take_u64(in);
-	stamp.born_nsec = blob_take_u32(in);
-	known = blob_take_u16(in);
-	size = blob_take_u64(in);
-	changed_sec = (int64_t)blob_take_u64(in);
-	changed_nsec = blob_take_u32(in);
-	stamp.stamp_valid = blob_take_u16(in);
-	stamp.stamp_size = blob_take_u64(in);
-	stamp.stamp_sec = (int64_t)blob_take_u64(in);
-	stamp.stamp_nsec = blob_take_u32(in);
+	ino = blob_take_u64(in);
+	born_sec = (int64_t)blob_take_u64(in);
+	born_nsec = blob_take_u32(in);
+	saved = take_stamp(in);
+	cached = take_stamp(in);
 	if (!take_string(in, place->name, sizeof(place->name)) || !take_string(in, path, sizeof(path)))
 		return -EINVAL;
 	if (id == s->root->id)
@@ -184,16 +190,13 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 	node = node_place(s, id, generation, nlookup, &stx);
 	if (!node)
 		return -ENOMEM;
-	if (node->ino != stamp.ino || node->born_sec != stamp.born_sec || node->born_nsec != stamp.born_nsec)
+	node->cached = cached;
+	now = stamp_of(&stx);
+	if (node->ino != ino || node->born_sec != born_sec || node->born_nsec != born_nsec)
 		*changed = true;
-	/* The guest may go on believing what it has read of them for a second of its own time. */
-	if (known && (stx.stx_size != size || stx.stx_mtime.tv_sec != changed_sec ||
-		      stx.stx_mtime.tv_nsec != changed_nsec))
+	/* The guest may go on believing what it has read of a file for a second of its own time. */
+	if (saved.valid && !stamp_same(&saved, &now))
 		*changed = true;
-	node->stamp_valid = stamp.stamp_valid;
-	node->stamp_size = stamp.stamp_size;
-	node->stamp_sec = stamp.stamp_sec;
-	node->stamp_nsec = stamp.stamp_nsec;
 	return 0;
 }
 
