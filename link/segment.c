@@ -57,20 +57,17 @@ static void fix_headers(struct segments *s, unsigned i, uint32_t at, uint32_t le
 {
 	uint8_t *ip = s->frame + ETH_SIZE, *tcp = s->frame + s->tcp;
 	bool four = ip[0] >> 4 == 4;
-	uint8_t tail[4] = { 0, PROTO_TCP };	/* of the pseudo header */
-	uint64_t sum;
+	struct net_addr src = four ? net_addr4_from(ip + 12) : net_addr6_from(ip + 8);
+	struct net_addr dst = four ? net_addr4_from(ip + 16) : net_addr6_from(ip + 24);
+	uint64_t sum = sum_pseudo(&src, &dst, PROTO_TCP, len - s->tcp);
 
-	put16(tail + 2, (uint16_t)(len - s->tcp));
-	sum = sum_bytes(tail, sizeof(tail), 0);
 	if (four) {
 		put16(ip + 2, (uint16_t)(len - ETH_SIZE));
 		put16(ip + 4, (uint16_t)(get16(ip + 4) + i));
 		put16(ip + 10, 0);
 		sum_store(ip + 10, (uint16_t)~sum_fold(sum_bytes(ip, s->tcp - ETH_SIZE, 0)));
-		sum = sum_bytes(ip + 12, 8, sum);
 	} else {
 		put16(ip + 4, (uint16_t)(len - s->tcp));
-		sum = sum_bytes(ip + 8, 32, sum);
 	}
 	put32(tcp + TCP_SEQUENCE, get32(tcp + TCP_SEQUENCE) + at);
 	if (i + 1 < s->count)

@@ -203,7 +203,7 @@ int network_serve(const char *name, struct err *err)
 	int r = network_paths_get(name, &p, err);
 
 	if (r == 0)
-		r = network_read(name, &n, err);
+		r = network_read_at(name, p.definition, &n, err);
 	if (r == 0)
 		r = open_files(&s, &p, err);
 	if (r < 0)

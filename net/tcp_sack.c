@@ -203,8 +203,6 @@ bool sack_next_lost(const struct tcp_conn *conn, struct seq_range *ret_range)
 
 	if (next_hole(conn, true, ret_range))
 		return true;
-	if (board && conn->recovery != RECOVERY_TIMEOUT)
-		return false;
 	at = board && board->count ? board->range[board->count - 1].end : conn->snd_una;
 	at = seq_max(at, conn->high_rxt);
 	if (conn->recovery == RECOVERY_TIMEOUT)
