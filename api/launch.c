@@ -138,7 +138,7 @@ static int spawn(struct roux_machine *m, struct err *err)
 	return r;
 }
 
-void machine_kill(struct roux_machine *m)
+void machine_end_process(struct roux_machine *m)
 {
 	if (m->sock >= 0)
 		(void)close(m->sock);
@@ -148,11 +148,6 @@ void machine_kill(struct roux_machine *m)
 		(void)kill(m->pid, SIGKILL);
 	if (m->helper > 0)
 		(void)kill(m->helper, SIGKILL);
-}
-
-void machine_end_process(struct roux_machine *m)
-{
-	machine_kill(m);
 	end_limiting(m);
 	machine_reap(&m->pid, NULL);
 	machine_reap(&m->helper, NULL);
@@ -174,17 +169,4 @@ int machine_launch(struct roux_machine *m, struct err *err)
 		r = 0;
 	}
 	return r;
-}
-
-bool machine_dies_alone(const struct roux_machine *m)
-{
-	if (!m || m->spec.nshares)
-		return false;
-	for (unsigned i = 0; i < m->spec.ndisks; i++)
-		if (!m->spec.disk[i].read_only)
-			return false;
-	for (unsigned i = 0; i < m->spec.nnets; i++)
-		if (m->spec.net[i].kind != SPEC_NET_USER || m->spec.net[i].publish.n)
-			return false;
-	return true;
 }

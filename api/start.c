@@ -7,11 +7,14 @@
 #include "os/log.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#define TEMPLATE_TIMEOUT_MS 10000u	/* in all */
+#define SHELL_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
 #define WARM_UPS 3u	/* what one needs for the first time only is not all that later ones need */
 
 /* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
@@ -37,23 +40,49 @@ static int wait_until_up(struct roux_machine *m, struct err *err)
 	return r;
 }
 
-/* The agent hangs up too, and then the stream is gone. */
-static void end_session(struct session *s)
+/* The agent hangs up too, and then the stream is gone: 0, or -ETIMEDOUT or -EINTR when that is not to be waited for. */
+static int end_session(struct roux_machine *m, struct session *s, uint64_t deadline)
 {
+	struct frame f;
+	int r;
+
 	(void)shutdown(s->fd, SHUT_WR);
-	while (session_fill(s) == 0)
-		;
+	do
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	while (r == 0);
 	session_close(s);
+	return r == -ETIMEDOUT || r == -EINTR ? r : 0;
 }
 
-/* Has the agent do what it will do for every machine of the template: what that takes is then there. */
+/* The reply that ends a command: 0, or 1 when that took too long and it was killed. */
+static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t deadline)
+{
+	uint64_t patience = monotonic_ns() + SHELL_TIMEOUT_MS * 1000000ull;
+	uint8_t buf[64];
+	struct frame_writer w;
+	struct frame f;
+	int r;
+
+	do
+		r = session_wait(s, patience, m->wake_fd, &f);
+	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
+	if (r != -ETIMEDOUT)
+		return r;
+	frame_begin(&w, buf, sizeof(buf), AGENT_SIGNAL);
+	field_put_u32(&w, AGENT_TAG_SIGNO, SIGKILL);
+	r = session_send_frame(s, buf, frame_end(&w));
+	while (r == 0 && f.type != AGENT_EXITED)
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	return r < 0 ? r : 1;
+}
+
+/* Has the agent do what it will do for every machine of the template: what that takes is then there.  1: once is enough. */
 static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 {
 	uint8_t buf[256];
 	struct frame_writer w;
 	struct session s;
-	struct frame f;
-	int fd = machine_open_stream(m, deadline, err), r;
+	int fd = machine_open_stream(m, deadline, err), r, end;
 
 	if (fd < 0)
 		return fd;
@@ -70,11 +99,10 @@ static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 	field_put_str(&w, AGENT_TAG_ARG, "/bin/true; :");
 	if (r == 0)
 		r = session_send_frame(&s, buf, frame_end(&w));
-	do
-		r = r < 0 ? r : session_wait(&s, deadline, m->wake_fd, &f);
-	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
-	end_session(&s);
-	return r;
+	if (r == 0)
+		r = wait_for_shell(m, &s, deadline);
+	end = end_session(m, &s, deadline);
+	return end < 0 && r >= 0 ? end : r;
 }
 
 /*
@@ -83,7 +111,7 @@ static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
  */
 static int leave_template(struct roux_machine *m)
 {
-	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	uint64_t deadline = monotonic_ns() + TEMPLATE_TIMEOUT_MS * 1000000ull;
 	struct session s;
 	struct err err = { 0 };
 	int fd, r;
@@ -95,8 +123,9 @@ static int leave_template(struct roux_machine *m)
 		session_close(&s);
 		return r == -EINTR ? r : 0;
 	}
-	end_session(&s);
-	r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
+	r = end_session(m, &s, deadline);
+	if (r == 0)
+		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
 	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
 		r = warm_up(m, deadline, &err);
 	if (r < 0)

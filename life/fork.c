@@ -113,7 +113,6 @@ __attribute__((noreturn)) static void monitor_main(struct monitor *m, int client
 	r = set_up(m, client, &err);
 	if (r == 0)
 		(void)loop_run(m->loop, &err);
-	roux_machine_destroy(m->dying);
 	/* The process ends here: its memory needs no freeing. */
 	if (r < 0 && m->options.fresh)
 		(void)vm_remove(&m->vms, &m->owned, m->record.name, NULL);

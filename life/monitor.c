@@ -91,19 +91,13 @@ static void on_restart(void *ctx)
 	begin_life(ctx);
 }
 
-/* @last: this was its last life. */
-static void take_down(struct monitor *m, bool last)
+static void take_down(struct monitor *m)
 {
 	guest_end(m);
 	command_end(m);
 	loop_remove(m->events);
 	m->events = NULL;
-	if (last && machine_dies_alone(m->machine)) {
-		machine_kill(m->machine);
-		m->dying = m->machine;
-	} else {
-		roux_machine_destroy(m->machine);
-	}
+	roux_machine_destroy(m->machine);
 	m->machine = NULL;
 	free(m->counters);
 	m->counters = NULL;
@@ -129,7 +123,7 @@ static void end_life(struct monitor *m, int status, const char *error)
 	}
 	again = m->restart_asked || (!m->stopping && !m->called_off &&
 		(ran || !m->first_life) && restart_wanted(&m->record, status));
-	take_down(m, !again);
+	take_down(m);
 	(void)snprintf(code, sizeof(code), "%d", status);
 	if (ran)
 		events_add(&m->vms, &m->record, "die", code);

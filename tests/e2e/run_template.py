@@ -404,6 +404,19 @@ def test_a_removed_template_does_not_hurt_its_clones():
     assert (p.returncode, out, err) == (4, b"1\n8388608\n", b""), (p.returncode, out, err)
 
 
+def test_a_shell_that_does_not_end_is_no_reason_to_have_no_template():
+    root = folder("endless")
+    shutil.copytree(ROOT, root, symlinks=True, dirs_exist_ok=True)
+    os.unlink(root + "/bin/sh")
+    with open(root + "/bin/sh", "w") as f:
+        f.write("#!/bin/busybox ash\ntrap '' HUP INT TERM\nwhile :; do /bin/busybox sleep 1; done\n")
+    os.chmod(root + "/bin/sh", 0o755)
+    for _ in range(2):
+        expect(run(*kind("endless"), root, "--", "/bin/busybox", "echo", "ok"), 0, out=b"ok\n")
+    settle()
+    assert not booted(*kind("endless"), root, "--", "/bin/busybox", "true")
+
+
 def test_a_cache_that_cannot_be_written_is_no_reason_to_fail():
     cache = copy_cache("read-only-templates")
     write(cache + "/templates", "in the way\n")
