@@ -71,6 +71,8 @@ struct tlb {
 	struct tlb_entry entry[TLB_ENTRIES];
 };
 
+enum jc_of { JC_KERNEL, JC_USER };
+
 #define JC_FOLD 8
 #define JC_ENTRIES_FIRST 1024u	/* a machine that does little touches little memory: see grow_jump_caches() */
 
@@ -137,7 +139,7 @@ struct cpu {
 	uint64_t tlb_mask;	/* PDEP mask: four times the TLB index, which is then scaled by 8 */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
-	_Atomic uint64_t jc_mask;	/* jc_mask_full; 0 polls: see ask_to_exit() */
+	_Atomic uint64_t jc_mask[2];	/* of the kernel's and the user's jump cache: jc_mask_full, or 0, which polls: see ask_to_exit() */
 	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
@@ -197,9 +199,11 @@ struct cpu {
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
-	uint64_t jc_mask_full;	/* PDEP mask: twice the index, which is then scaled by 8 */
-	uint32_t jc_entries;	/* in use of JC_ENTRIES, a power of two; the code cache's lock guards it */
-	uint32_t jc_crowded;	/* entries that had to go for others since it is so */
+	struct jc_size {
+		uint64_t mask;	/* for PDEP: twice the index, which is then scaled by 8 */
+		uint32_t entries;	/* in use of JC_ENTRIES, a power of two; the code cache's lock guards it */
+		uint32_t crowded;	/* entries that had to go for others since it is so */
+	} jc_size[2];	/* by enum jc_of */
 	struct page_filter kernel_code_seen;	/* pages of the upper half */
 	/*
 	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
@@ -314,9 +318,9 @@ static inline struct window_private *cpu_window(struct cpu *cpu, unsigned contex
 	return (struct window_private *)(cpu->windows + context * WINDOW_SIZE + WINDOW_SHARED);
 }
 
-static inline unsigned jc_index(const struct cpu *cpu, uint64_t va)
+static inline unsigned jc_index(const struct cpu *cpu, enum jc_of of, uint64_t va)
 {
-	return (unsigned)(va + (va >> JC_FOLD)) & (cpu->jc_entries - 1);
+	return (unsigned)(va + (va >> JC_FOLD)) & (cpu->jc_size[of].entries - 1);
 }
 
 enum leave { LEAVE_NONE, LEAVE_KICKED, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_REQUEST, LEAVE_STOP, LEAVE_FLUSH,

@@ -89,7 +89,7 @@ static void take_interrupt(struct cpu *cpu)
 /* Everything that asked this vCPU to look up.  May set cpu->leave. */
 static void handle_requests(struct cpu *cpu)
 {
-	atomic_store(&cpu->jc_mask, cpu->jc_mask_full);	/* in this order: a request that comes between stays seen */
+	jc_open(cpu);	/* in this order: a request that comes between stays seen */
 	atomic_store(&cpu->exit_request, 0);
 	atomic_fetch_add(&cpu->looks, 1);
 	cpu->exit_self = 0;
@@ -378,6 +378,7 @@ static uint64_t enter_block(struct cpu *cpu, const struct block *b)
 /* What the jump cache knows about cpu->rip, when nothing else needs settling; 0: ask next_block(). */
 static uint64_t cached_code(struct cpu *cpu)
 {
+	enum jc_of of = cpu->mode & BLOCK_USER ? JC_USER : JC_KERNEL;
 	const struct jc_entry *e;
 
 	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping || requests_wait(cpu) ||
@@ -386,12 +387,12 @@ static uint64_t cached_code(struct cpu *cpu)
 		return 0;
 	cpu->intr_shadow = false;	/* nothing waits */
 	check_jc_mode(cpu);
-	e = cpu->mode & BLOCK_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
-	e += jc_index(cpu, cpu->rip);
+	e = of == JC_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
+	e += jc_index(cpu, of, cpu->rip);
 	if (cpu->rip + e->ntag != 0 || e->code == cpu->thunk_indirect)
 		return 0;
 	cpu->s14 = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
-	cpu->s15 = 2 * jc_index(cpu, cpu->rip);
+	cpu->s15 = 2 * jc_index(cpu, of, cpu->rip);
 	return e->code;
 }
 
@@ -562,11 +563,11 @@ uint64_t dbt_indirect(struct cpu *cpu)
 {
 	tidy_flags(cpu);
 	cpu->stats.jc_miss++;
-	if (!atomic_load(&cpu->jc_mask) && !atomic_load(&cpu->exit_request)) {
+	if (!atomic_load(&cpu->jc_mask[JC_USER]) && !atomic_load(&cpu->exit_request)) {
 		/* What was asked for has been done already. */
-		atomic_store(&cpu->jc_mask, cpu->jc_mask_full);
+		jc_open(cpu);
 		if (atomic_load(&cpu->exit_request))
-			atomic_store(&cpu->jc_mask, 0);
+			jc_close(cpu);
 	}
 	return dispatch(cpu);
 }

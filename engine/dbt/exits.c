@@ -112,7 +112,7 @@ void emit_dispatch(struct translator *t, bool user)
 	}
 	emit_rorx(e, true, R15, R14, JC_FOLD);	/* jc_index() */
 	emit_lea(e, R15, R15, R14, 0, 0);
-	emit_pdep_gs(e, R15, R15, GS(jc_mask));
+	emit_pdep_gs(e, R15, R15, user ? GS(jc_mask[JC_USER]) : GS(jc_mask[JC_KERNEL]));
 	emit_gs_idx(e, false, 0xff, 4, R15, 3,
 		    (uint32_t)(user ? GS_UJC : GS_KJC) + (uint32_t)offsetof(struct jc_entry, code));
 }

@@ -56,9 +56,9 @@ static void jc_clear_one(const struct cpu *cpu, struct jump_cache *jc, unsigned 
 	__atomic_store_n(&jc->entry[n].code, cpu->thunk_indirect, __ATOMIC_RELEASE);
 }
 
-static void jc_clear(const struct cpu *cpu, struct jump_cache *jc)
+static void jc_clear(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc)
 {
-	for (unsigned i = 0; i < cpu->jc_entries; i++)
+	for (unsigned i = 0; i < cpu->jc_size[of].entries; i++)
 		jc_clear_one(cpu, jc, i);
 }
 
@@ -100,7 +100,7 @@ static void window_flush(struct cpu *cpu, unsigned context)
 			tlb_clear_one(&w->utlb, w->tlb_filled[i]);
 	}
 	if (w->njc > FILLED_MAX) {
-		jc_clear(cpu, &w->ujc);
+		jc_clear(cpu, JC_USER, &w->ujc);
 	} else {
 		for (unsigned i = 0; i < w->njc; i++)
 			jc_clear_one(cpu, &w->ujc, w->jc_filled[i]);
@@ -114,7 +114,7 @@ static void window_flush(struct cpu *cpu, unsigned context)
 static void kernel_flush(struct cpu *cpu)
 {
 	tlb_clear(&cpu->ktlb);
-	jc_clear(cpu, &cpu->kjc);
+	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 	cpu->nuser_in_kernel = 0;
 	cpu->kernel_code_moves = false;
 }
@@ -133,7 +133,7 @@ static void drop_user_in_kernel(struct cpu *cpu)
 	}
 	cpu->nuser_in_kernel = 0;
 	if (cpu->kernel_code_moves) {
-		jc_clear(cpu, &cpu->kjc);
+		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 		cpu->kernel_code_moves = false;
 	}
 }
@@ -152,35 +152,39 @@ static uint64_t window_key(const struct cpu *cpu, uint64_t cr3)
 	return cpu->cr4 & CR4_PCIDE ? cr3 & 0xfff : 0;
 }
 
-static void set_jc_entries(struct cpu *cpu, uint32_t entries)
+static void set_jc_entries(struct cpu *cpu, enum jc_of of, uint32_t entries)
 {
-	cpu->jc_entries = entries;
-	cpu->jc_crowded = 0;
-	cpu->jc_mask_full = (entries - 1ull) << 1;
+	cpu->jc_size[of] = (struct jc_size){ .mask = (entries - 1ull) << 1, .entries = entries };
+	if (atomic_load(&cpu->jc_mask[of]))
+		atomic_store(&cpu->jc_mask[of], cpu->jc_size[of].mask);
+	if (atomic_load(&cpu->exit_request))	/* a request that came between */
+		jc_close(cpu);
 }
 
-/* Programs that jump to more places than fit get more room; all windows begin anew with it. */
-static void grow_jump_caches(struct cpu *cpu)
+/* Programs that jump to more places than fit get more room, and begin anew with it. */
+static void grow_jump_cache(struct cpu *cpu, enum jc_of of)
 {
-	set_jc_entries(cpu, cpu->jc_entries * 8 < JC_ENTRIES ? cpu->jc_entries * 8 : JC_ENTRIES);
+	uint32_t entries = cpu->jc_size[of].entries;
+
+	set_jc_entries(cpu, of, entries * 8 < JC_ENTRIES ? entries * 8 : JC_ENTRIES);
+	if (of == JC_KERNEL) {
+		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+		return;
+	}
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
 		cpu_window(cpu, i)->njc = FILLED_MAX + 1;
 		if (i == cpu->context)
-			jc_clear(cpu, &cpu_window(cpu, i)->ujc);
+			jc_clear(cpu, JC_USER, &cpu_window(cpu, i)->ujc);
 		else
 			cpu->ctx[i].cr3 = ~0ull;
 	}
-	jc_clear(cpu, &cpu->kjc);
-	if (atomic_load(&cpu->jc_mask))
-		atomic_store(&cpu->jc_mask, cpu->jc_mask_full);
-	if (atomic_load(&cpu->exit_request))	/* a request that came between */
-		atomic_store(&cpu->jc_mask, 0);
 }
 
 void mmu_init(struct cpu *cpu)
 {
-	if (!cpu->jc_entries)
-		set_jc_entries(cpu, JC_ENTRIES_FIRST);
+	for (unsigned of = 0; of < 2; of++)
+		if (!cpu->jc_size[of].entries)
+			set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
 		struct window_private *w = cpu_window(cpu, i);
 
@@ -194,7 +198,9 @@ void mmu_init(struct cpu *cpu)
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
-	atomic_store(&cpu->jc_mask, atomic_load(&cpu->exit_request) ? 0 : cpu->jc_mask_full);
+	jc_open(cpu);
+	if (atomic_load(&cpu->exit_request))
+		jc_close(cpu);
 	cpu->page_mask = PAGE_MASK;
 	cpu->bit_mask[0] = 15;
 	cpu->bit_mask[1] = 31;
@@ -216,13 +222,13 @@ void mmu_flush_user_jc(struct cpu *cpu)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 
-	jc_clear(cpu, &w->ujc);
+	jc_clear(cpu, JC_USER, &w->ujc);
 	w->njc = 0;
 }
 
 void mmu_flush_kernel_jc(struct cpu *cpu)
 {
-	jc_clear(cpu, &cpu->kjc);
+	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 }
 
 static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, const struct block *b)
@@ -231,15 +237,15 @@ static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, 
 		jc_clear_one(cpu, jc, n);
 }
 
-static void forget_in(const struct cpu *cpu, struct jump_cache *jc, const struct block *b)
+static void forget_in(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, const struct block *b)
 {
 	if (!b->cached_elsewhere) {
-		forget_at(cpu, jc, jc_index(cpu, b->cached_va), b);
+		forget_at(cpu, jc, jc_index(cpu, of, b->cached_va), b);
 		return;
 	}
 	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
 	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
-		forget_at(cpu, jc, jc_index(cpu, va), b);
+		forget_at(cpu, jc, jc_index(cpu, of, va), b);
 }
 
 void mmu_forget_block(struct cpu *cpu, const struct block *b)
@@ -247,10 +253,10 @@ void mmu_forget_block(struct cpu *cpu, const struct block *b)
 	if (!b->cached)
 		return;
 	if (!(b->mode & BLOCK_USER)) {
-		forget_in(cpu, &cpu->kjc, b);
+		forget_in(cpu, JC_KERNEL, &cpu->kjc, b);
 	} else {
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			forget_in(cpu, &cpu_window(cpu, i)->ujc, b);
+			forget_in(cpu, JC_USER, &cpu_window(cpu, i)->ujc, b);
 	}
 }
 
@@ -349,7 +355,7 @@ static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
 	/* What begins in the page, or in the one before and reaches into it. */
 	va &= PAGE_MASK;
 	for (uint64_t at = va - (INSN_LEN_MAX - 1); at != va + PAGE_SIZE; at++) {
-		unsigned n = jc_index(cpu, at);
+		unsigned n = jc_index(cpu, JC_USER, at);
 
 		if (at + w->ujc.entry[n].ntag == 0)
 			jc_clear_one(cpu, &w->ujc, n);
@@ -367,12 +373,12 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 	if (!code_seen(cpu, cpu->context, va))
 		return;
 	if (va >> 63) {
-		jc_clear(cpu, &cpu->kjc);
+		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 		code_unlink_absolute(cpu->vm->cc);
 	} else {
 		forget_user_code(cpu, cpu->context, va);
 		if (cpu->kernel_code_moves)
-			jc_clear(cpu, &cpu->kjc);
+			jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 	}
 }
 
@@ -431,27 +437,32 @@ bool mmu_protect_host_page(struct cpu *cpu, uint64_t host)
 	return found;
 }
 
+static void jc_put(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, uint64_t va, uint64_t code)
+{
+	unsigned n = jc_index(cpu, of, va);
+
+	jc->entry[n].ntag = 0 - va;
+	if (n == 0)
+		jc->polled = code;
+	jc->entry[n].code = n == 0 ? cpu->thunk_polled[of] : code;
+}
+
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
-	struct jump_cache *jc = b->mode & BLOCK_USER ? &w->ujc : &cpu->kjc;
-	struct jc_entry *e = &jc->entry[jc_index(cpu, va)];
+	enum jc_of of = b->mode & BLOCK_USER ? JC_USER : JC_KERNEL;
+	struct jump_cache *jc = of == JC_USER ? &w->ujc : &cpu->kjc;
+	struct jc_size *size = &cpu->jc_size[of];
 
-	if (e->code != cpu->thunk_indirect && cpu->jc_entries < JC_ENTRIES && ++cpu->jc_crowded > cpu->jc_entries) {
-		grow_jump_caches(cpu);
-		e = &jc->entry[jc_index(cpu, va)];
-	}
-	if (b->mode & BLOCK_USER)
-		note_filled(w->jc_filled, &w->njc, jc_index(cpu, va));
+	if (jc->entry[jc_index(cpu, of, va)].code != cpu->thunk_indirect && size->entries < JC_ENTRIES &&
+	    ++size->crowded > size->entries)
+		grow_jump_cache(cpu, of);
+	if (of == JC_USER)
+		note_filled(w->jc_filled, &w->njc, jc_index(cpu, of, va));
 	b->cached_elsewhere |= b->cached && b->cached_va != va;
 	b->cached = true;
 	b->cached_va = va;
-	e->ntag = 0 - va;
-	e->code = (uint64_t)(uintptr_t)b->entry;
-	if (e == jc->entry) {
-		jc->polled = e->code;
-		e->code = cpu->thunk_polled[b->mode & BLOCK_USER];
-	}
+	jc_put(cpu, of, jc, va, (uint64_t)(uintptr_t)b->entry);
 }
 
 /* Sets @bits in a page table entry that another vCPU may be changing. */

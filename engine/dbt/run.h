@@ -54,6 +54,19 @@ struct dbt_vm {
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
 
+/* Indirect jumps find entry 0 of the jump caches, or as they should. */
+static inline void jc_close(struct cpu *cpu)
+{
+	atomic_store(&cpu->jc_mask[JC_KERNEL], 0);
+	atomic_store(&cpu->jc_mask[JC_USER], 0);
+}
+
+static inline void jc_open(struct cpu *cpu)
+{
+	atomic_store(&cpu->jc_mask[JC_KERNEL], cpu->jc_size[JC_KERNEL].mask);
+	atomic_store(&cpu->jc_mask[JC_USER], cpu->jc_size[JC_USER].mask);
+}
+
 /*
  * Has the vCPU leave translated code soon: at a backward jump, which looks at
  * exit_request, or at an indirect one, which then finds entry 0 of the jump cache
@@ -63,7 +76,7 @@ struct dbt_vm {
 static inline void ask_to_exit(struct cpu *cpu)
 {
 	atomic_store(&cpu->exit_request, 1);
-	atomic_store(&cpu->jc_mask, 0);
+	jc_close(cpu);
 }
 
 /* --- store.c; the first four as in struct engine_ops --- */
