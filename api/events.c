@@ -149,8 +149,9 @@ static void on_message(struct roux_machine *m, int fd)
 		m->phase[ROUX_PHASE_LOADED] = monotonic_ns();
 		if (fd >= 0 && !m->counts)
 			(void)counts_map(fd, &m->counts);
-		if (!msg->value2)	/* done, or about to be */
+		if (!(msg->value2 & CONTROL_HAS_HELPER))	/* done, or about to be */
 			machine_reap(&m->helper, NULL);
+		m->learns = msg->value2 & CONTROL_HAS_LESSONS;
 		if (msg->value && m->gdb)
 			m->gdb(m->gdb_ctx, (uint16_t)msg->value);
 		break;
@@ -174,13 +175,17 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_COUNTERS:
 		free(m->counters);
 		m->counters = strdup(msg->text);
+		m->answer.done = true;
+		m->answer.err.code = m->counters ? 0 : -ENOMEM;
 		break;
 	case CONTROL_NETWORK_LOST:
 		rejoin_network(m, (unsigned)msg->value);
 		break;
 	case CONTROL_RESIZED:
 	case CONTROL_SAVED:
+	case CONTROL_KEPT:
 		m->answer.done = true;
+		m->answer.value = msg->value2;
 		(void)err_set(&m->answer.err, msg->value, "%s", msg->text);
 		break;
 	case CONTROL_FORBIDDEN:
@@ -200,6 +205,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_RESIZE:
 	case CONTROL_FORGET:
 	case CONTROL_SAVE:
+	case CONTROL_KEEP:
 	case CONTROL_CONSOLE_INPUT:
 		break;
 	}
@@ -253,10 +259,9 @@ bool machine_ended(const struct roux_machine *m)
 	return m->state == ROUX_STOPPED || m->state == ROUX_FAILED;
 }
 
-/* Asks the VM's process for something that it answers with a result; with descriptor @fd or -1. */
-int machine_ask(struct roux_machine *m, enum control_type what, int32_t value, int fd, struct err *err)
+int machine_ask(struct roux_machine *m, enum control_type what, int32_t value, int fd, unsigned timeout_ms, struct err *err)
 {
-	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
+	uint64_t deadline = monotonic_ns() + timeout_ms * 1000000ull;
 	int r;
 
 	m->answer.done = false;

@@ -50,9 +50,11 @@ struct roux_machine {
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	struct {
 		bool done;
+		int32_t value;
 		struct err err;
-	} answer;	/* to the last CONTROL_RESIZE or CONTROL_SAVE */
+	} answer;	/* to the last machine_ask() */
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
+	bool learns;	/* what its process translated may be worth being kept when it ends */
 	struct template_writer *writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
 	bool identified;	/* the guest has been told which machine it is */
@@ -131,7 +133,12 @@ bool machine_ended(const struct roux_machine *machine);
 /* Handles what comes next before CLOCK_MONOTONIC @deadline, ns; -ETIMEDOUT when that is over. */
 int machine_events_until(struct roux_machine *machine, uint64_t deadline);
 /* Asks the VM's process for something that it answers with a result; with descriptor @fd or -1.  0 or a negative errno. */
-int machine_ask(struct roux_machine *machine, enum control_type what, int32_t value, int fd, struct err *err);
+int machine_ask(struct roux_machine *machine, enum control_type what, int32_t value, int fd, unsigned timeout_ms,
+		struct err *err);
+
+/* --- start.c --- */
+/* Has its template know what the machine, which is about to end, translated. */
+void machine_learn(struct roux_machine *machine);
 
 /*
  * Handles control messages that are there; blocks up to @timeout_ms for the first,

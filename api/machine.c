@@ -95,27 +95,15 @@ bool roux_machine_network_counts(const struct roux_machine *m, unsigned index, s
 	return true;
 }
 
-static int ask_counters(struct roux_machine *m, struct err *err)
-{
-	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
-	int r;
-
-	free(m->counters);
-	m->counters = NULL;
-	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, CONTROL_COUNT, 0, 0, NULL, 0, -1);
-	while (r == 0 && !m->counters && !machine_ended(m))
-		r = machine_events_until(m, deadline);
-	if (r == 0 && !m->counters)
-		r = -ENOTCONN;
-	return r < 0 ? err_set(err, r, "cannot ask the VM's process what it counted: %s", strerror(-r)) : 0;
-}
-
 int roux_machine_counters(struct roux_machine *m, roux_counter_fn fn, void *ctx, struct roux_error *error)
 {
 	struct err err = { 0 };
 	char *rest = NULL;
-	int r = ask_counters(m, &err);
+	int r;
 
+	free(m->counters);
+	m->counters = NULL;
+	r = machine_ask(m, CONTROL_COUNT, 0, -1, CONNECT_TIMEOUT_MS, &err);
 	if (r < 0)
 		return give_error(error, &err, r);
 	for (char *line = strtok_r(m->counters, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
@@ -138,7 +126,7 @@ int roux_machine_set_memory(struct roux_machine *m, uint64_t bytes, struct roux_
 	if (bytes >> 20 > INT32_MAX)
 		(void)err_set(&err, -EINVAL, "no VM has so much memory");
 	else
-		(void)machine_ask(m, CONTROL_RESIZE, (int32_t)(bytes >> 20), -1, &err);
+		(void)machine_ask(m, CONTROL_RESIZE, (int32_t)(bytes >> 20), -1, CONNECT_TIMEOUT_MS, &err);
 	return give_error(error, &err, err.code);
 }
 
@@ -159,6 +147,7 @@ void roux_machine_destroy(struct roux_machine *m)
 {
 	if (!m)
 		return;
+	machine_learn(m);
 	machine_forget_connects(m);
 	machine_end_process(m);
 	if (m->ready_fd >= 0)

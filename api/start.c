@@ -4,6 +4,8 @@
 
 #include "abi/agent.h"
 #include "api/template.h"
+#include "machine/code_file.h"
+#include "machine/snapshot.h"
 #include "os/log.h"
 
 #include <errno.h>
@@ -15,6 +17,9 @@
 
 #define TEMPLATE_TIMEOUT_MS 10000u	/* in all */
 #define SHELL_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
+#define SAVE_TIMEOUT_MS 10000u
+#define KEEP_TIMEOUT_MS 1000u
+#define LESSON 64u	/* translations that are worth a new file */
 #define WARM_UPS 3u	/* what one needs for the first time only is not all that later ones need */
 
 /* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
@@ -105,6 +110,53 @@ static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 	return end < 0 && r >= 0 ? end : r;
 }
 
+/* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd, 0: none. */
+static int ask_for_code(struct roux_machine *m, unsigned least, int fd, uint64_t *ret_bytes)
+{
+	struct err err = { 0 };
+	int r = machine_ask(m, CONTROL_KEEP, (int32_t)least, fd, KEEP_TIMEOUT_MS, &err);
+
+	*ret_bytes = r == 0 && m->answer.value > 0 ? (uint64_t)m->answer.value * 4096 : 0;
+	return r;
+}
+
+static int save_template(struct roux_machine *m, struct err *err)
+{
+	struct template_parts parts = { .snapshot_bytes = snapshot_size(m->spec.memory) };
+	int r;
+
+	parts.snapshot_fd = template_begin(parts.snapshot_bytes);
+	if (parts.snapshot_fd < 0)
+		return parts.snapshot_fd;
+	parts.code_fd = template_begin(CODE_FILE_MAX);
+	r = machine_ask(m, CONTROL_SAVE, 1, parts.snapshot_fd, SAVE_TIMEOUT_MS, err);
+	if (r == 0 && parts.code_fd >= 0)
+		r = ask_for_code(m, 0, parts.code_fd, &parts.code_bytes);
+	if (r == 0) {
+		m->writer = template_commit_later(&parts, m->template);
+		return 0;
+	}
+	(void)close(parts.snapshot_fd);
+	if (parts.code_fd >= 0)
+		(void)close(parts.code_fd);
+	return r;
+}
+
+void machine_learn(struct roux_machine *m)
+{
+	uint64_t bytes;
+	int fd;
+
+	if (!m->learns || !m->spec.restore || m->state != ROUX_RUNNING || m->sock < 0)
+		return;
+	fd = template_begin(CODE_FILE_MAX);
+	if (fd < 0)
+		return;
+	if (ask_for_code(m, LESSON, fd, &bytes) == 0 && bytes)
+		template_commit_code(fd, bytes, m->template);
+	(void)close(fd);
+}
+
 /*
  * Saves the guest as a template for others.  That fails quietly, as this machine has what it
  * needs: 0, or -EINTR when it was interrupted.
@@ -114,7 +166,7 @@ static int leave_template(struct roux_machine *m)
 	uint64_t deadline = monotonic_ns() + TEMPLATE_TIMEOUT_MS * 1000000ull;
 	struct session s;
 	struct err err = { 0 };
-	int fd, r;
+	int r;
 
 	/* No connection may be open in it; the guest has said whether it is well on the one that is. */
 	r = machine_check_ready(m, deadline, &s, &err);
@@ -130,12 +182,7 @@ static int leave_template(struct roux_machine *m)
 		r = warm_up(m, deadline, &err);
 	if (r < 0)
 		return r == -EINTR ? r : 0;
-	fd = template_begin(&m->spec);
-	r = fd < 0 ? fd : machine_ask(m, CONTROL_SAVE, 1, fd, &err);
-	if (r == 0)
-		m->writer = template_commit_later(fd, m->template);
-	else if (fd >= 0)
-		(void)close(fd);
+	r = save_template(m, &err);
 	return r == -EINTR ? r : 0;
 }
 
@@ -152,11 +199,14 @@ static int start(struct roux_machine *m, struct err *err)
  */
 static int start_clone(struct roux_machine *m, struct err *err)
 {
+	char code[PATH_MAX];
 	int r;
 
 	if (!m->template || !template_is_there(m->template))
 		return 0;
 	m->spec.restore = strdup(m->template);
+	if (template_code_path(m->template, code) && template_is_there(code))
+		m->spec.code = strdup(code);
 	r = m->spec.restore ? start(m, err) : -ENOMEM;
 	if (r == 0)
 		return 1;
@@ -164,9 +214,12 @@ static int start_clone(struct roux_machine *m, struct err *err)
 		return r;
 	log_msg(LOG_LEVEL_WARN, "template", "%s", err->msg);
 	(void)unlink(m->template);
+	if (template_code_path(m->template, code))
+		(void)unlink(code);
 	machine_end_process(m);
 	free(m->spec.restore);
-	m->spec.restore = NULL;
+	free(m->spec.code);
+	m->spec.restore = m->spec.code = NULL;
 	m->state = ROUX_CREATED;
 	m->reason[0] = '\0';
 	*err = (struct err){ 0 };

@@ -6,20 +6,19 @@
 #include "machine/spec.h"
 #include "os/err.h"
 #include "os/file.h"
-#include "os/log.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define KEY_DIGITS 32u
+#define LEFT_OVER_S 3600	/* no monitor writes for so long */
 
 /* Anything that a guest may have read and that is changed later would be seen in part. */
 static bool can_be_saved(const struct machine_spec *s)
@@ -42,6 +41,7 @@ static void add_file(struct sha256 *hash, const char *path)
 
 	(void)stat(path, &st);
 	sha256_add(hash, path, strlen(path) + 1);
+	sha256_add(hash, &st.st_dev, sizeof(st.st_dev));
 	sha256_add(hash, &st.st_ino, sizeof(st.st_ino));
 	sha256_add(hash, &st.st_size, sizeof(st.st_size));
 	sha256_add(hash, &st.st_mtim, sizeof(st.st_mtim));
@@ -98,6 +98,18 @@ bool template_path(const struct machine_spec *spec, const char *vmm, char ret_pa
 	return file_path(ret_path, NULL, dir, "/", hex, ".snap", NULL) == 0;
 }
 
+bool template_code_path(const char *path, char ret_path[PATH_MAX])
+{
+	size_t len = strlen(path);
+	char stem[PATH_MAX];
+
+	if (len < 5 || len >= sizeof(stem))
+		return false;
+	memcpy(stem, path, len - 5);	/* .snap */
+	stem[len - 5] = '\0';
+	return file_path(ret_path, NULL, stem, ".code", NULL) == 0;
+}
+
 bool template_is_there(const char *path)
 {
 	const struct timespec now[2] = { { .tv_nsec = UTIME_NOW }, { .tv_nsec = UTIME_OMIT } };	/* the seal is the other */
@@ -119,6 +131,7 @@ static int by_use(const void *a, const void *b)
 static bool describe(int dir, const char *name, struct template_info *ret_info)
 {
 	size_t len = strlen(name);
+	char code[KEY_DIGITS + 8];
 	struct stat st;
 
 	if (len != KEY_DIGITS + 5 || strcmp(name + KEY_DIGITS, ".snap") != 0 || fstatat(dir, name, &st, 0) < 0 ||
@@ -127,6 +140,9 @@ static bool describe(int dir, const char *name, struct template_info *ret_info)
 	*ret_info = (struct template_info){ .bytes = (uint64_t)st.st_blocks * 512, .used_s = st.st_atim.tv_sec,
 					    .memory = (uint64_t)st.st_size - snapshot_size(0) };
 	memcpy(ret_info->id, name, KEY_DIGITS);
+	(void)snprintf(code, sizeof(code), "%s.code", ret_info->id);
+	if (fstatat(dir, code, &st, 0) == 0)
+		ret_info->bytes += (uint64_t)st.st_blocks * 512;
 	return true;
 }
 
@@ -168,24 +184,52 @@ int template_list(struct template_info **ret_infos, size_t *ret_n, struct err *e
 
 int template_remove(const char *id, struct err *err)
 {
-	char dir[PATH_MAX], path[PATH_MAX];
+	char dir[PATH_MAX], path[PATH_MAX], code[PATH_MAX];
 	int r = file_cache_dir("templates", dir, err);
 
 	if (r == 0 && (strlen(id) != KEY_DIGITS || strspn(id, "0123456789abcdef") != KEY_DIGITS))
 		return err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id);
 	if (r == 0)
 		r = file_path(path, err, dir, "/", id, ".snap", NULL);
+	if (r == 0 && template_code_path(path, code))
+		(void)unlink(code);
 	if (r == 0 && unlink(path) < 0)
 		r = errno == ENOENT ? err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id) :
 			err_set(err, -errno, "cannot remove %s: %s", path, strerror(errno));
 	return r;
 }
 
-static void remove_old(void)
+/* Whether @name is what a killed monitor left, or code of a template that is gone. */
+static bool is_left_over(int dir, const char *name, bool all)
+{
+	const char *dot = strchr(name, '.');
+	char snap[NAME_MAX + 1];
+	struct stat st;
+
+	if (dot && strcmp(dot, ".code") == 0 && snprintf(snap, sizeof(snap), "%.*s.snap", (int)(dot - name), name) < NAME_MAX)
+		return fstatat(dir, snap, &st, 0) < 0;
+	return dot && strstr(dot, ".new") && (all || (fstatat(dir, name, &st, 0) == 0 && time(NULL) - st.st_mtime > LEFT_OVER_S));
+}
+
+static void sweep(bool all)
+{
+	char path[PATH_MAX];
+	struct dirent *e;
+	DIR *dir = file_cache_dir("templates", path, NULL) < 0 ? NULL : opendir(path);
+
+	while (dir && (e = readdir(dir)))
+		if (is_left_over(dirfd(dir), e->d_name, all))
+			(void)unlinkat(dirfd(dir), e->d_name, 0);
+	if (dir)
+		(void)closedir(dir);
+}
+
+void template_remove_old(void)
 {
 	struct template_info *infos;
 	size_t n;
 
+	sweep(false);
 	if (template_list(&infos, &n, NULL) < 0)
 		return;
 	while (n > TEMPLATES_MAX)
@@ -193,98 +237,16 @@ static void remove_old(void)
 	free(infos);
 }
 
-int template_begin(const struct machine_spec *spec)
+int template_remove_all(struct template_info **ret_infos, size_t *ret_n, struct err *err)
 {
-	int fd = memfd_create("roux-template", MFD_CLOEXEC);
+	int r = template_list(ret_infos, ret_n, err);
 
-	if (fd >= 0 && ftruncate(fd, (off_t)snapshot_size(spec->memory)) < 0) {
-		int r = -errno;
-
-		(void)close(fd);
+	for (size_t i = 0; r == 0 && i < *ret_n; i++)
+		r = template_remove((*ret_infos)[i].id, err);
+	if (r < 0) {
+		free(*ret_infos);
 		return r;
 	}
-	return fd < 0 ? -errno : fd;
-}
-
-/* Holes stay holes. */
-static int copy_sparse(int from, int to, off_t size)
-{
-	for (off_t at = 0; at < size;) {
-		off_t end;
-
-		at = lseek(from, at, SEEK_DATA);
-		if (at < 0)
-			return errno == ENXIO ? 0 : -errno;
-		end = lseek(from, at, SEEK_HOLE);
-		if (end < 0 || lseek(to, at, SEEK_SET) < 0)
-			return -errno;
-		while (at < end) {
-			ssize_t n = sendfile(to, from, &at, (size_t)(end - at));
-
-			if (n <= 0)
-				return n < 0 ? -errno : -EIO;
-		}
-	}
+	sweep(true);
 	return 0;
-}
-
-static int commit(int fd, const char *path)
-{
-	struct file_new file;
-	struct stat st;
-	int r = fstat(fd, &st) < 0 ? -errno : file_new_begin(&file, path, 0600, NULL);
-
-	if (r < 0)
-		return r;
-	if (ftruncate(file.fd, st.st_size) < 0)
-		r = -errno;
-	if (r == 0)
-		r = copy_sparse(fd, file.fd, st.st_size);
-	if (r == 0)
-		r = file_seal(file.fd);
-	if (r == 0)
-		return file_new_commit(&file, NULL);
-	file_new_abort(&file);
-	return r;
-}
-
-struct template_writer {
-	pthread_t thread;
-	int fd;
-	char path[PATH_MAX];
-};
-
-static void *writer_main(void *arg)
-{
-	struct template_writer *w = arg;
-	int r = commit(w->fd, w->path);
-
-	if (r < 0)
-		log_msg(LOG_LEVEL_WARN, "template", "cannot write %s: %s", w->path, strerror(-r));
-	else
-		remove_old();
-	return NULL;
-}
-
-struct template_writer *template_commit_later(int fd, const char *path)
-{
-	struct template_writer *w = malloc(sizeof(*w));
-
-	if (w && file_path(w->path, NULL, path, NULL) == 0) {
-		w->fd = fd;
-		if (pthread_create(&w->thread, NULL, writer_main, w) == 0)
-			return w;
-	}
-	(void)close(fd);
-	free(w);
-	return NULL;
-}
-
-void template_writer_finish(struct template_writer *w)
-{
-	if (!w)
-		return;
-	(void)pthread_join(w->thread, NULL);
-	(void)close(w->fd);
-	free(w);
 }

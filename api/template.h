@@ -10,6 +10,7 @@
  *
  *   <cache>/templates/<key>.snap	machine/snapshot.h, sealed (os/file.h); its time of access is when
  *					it was used last
+ *   <cache>/templates/<key>.code	machine/code_file.h, sealed; made anew when machines translated more
  */
 #ifndef API_TEMPLATE_H
 #define API_TEMPLATE_H
@@ -47,15 +48,31 @@ int template_list(struct template_info **ret_infos, size_t *ret_n, struct err *e
 /* Machines that came from it are not affected.  0, -ENOENT or another negative errno with a sentence. */
 int template_remove(const char *id, struct err *err);
 
-/* A file in memory for the VM's process to fill, owned by the caller; or a negative errno. */
-int template_begin(const struct machine_spec *spec);
+/* Where the translated code of the template at @path is.  False: the name is too long. */
+bool template_code_path(const char *path, char ret_path[PATH_MAX]);
+/* The same for all, which are then told as by template_list(); what a killed monitor left goes too. */
+int template_remove_all(struct template_info **ret_infos, size_t *ret_n, struct err *err);
+/* Removes those that are too many. */
+void template_remove_old(void);
+
+/* --- template_write.c --- */
+/* A file in memory of @bytes, all holes, for the VM's process to fill, owned by the caller; or a negative errno. */
+int template_begin(uint64_t bytes);
+
+struct template_parts {
+	int snapshot_fd, code_fd;	/* from template_begin(); the second may be -1 */
+	uint64_t snapshot_bytes, code_bytes;	/* in use; 0: there is no code */
+};
 
 /*
- * Makes what was written to @fd, which passes to it, the template at @path, on a thread: NULL
+ * Makes what was written to @parts, whose files pass to it, the template at @path, on a thread: NULL
  * when that is not to be had.  A failure shows in the next machine, which boots.
  */
-struct template_writer *template_commit_later(int fd, const char *path);
+struct template_writer *template_commit_later(const struct template_parts *parts, const char *path);
 /* Waits for it, and frees it.  NULL is fine. */
 void template_writer_finish(struct template_writer *writer);
+
+/* Makes the first @bytes of @fd the code of the template at @path.  A failure costs later machines time. */
+void template_commit_code(int fd, uint64_t bytes, const char *path);
 
 #endif /* API_TEMPLATE_H */

@@ -50,18 +50,14 @@ static int rm_all(void)
 {
 	struct template_info *infos;
 	struct err err = { 0 };
-	int status = 0;
 	size_t n;
 
-	if (template_list(&infos, &n, &err) < 0)
+	if (template_remove_all(&infos, &n, &err) < 0)
 		return image_failed(&err);
 	for (size_t i = 0; i < n; i++)
-		if (template_remove(infos[i].id, &err) < 0)
-			status = image_failed(&err);
-		else
-			(void)puts(infos[i].id);
+		(void)puts(infos[i].id);
 	free(infos);
-	return status;
+	return 0;
 }
 
 static int rm(char **ids, int n)

@@ -7,7 +7,7 @@
  *          <----------------------------- BORN (value: process id of the VM process)
  *   SPEC (text of machine/spec.h) ------>
  *          <----------------------------- STARTED (text: engine; value: port for GDB;
- *                                         value2: the helper stays) + memory of
+ *                                         value2: CONTROL_HAS_*) + memory of
  *                                         machine/counts.h, with networks | FAILED
  *          <----------------------------- CONSOLE*  bytes of the serial port
  *          <----------------------------- READY     + stream to the guest's agent
@@ -22,6 +22,8 @@
  *   FORGET ---------------------------->
  *   SAVE ------------------------------> + file of machine/snapshot.h to fill
  *          <----------------------------- SAVED (value: result)
+ *   KEEP (value: what it is worth) ----> + file of machine/code_file.h to fill
+ *          <----------------------------- KEPT (value: result; value2: pages)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
@@ -46,11 +48,13 @@ enum control_type {
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
 	CONTROL_SAVE,	/* value: 1: when the guest is idle; descriptor: a file of snapshot_size() bytes, all holes */
+	CONTROL_KEEP,	/* once, of the snapshot that was saved or that it came from; value: how much must be new, as
+			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
-				 * value2: 1 when the helper goes on, as a maker of sockets; descriptor:
-				 * memory of machine/counts.h, when there are networks */
+				 * value2: CONTROL_HAS_*; descriptor: memory of machine/counts.h, when
+				 * there are networks */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
 	CONTROL_READY,	/* descriptor: stream to the agent */
@@ -59,8 +63,14 @@ enum control_type {
 	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_SAVED,	/* value: 0 or negative errno; text: a sentence */
+	CONTROL_KEPT,	/* the same; value2: pages of the file that were used, 0: it is not worth one */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
+};
+
+enum {
+	CONTROL_HAS_HELPER = 1,	/* that goes on, as a maker of sockets */
+	CONTROL_HAS_LESSONS = 2,	/* KEEP may be worth while when it ends */
 };
 
 enum control_end { CONTROL_END_POWEROFF, CONTROL_END_RESET, CONTROL_END_CRASH, CONTROL_END_ERROR };

@@ -6,11 +6,11 @@
 #include "machine/machine.h"
 
 #include "machine/confine.h"
+#include "machine/snapshot.h"
 #include "machine/spec.h"
 #include "machine/worker.h"
 #include "vmm/vm.h"
 
-struct snapshot;
 struct virtio_device;
 struct virtio_mmio;
 
@@ -51,6 +51,11 @@ struct machine {
 	struct confine confine;	/* under which the threads come with a jail */
 	struct vm_end end;
 	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
+	struct {	/* that was saved last, or that it came from */
+		int fd;	/* owned, -1: none */
+		struct snapshot_id id;
+		uint32_t generation;	/* of the file with code */
+	} snapshot;
 };
 
 /*
@@ -60,7 +65,10 @@ struct machine {
 int machine_open_snapshot(struct machine *machine, const struct machine_spec *spec, struct snapshot *ret_snapshot,
 			  struct err *err);
 
-/* State from @snapshot, of file @path, into a machine whose memory is from there already. */
-int machine_restore(struct machine *machine, const struct snapshot *snapshot, const char *path, struct err *err);
+/* State from @snapshot, of @spec, into a machine whose memory is from there already. */
+int machine_restore(struct machine *machine, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err);
+
+/* There is none any more that machine_keep() could be for. */
+void machine_forget_snapshot(struct machine *machine);
 
 #endif /* MACHINE_INSIDE_H */

@@ -356,7 +356,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->loop = loop;
 	m->events = *events;
 	m->jail = jail;
-	m->counts_fd = -1;
+	m->counts_fd = m->snapshot.fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->named[i] = (struct named){ .machine = m, .fd = -1 };
 	r = spec->restore ? machine_open_snapshot(m, spec, &snapshot, err) : engine_choose(spec->engine, &m->engine, err);
@@ -379,7 +379,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	if (r == 0)
 		r = add_devices(m, spec, err);
 	if (r == 0)
-		r = spec->restore ? machine_restore(m, &snapshot, spec->restore, err) : load_guest(m, spec, cache_dir, err);
+		r = spec->restore ? machine_restore(m, &snapshot, spec, err) : load_guest(m, spec, cache_dir, err);
 	snapshot_close(&snapshot);
 	if (r == 0 && spec->gdb)
 		r = debugger_create(loop, m->vm, spec->gdb_port, spec->gdb_wait, &m->debugger, err);
@@ -419,6 +419,7 @@ void machine_destroy(struct machine *m)
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
 	mem_destroy(m->mem);
+	machine_forget_snapshot(m);
 	free(m);
 }
 

@@ -67,14 +67,24 @@ void machine_destroy(struct machine *machine);
  */
 int machine_start(struct machine *machine, struct err *err);
 
-/* Drops what the engine keeps to save time: what machine_save() puts beside the guest is then what it uses from here on. */
+/* Drops what the engine keeps to save time: machine_keep() then writes what it uses from here on. */
 void machine_forget(struct machine *machine);
 
 /*
- * Saves the guest, which runs, into file @fd of snapshot_size() bytes (machine/snapshot.h), all holes; it goes on
- * afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence.
+ * Saves the guest, which runs, into file @fd of snapshot_size() bytes (machine/snapshot.h), all holes, which passes to
+ * the machine; it goes on afterwards, with whoever is restored from the file as its double.  0 or a negative errno with a sentence.
  */
 int machine_save(struct machine *machine, int fd, struct err *err);
+
+/*
+ * Writes what the engine keeps for machines from the snapshot that was saved last or that this one came from into
+ * file @fd of CODE_FILE_MAX bytes (machine/code_file.h), all holes.  Once.  0, and how many bytes were used: 0 when
+ * less than @least is new (engine_ops.learned()).  Or a negative errno with a sentence.
+ */
+int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_bytes, struct err *err);
+
+/* True when machine_keep() may be worth while when it ends. */
+bool machine_learns(const struct machine *machine);
 
 /* True when its processors all wait, have done nothing since the last call, and no stream to it is open. */
 bool machine_is_idle(struct machine *machine);

@@ -113,7 +113,9 @@ static void start(struct process *p, const struct control_msg *msg)
 	}
 	counts_fd = machine_take_counts_fd(p->machine);
 	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
-			   machine_has_helper(p->machine), machine_engine(p->machine),
+			   (machine_has_helper(p->machine) ? CONTROL_HAS_HELPER : 0) |
+				   (machine_learns(p->machine) ? CONTROL_HAS_LESSONS : 0),
+			   machine_engine(p->machine),
 			   strlen(machine_engine(p->machine)), counts_fd);
 	if (counts_fd >= 0)
 		(void)close(counts_fd);
@@ -164,12 +166,6 @@ static void resize(struct process *p, const struct control_msg *msg)
 	(void)control_send(p->sock, CONTROL_RESIZED, r, 0, err.msg, strlen(err.msg), -1);
 }
 
-static void end_save(struct process *p)
-{
-	(void)close(p->save.fd);
-	p->save.fd = -1;
-}
-
 static void try_save(void *ctx)
 {
 	struct process *p = ctx;
@@ -181,8 +177,13 @@ static void try_save(void *ctx)
 		p->save.quiet = machine_is_idle(p->machine) ? p->save.quiet + 1 : 0;
 	if (wait && p->save.tries++ < SAVE_TRIES && loop_set_timer(p->save.timer, SAVE_PAUSE_NS, 0) == 0)
 		return;
-	r = wait ? err_set(&err, -EBUSY, "the guest does not come to rest") : machine_save(p->machine, p->save.fd, &err);
-	end_save(p);
+	if (wait) {
+		r = err_set(&err, -EBUSY, "the guest does not come to rest");
+		(void)close(p->save.fd);
+	} else {
+		r = machine_save(p->machine, p->save.fd, &err);
+	}
+	p->save.fd = -1;
 	(void)control_send(p->sock, CONTROL_SAVED, r, 0, err.msg, strlen(err.msg), -1);
 }
 
@@ -203,6 +204,17 @@ static void save(struct process *p, bool idle, int fd)
 	try_save(p);
 }
 
+/* Takes @fd. */
+static void keep(struct process *p, unsigned least, int fd)
+{
+	struct err err = { 0 };
+	uint64_t bytes = 0;
+	int r = p->machine ? machine_keep(p->machine, fd, least, &bytes, &err) : err_set(&err, -EINVAL, "there is no machine");
+
+	(void)close(fd);
+	(void)control_send(p->sock, CONTROL_KEPT, r, (int32_t)(bytes / 4096), err.msg, strlen(err.msg), -1);
+}
+
 static void on_message(void *ctx, uint32_t events)
 {
 	struct process *p = ctx;
@@ -221,6 +233,10 @@ static void on_message(void *ctx, uint32_t events)
 	}
 	if (p->msg->type == CONTROL_SAVE && fd >= 0) {
 		save(p, p->msg->value, fd);
+		return;
+	}
+	if (p->msg->type == CONTROL_KEEP && fd >= 0) {
+		keep(p, (unsigned)p->msg->value, fd);
 		return;
 	}
 	if (fd >= 0)
@@ -271,7 +287,7 @@ int machine_process(int sock, const char *cache_dir, struct jail *jail)
 	if (r < 0)
 		fail(&p, &err);
 	if (p.save.fd >= 0)
-		end_save(&p);
+		(void)close(p.save.fd);
 	machine_destroy(p.machine);
 	loop_remove(p.save.timer);
 	loop_remove(p.source);

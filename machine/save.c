@@ -3,6 +3,7 @@
 #include "machine/inside.h"
 
 #include "base/checked.h"
+#include "machine/code_file.h"
 #include "machine/engines.h"
 #include "machine/snapshot.h"
 #include "machine/state.h"
@@ -14,6 +15,10 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define GENERATIONS_MAX 6u	/* of a file with code: what few guests run is not worth more */
 
 static void parts_of(struct machine *m, struct state_parts *ret_parts, struct virtio_mmio *mmio[DEVICES_MAX])
 {
@@ -23,21 +28,25 @@ static void parts_of(struct machine *m, struct state_parts *ret_parts, struct vi
 					   .nmmio = m->nslots };
 }
 
-int machine_restore(struct machine *m, const struct snapshot *snapshot, const char *path, struct err *err)
+int machine_restore(struct machine *m, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err)
 {
 	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
 	int r;
 
-	if (snapshot->kept && m->engine->take_kept && strcmp(snapshot->engine, m->engine->name) == 0 &&
-	    m->engine->take_kept(m->vm, snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->kept, err) < 0)
+	if (spec->code && code_file_take(spec->code, &snapshot->id, m->vm, &m->snapshot.generation, err) < 0)
 		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
 	parts_of(m, &parts, mmio);
 	r = state_restore(&parts, &in, err);
 	if (r > 0)	/* the guest would go on naming what is gone */
 		r = err_set(err, -ESTALE, "files that the guest knows were replaced");
-	return r < 0 ? err_prefix(err, r, "snapshot %s", path) : 0;
+	if (r < 0)
+		return err_prefix(err, r, "snapshot %s", spec->restore);
+	m->snapshot.id = snapshot->id;
+	m->snapshot.fd = snapshot->fd;
+	snapshot->fd = -1;
+	return 0;
 }
 
 void machine_forget(struct machine *m)
@@ -88,12 +97,49 @@ int machine_save(struct machine *m, int fd, struct err *err)
 		virtio_mmio_pause(mmio[i]);
 	r = state_save(&parts, &state, err);
 	if (r == 0)
-		r = snapshot_write(fd, &state, m->vm, err);
+		r = snapshot_write(fd, &state, m->vm, &m->snapshot.id, err);
 	for (unsigned i = 0; i < m->nslots; i++)
 		virtio_mmio_resume(mmio[i]);
 	vm_resume(m->vm);
 	blob_finish(&state);
+	machine_forget_snapshot(m);
+	m->snapshot.fd = fd;
+	m->snapshot.generation = 0;
+	if (r < 0)
+		machine_forget_snapshot(m);
 	return r;
+}
+
+bool machine_learns(const struct machine *m)
+{
+	return m->snapshot.fd >= 0 && m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
+}
+
+int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes, struct err *err)
+{
+	const uint8_t *memory;
+	int r = 0;
+
+	*ret_bytes = 0;
+	if (!machine_learns(m))
+		return 0;
+	memory = mmap(NULL, m->mem->size, PROT_READ, MAP_SHARED, m->snapshot.fd, SNAPSHOT_MEMORY);
+	if (memory == MAP_FAILED)
+		return err_set(err, -errno, "cannot read the snapshot: %s", strerror(errno));
+	vm_pause(m->vm);
+	if (m->engine->learned(m->vm, memory) >= least)
+		r = code_file_write(fd, &m->snapshot.id, m->snapshot.generation + 1, m->vm, ret_bytes, err);
+	vm_resume(m->vm);
+	(void)munmap((void *)(uintptr_t)memory, m->mem->size);
+	machine_forget_snapshot(m);
+	return r;
+}
+
+void machine_forget_snapshot(struct machine *m)
+{
+	if (m->snapshot.fd >= 0)
+		(void)close(m->snapshot.fd);
+	m->snapshot.fd = -1;
 }
 
 /* A guest goes on on the engine that it ran on, if nobody says otherwise: that one was tried once. */

@@ -13,10 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define VERSION 1u
+#define VERSION 2u
 #define STATE_MAX (SNAPSHOT_MEMORY - SNAPSHOT_HEADER)
 
 static const char magic[8] = { 'r', 'o', 'u', 'x', 's', 'n', 'a', 'p' };
@@ -26,13 +27,14 @@ struct header {
 	uint32_t version;
 	uint32_t zero;
 	uint64_t state_len;
-	uint64_t memory, kept;
+	uint64_t memory;
+	struct snapshot_id id;
 	char engine[16];	/* NUL-terminated */
 	uint8_t state_sum[32];	/* SHA-256 of the state */
 	uint8_t sum[32];	/* of the header in front of this */
 };
 
-_Static_assert(sizeof(struct header) == 120, "no padding");
+_Static_assert(sizeof(struct header) == 128, "no padding");
 
 static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 {
@@ -43,19 +45,19 @@ static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 	sha256_finish(&hash, ret_sum);
 }
 
-static void fill_header(struct header *h, const struct blob *state, const struct vm *vm, uint64_t kept)
+static void fill_header(struct header *h, const struct blob *state, const struct vm *vm)
 {
-	*h = (struct header){ .version = VERSION, .state_len = state->len, .memory = vm->mem->size, .kept = kept };
+	*h = (struct header){ .version = VERSION, .state_len = state->len, .memory = vm->mem->size };
 	memcpy(h->magic, magic, sizeof(magic));
+	(void)getrandom(&h->id, sizeof(h->id), 0);
 	(void)snprintf(h->engine, sizeof(h->engine), "%s", vm->engine->name);
 	sum(state->bytes, state->len, h->state_sum);
 	sum(h, offsetof(struct header, sum), h->sum);
 }
 
-int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct err *err)
+int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snapshot_id *ret_id, struct err *err)
 {
-	uint64_t memory = vm->mem->size, kept = vm->engine->kept_bytes ? vm->engine->kept_bytes(vm) : 0;
-	size_t size = snapshot_size(memory);
+	size_t size = snapshot_size(vm->mem->size);
 	struct header header;
 	struct stat st;
 	uint8_t *at;
@@ -69,15 +71,12 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct err *
 	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return err_set(err, -errno, "cannot write the snapshot: %s", strerror(errno));
-	if (kept > SNAPSHOT_KEPT_MAX)
-		kept = 0;
-	fill_header(&header, state, vm, kept);
+	fill_header(&header, state, vm);
 	memcpy(at + SNAPSHOT_HEADER, state->bytes, state->len);
 	mem_copy(vm->mem, at + SNAPSHOT_MEMORY);
-	if (kept)
-		vm->engine->keep(vm, at + SNAPSHOT_MEMORY + memory);
 	memcpy(at, &header, sizeof(header));
 	(void)munmap(at, size);
+	*ret_id = header.id;
 	return 0;
 }
 
@@ -98,7 +97,7 @@ static int check_header(const struct header *h, uint64_t file_size, const char *
 		return err_set(err, -ENOTSUP, "snapshot %s is of version %u, and this roux reads version %u; take it again",
 			       path, h->version, VERSION);
 	sum(h, offsetof(struct header, sum), found);
-	if (memcmp(found, h->sum, sizeof(found)) != 0 || h->state_len > STATE_MAX || h->kept > SNAPSHOT_KEPT_MAX || h->memory == 0 ||
+	if (memcmp(found, h->sum, sizeof(found)) != 0 || h->state_len > STATE_MAX || h->memory == 0 ||
 	    h->memory > INT64_MAX / 2 || memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory))
 		return err_set(err, -EBADMSG, "snapshot %s is damaged; take it again", path);
 	return 0;
@@ -122,7 +121,7 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 	if (r < 0)
 		goto fail;
 	ret->memory = h.memory;
-	ret->kept = h.kept;
+	ret->id = h.id;
 	memcpy(ret->engine, h.engine, sizeof(ret->engine));
 	ret->state_len = h.state_len;
 	ret->state = malloc(h.state_len ? h.state_len : 1);

@@ -5,8 +5,6 @@
  *   byte 0                  header, SNAPSHOT_HEADER bytes: see struct in snapshot.c
  *   SNAPSHOT_HEADER         state of processors and devices (machine/state.h)
  *   SNAPSHOT_MEMORY         guest RAM, bank after bank; zero pages are holes
- *   behind it               what the engine keeps to save time (vmm/engine.h), at most SNAPSHOT_KEPT_MAX
- *                           bytes, and a hole
  *
  * Numbers are little-endian.  Header and state are under a checksum, which shows
  * damage and not malice: who may write the file may write any guest.
@@ -23,7 +21,11 @@ struct vm;
 
 #define SNAPSHOT_HEADER 4096u
 #define SNAPSHOT_MEMORY (16ull << 20)
-#define SNAPSHOT_KEPT_MAX (1ull << 30)
+
+/* By which a snapshot is known: drawn by lot. */
+struct snapshot_id {
+	uint8_t bytes[16];
+};
 
 struct snapshot {
 	int fd;	/* owned */
@@ -31,7 +33,7 @@ struct snapshot {
 	uint8_t *state;	/* owned */
 	size_t state_len;
 	uint64_t memory;	/* bytes of guest RAM */
-	uint64_t kept;	/* bytes behind it */
+	struct snapshot_id id;
 };
 
 /*
@@ -40,14 +42,14 @@ struct snapshot {
  */
 static inline uint64_t snapshot_size(uint64_t memory)
 {
-	return SNAPSHOT_MEMORY + memory + SNAPSHOT_KEPT_MAX;
+	return SNAPSHOT_MEMORY + memory;
 }
 
 /*
  * Fills file @fd, which stays the caller's, with the guest of @vm, which is paused, through a mapping: it needs memory or disk, and a
  * process that has run out of either gets SIGBUS.  0, -E2BIG, or another negative errno with a sentence.
  */
-int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct err *err);
+int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snapshot_id *ret_id, struct err *err);
 
 /*
  * Opens and checks.  0, -ENOENT and the like, -EBADMSG when it is damaged or no snapshot, -ENOTSUP

@@ -56,6 +56,7 @@ static const struct field top_fields[] = {
 	TOP("initrd", LIST, initrd, .max = SPEC_INITRDS_MAX),
 	TOP("guest_conf", TEXT, guest_conf),
 	TOP("restore", TEXT, restore),
+	TOP("code", TEXT, code),
 	TOP("vsock", FLAG, vsock),
 	TOP("balloon", FLAG, balloon),
 	TOP("balloon_yield", FLAG, balloon_yield),

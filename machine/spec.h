@@ -10,6 +10,7 @@
  *   cmdline = "quiet"
  *   initrd = ["/path/a"]       # put together in this order
  *   restore = "/path"          # snapshot to go on from (machine/snapshot.h), optional
+ *   code = "/path"             # what the engine kept for that (machine/code_file.h), optional
  *   guest_conf = "root=..."    # /roux.conf of the guest (abi/guest_conf.h), optional
  *   vsock = true
  *   balloon = false            # virtio-balloon: free memory goes back to the host
@@ -115,6 +116,7 @@ struct machine_spec {
 	uint64_t memory;	/* bytes */
 	char *kernel, *cmdline, *guest_conf;
 	char *restore;	/* of a snapshot: the guest goes on from there instead of booting */
+	char *code;	/* of what the engine kept for it */
 	struct spec_list initrd;	/* at most SPEC_INITRDS_MAX */
 	struct spec_share share[SPEC_SHARES_MAX];
 	unsigned nshares;

@@ -127,13 +127,20 @@ struct engine_ops {
 	unsigned (*counters)(struct vm *vm, struct engine_counter *ret_counters, unsigned max);
 
 	/*
-	 * Optional, all or none, while no vCPU runs.  What a snapshot may keep besides state, to save time:
-	 * forgets what there is of it, so that only what is used from then on is kept; how many bytes it is (a multiple of the page size; 0: nothing), and writes it, to zeroed memory.
-	 * The last takes it over from bytes [@offset, @offset + @bytes) of file @fd, which must not change later;
-	 * guest memory is what it was, and set_vm_state() and set_state() follow.  A negative errno with a
-	 * sentence when it cannot: the VM is as before then.
+	 * Optional, all or none, while no vCPU runs.  What a file may keep to save time for VMs that begin with
+	 * the same memory:
+	 *
+	 * forget	begins anew, so that only what is used from then on is kept
+	 * learned	forgets what is not true of @memory (RAM, bank after bank); returns how much is left that
+	 *		take_kept() did not bring, in parts of a program: 0 when it is not worth a file
+	 * kept_bytes	of it, a multiple of the page size; 0: nothing
+	 * keep		writes it, to zeroed memory
+	 * take_kept	takes it over from bytes [@offset, @offset + @bytes) of file @fd, which must not change
+	 *		later; guest memory is what it was, and set_vm_state() and set_state() follow.  A negative
+	 *		errno with a sentence when it cannot: the VM is as before then.
 	 */
 	void (*forget)(struct vm *vm);
+	unsigned (*learned)(struct vm *vm, const uint8_t *memory);
 	uint64_t (*kept_bytes)(struct vm *vm);
 	void (*keep)(struct vm *vm, uint8_t *to);
 	int (*take_kept)(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err);

@@ -265,6 +265,7 @@ struct cpu {
 	} fault;
 	uint64_t exit_vbase;	/* vbase when the exit being handled was taken */
 	uint32_t kjc_mode;	/* BLOCK_* bits of the code in kjc */
+	bool takes_jumps;	/* kjc is to be filled from struct dbt_vm.jumps */
 	bool vectors_live;	/* guest vector state is in the registers, not in xsave[] */
 	uint8_t stepping;	/* STEP_*: what happens after the present instruction */
 	struct {	/* see debug.c */

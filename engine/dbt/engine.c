@@ -358,6 +358,7 @@ static void dbt_vm_destroy(struct vm *vm)
 	if (!dv)
 		return;
 	irqchip_destroy(dv->irqchip);
+	dbt_drop_kept(dv);
 	code_cache_destroy(dv->cc);
 	free((void *)(uintptr_t)dv->dirty);
 	free(dv);
@@ -742,6 +743,7 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 		cpu_update_mode(cpu);
 	if (cpu->fatal)
 		return err_set(err, -ENOTSUP, "%s", cpu->fatal);
+	dbt_take_jumps(vcpu->vm->engine_data, cpu);
 	return 0;
 }
 
@@ -993,6 +995,7 @@ const struct engine_ops dbt_engine = {
 	.dirty_log_set = dbt_dirty_log_set,
 	.counters = dbt_counters,
 	.forget = dbt_forget,
+	.learned = dbt_learned,
 	.kept_bytes = dbt_kept_bytes,
 	.keep = dbt_keep,
 	.take_kept = dbt_take_kept,

@@ -465,6 +465,29 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 	jc_put(cpu, of, jc, va, (uint64_t)(uintptr_t)b->entry);
 }
 
+void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
+{
+	const struct code_cache *cc = cpu->vm->cc;
+	uint64_t first = (uint64_t)(uintptr_t)cc->rx, end = first + cc->used;
+	uint32_t entries = cpu->jc_size[JC_KERNEL].entries, error;
+	struct translation tr;
+
+	while (entries < JC_ENTRIES && entries < 2 * njumps)
+		entries *= 2;
+	set_jc_entries(cpu, JC_KERNEL, entries);
+	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+	for (uint64_t i = 0; i < njumps; i++) {
+		const struct kept_jump *j = &jump[i];
+
+		if (!(j->va >> 63) || j->code < first || j->code >= end || j->pa >= cpu->ram_size ||
+		    !(cpu->ram_flags[j->pa / PAGE_SIZE] & PAGE_HAS_CODE) ||
+		    mmu_walk(cpu, j->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) || tr.gpa != j->pa || !tr.global)
+			continue;
+		mmu_note_exec(cpu, j->va, true);
+		jc_put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
+	}
+}
+
 /* Sets @bits in a page table entry that another vCPU may be changing. */
 static bool pte_set(uint64_t *pte, uint64_t seen, uint64_t bits)
 {

@@ -35,6 +35,11 @@ struct program {
 	uint64_t device, inode, size, changed_s, changed_ns;
 };
 
+/* From a kernel's jump cache: code for what is at a guest's virtual address, when that is at @pa. */
+struct kept_jump {
+	uint64_t va, pa, code;
+};
+
 struct dbt_vm {
 	struct vm *vm;
 	struct code_cache *cc;
@@ -50,6 +55,11 @@ struct dbt_vm {
 	int (*enter)(struct cpu *cpu, uint64_t code);
 	_Atomic uint64_t *dirty;	/* dirty log, or NULL */
 	struct program program;	/* that this is */
+	/* What came from a file: the blocks in front, in the code cache's generation, and jumps (a mapping of ours; NULL: none). */
+	uint32_t taken_blocks;
+	uint64_t taken_generation;
+	struct kept_jump *jumps;
+	uint64_t njumps;
 	struct lock stop_lock;
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
@@ -79,11 +89,16 @@ static inline void ask_to_exit(struct cpu *cpu)
 	jc_close(cpu);
 }
 
-/* --- store.c; the first four as in struct engine_ops --- */
+/* --- store.c; the first five as in struct engine_ops --- */
 void dbt_forget(struct vm *vm);
+unsigned dbt_learned(struct vm *vm, const uint8_t *memory);
 uint64_t dbt_kept_bytes(struct vm *vm);
 void dbt_keep(struct vm *vm, uint8_t *to);
 int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err);
+/* Fills the kernel's jump cache of @cpu, which has its state and has not run, with what was kept. */
+void dbt_take_jumps(struct dbt_vm *dv, struct cpu *cpu);
+/* Ends what dbt_take_kept() began. */
+void dbt_drop_kept(struct dbt_vm *dv);
 /* Before the jail, which has no /proc. */
 void dbt_note_program(struct dbt_vm *dv);
 
@@ -125,6 +140,8 @@ void mmu_init(struct cpu *cpu);
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);
 void mmu_invlpg(struct cpu *cpu, uint64_t va);
 void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va);
+/* Puts into the kernel's jump cache of a vCPU that is about to run what its page tables have where it was. */
+void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps);
 void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
 void mmu_flush_user_jc(struct cpu *cpu);
 void mmu_flush_kernel_jc(struct cpu *cpu);

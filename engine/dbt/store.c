@@ -5,7 +5,8 @@
  * first page, name addresses of the program.
  *
  *   page 0   struct kept
- *   pages    translated code, stubs, then the parts of struct layout that are in use
+ *   pages    translated code, stubs, then the parts of struct layout that are in use, then the
+ *            kernel's jumps
  *
  * Tables are mapped privately, so that they are shared with every other process that came
  * from the snapshot, until they change.
@@ -32,9 +33,10 @@ struct kept {
 	uint64_t base;	/* of the code cache */
 	uint64_t next_token;
 	uint64_t bytes[PARTS];	/* of what follows, each rounded up to pages */
+	uint64_t njumps;	/* struct kept_jump behind that */
 };
 
-static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '1' };
+static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '2' };
 
 struct part {
 	uint8_t *at;
@@ -58,10 +60,36 @@ static uint64_t pages(uint64_t bytes)
 	return (bytes + PAGE_SIZE - 1) & PAGE_MASK;
 }
 
+/* What the kernel's jump caches hold, of kernels that map themselves the same everywhere; NULL counts. */
+static uint64_t list_jumps(const struct code_cache *cc, struct kept_jump *to)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < cc->nblocks; i++) {
+		const struct block *b = &cc->blocks[i];
+
+		if (!b->valid || !b->cached || !b->entry || b->mode != 0 || b->pa2 != ~0ull)
+			continue;
+		if (to)
+			to[n] = (struct kept_jump){ b->cached_va, b->pa, (uint64_t)(uintptr_t)b->entry };
+		n++;
+	}
+	return n;
+}
+
+void dbt_drop_kept(struct dbt_vm *dv)
+{
+	if (dv->jumps)
+		(void)munmap(dv->jumps, pages(dv->njumps * sizeof(*dv->jumps)));
+	dv->jumps = NULL;
+	dv->njumps = 0;
+}
+
 void dbt_forget(struct vm *vm)
 {
 	struct dbt_vm *dv = vm->engine_data;
 
+	dbt_drop_kept(dv);
 	code_cache_reset(dv->cc);
 	for (unsigned i = 0; i < dv->ncpus; i++)
 		mmu_init(dv->cpu[i]);
@@ -78,7 +106,7 @@ uint64_t dbt_kept_bytes(struct vm *vm)
 	parts_of(dv->cc, part);
 	for (unsigned i = 0; i < PARTS; i++)
 		sum += pages(part[i].bytes);
-	return sum;
+	return sum + pages(list_jumps(dv->cc, NULL) * sizeof(struct kept_jump));
 }
 
 void dbt_keep(struct vm *vm, uint8_t *to)
@@ -97,6 +125,30 @@ void dbt_keep(struct vm *vm, uint8_t *to)
 		memcpy(to, part[i].at, part[i].bytes);
 		to += pages(part[i].bytes);
 	}
+	k->njumps = list_jumps(dv->cc, (struct kept_jump *)(void *)to);
+}
+
+unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
+{
+	struct dbt_vm *dv = vm->engine_data;
+	struct code_cache *cc = dv->cc;
+	unsigned n = 0;
+
+	if (cc->generation != dv->taken_generation)
+		return 0;	/* much of what was brought is gone */
+	lock_take(&cc->lock);
+	for (unsigned i = 0; i < vm->mem->nbanks; i++) {
+		const struct mem_bank *b = &vm->mem->bank[i];
+
+		for (uint64_t at = 0; at < b->size; at += PAGE_SIZE)
+			if (cc->page_flags[(b->offset + at) / PAGE_SIZE] & PAGE_HAS_CODE &&
+			    memcmp(b->host + at, memory + b->offset + at, PAGE_SIZE) != 0)
+				(void)code_invalidate(cc, b->base + at, PAGE_SIZE);
+	}
+	for (uint32_t i = dv->taken_blocks; i < cc->nblocks; i++)
+		n += cc->blocks[i].valid;
+	lock_drop(&cc->lock);
+	return n;
 }
 
 static bool fits(const struct kept *k, const struct dbt_vm *dv, uint64_t bytes)
@@ -111,24 +163,13 @@ static bool fits(const struct kept *k, const struct dbt_vm *dv, uint64_t bytes)
 			return false;
 		sum += pages(k->bytes[i]);
 	}
+	if (k->njumps > k->bytes[3] / sizeof(struct block))
+		return false;
+	sum += pages(k->njumps * sizeof(struct kept_jump));
 	return sum == bytes && k->bytes[0] >= THUNK_BYTES && k->bytes[0] <= COLD_START &&
 	       k->bytes[1] <= CODE_CACHE_BYTES - COLD_START && k->bytes[2] == sizeof(struct code_cache) &&
 	       k->bytes[3] <= BLOCKS_MAX * sizeof(struct block) && k->bytes[4] <= EXITS_MAX * sizeof(struct exit) &&
 	       k->bytes[5] <= dv->cc->arena_size && k->bytes[6] == dv->cc->npages;
-}
-
-static int read_part(int fd, uint64_t at, uint8_t *to, uint64_t bytes)
-{
-	while (bytes) {
-		ssize_t n = pread(fd, to, bytes, (off_t)at);
-
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		to += n;
-		at += (uint64_t)n;
-		bytes -= (uint64_t)n;
-	}
-	return 0;
 }
 
 /* Into the memory behind both mappings of translated code: through one of them it would fault at every page. */
@@ -176,12 +217,27 @@ static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint6
 	return cc->base == base && cc->rx == rx && cc->size == CODE_CACHE_BYTES && cc->npages == npages ? 0 : -EINVAL;
 }
 
+/* They only save look-ups. */
+static void take_jumps(struct dbt_vm *dv, const struct kept *k, int fd, uint64_t offset, uint64_t bytes)
+{
+	size_t len = pages(k->njumps * sizeof(struct kept_jump));
+	void *at = len ? mmap(NULL, len, PROT_READ, MAP_PRIVATE, fd, (off_t)(offset + bytes - len)) : MAP_FAILED;
+
+	dbt_drop_kept(dv);
+	if (at == MAP_FAILED)
+		return;
+	dv->jumps = at;
+	dv->njumps = k->njumps;
+	for (unsigned i = 0; i < dv->ncpus; i++)
+		dv->cpu[i]->takes_jumps = true;
+}
+
 int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct err *err)
 {
 	struct dbt_vm *dv = vm->engine_data;
 	struct code_cache *cc;
 	struct kept k;
-	int r = bytes < PAGE_SIZE ? -EINVAL : read_part(fd, offset, (uint8_t *)&k, sizeof(k));
+	int r = bytes >= PAGE_SIZE && pread(fd, &k, sizeof(k), (off_t)offset) == sizeof(k) ? 0 : -EINVAL;
 
 	if (r == 0 && !fits(&k, dv, bytes))
 		r = -EINVAL;
@@ -200,7 +256,17 @@ int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct
 	code_cache_destroy(dv->cc);
 	atomic_store(&dv->next_token, (uint32_t)k.next_token);
 	dbt_use_code_cache(vm, cc);
+	dv->taken_blocks = cc->nblocks;
+	dv->taken_generation = cc->generation;
+	take_jumps(dv, &k, fd, offset, bytes);
 	return 0;
+}
+
+void dbt_take_jumps(struct dbt_vm *dv, struct cpu *cpu)
+{
+	if (cpu->takes_jumps)
+		mmu_jc_fill(cpu, dv->jumps, dv->njumps);
+	cpu->takes_jumps = false;
 }
 
 void dbt_note_program(struct dbt_vm *dv)

@@ -53,6 +53,11 @@ def seal(path):
     os.utime(path, ns=(0, seal_time(os.stat(path).st_size)))
 
 
+def roux_ok(*args):
+    r = expect(verb(*args, env=ENV), 0)
+    return r.out.decode()
+
+
 def templates():
     return {p for p in glob.glob(TEMPLATES + "/*.snap") if is_sealed(p)}
 
@@ -63,7 +68,7 @@ def settle():
 
 
 def unfinished():
-    return [p for p in glob.glob(TEMPLATES + "/*") if not p.endswith(".snap")]
+    return [p for p in glob.glob(TEMPLATES + "/*") if not p.endswith((".snap", ".code"))]
 
 
 @contextlib.contextmanager
@@ -363,19 +368,54 @@ def test_a_damaged_template_is_replaced():
         assert not booted(*kind("damaged"), ROOT, "--", "true"), f"{name}: not replaced"
 
 
-def test_translated_code_of_another_program_is_made_anew():
-    path = template(*kind("kept"))
-    with open(path, "rb") as f:
-        memory, kept = struct.unpack_from("<24xQQ", f.read(HEADER))
-    if not kept:
+def code_of(path):
+    code = path.removesuffix(".snap") + ".code"
+    if not os.path.exists(code):
         raise Skip("this engine keeps none")
-    for at in (0, 8, 16, 24, 32, 48):	# magic, program, and where it was: engine/dbt/store.c
-        flip(path, (16 << 20) + memory + at)
-        seal(path)
-        assert ok(*kind("kept"), ROOT, "--", "echo", "hello") == "hello\n", at
-        assert not booted(*kind("kept"), ROOT, "--", "true"), at
-        flip(path, (16 << 20) + memory + at)
-        seal(path)
+    return code
+
+
+def translated(*args):
+    """Blocks that a machine translated."""
+    r = expect(run("--dbt-stats", *args), 0)
+    return sum(int(n) for line in r.err.decode().splitlines() if line.startswith("blocks ") for n in line.split()[1:3])
+
+
+def test_what_clones_translate_is_kept():
+    options = (*kind("learning"), ROOT, "--", "sh", "-c", "echo $((3 * 7)); ls / | sort -r | tr a-z A-Z | wc -l")
+    code = code_of(template(*kind("learning")))
+    first = translated(*options)
+    before = os.stat(code).st_ino
+    assert first > 200, first
+    last = min(translated(*options) for _ in range(3))
+    assert last < first / 2, (first, last)
+    for _ in range(8):	# and is not written again for ever
+        ok(*options)
+        settled, before = os.stat(code).st_ino == before, os.stat(code).st_ino
+    assert settled
+    assert is_sealed(code)
+
+
+def test_code_may_be_missing_or_damaged():
+    path = template(*kind("kept"))
+    code = code_of(path)
+    for damage in (os.unlink, truncate(0), truncate(5000), lambda p: truncate(os.stat(p).st_size - 4096)(p), be_garbage,
+                   *(lambda p, at=at: flip(p, at) for at in (0, 8, 24, 40, 60)),	# of the header
+                   # magic, program, and where it was: engine/dbt/store.c
+                   *(lambda p, at=at: flip(p, HEADER + at) for at in (0, 8, 16, 24, 32, 48))):
+        damage(code)
+        if os.path.exists(code):
+            seal(code)
+        assert ok(*kind("kept"), ROOT, "--", "echo", "hello") == "hello\n"
+        assert is_sealed(code) and translated(*kind("kept"), ROOT, "--", "true") < 5000, "no code that was made anew"
+        assert not booted(*kind("kept"), ROOT, "--", "true")
+
+
+def test_code_is_of_one_template():
+    path, other = template(*kind("one")), template(*kind("two"))
+    shutil.copy(code_of(other), code_of(path))
+    seal(code_of(path))
+    assert ok(*kind("one"), ROOT, "--", "echo", "hello") == "hello\n"
 
 
 def test_a_template_without_a_seal_is_not_used():
@@ -442,16 +482,12 @@ def test_a_monitor_killed_while_it_writes_leaves_nothing_half():
         r = expect(run(*kind("killed"), ROOT, "--", "echo", "hello"), 0, out=b"hello\n")
         assert r.err == b"", (delay, r)
     wait_until("all to end", lambda: not marked_processes())
-    for path in unfinished():	# of the killed: never used, and gone with the cache
-        os.unlink(path)
+    open(TEMPLATES + "/" + "0" * 32 + ".code", "w").close()	# of none
+    listed = roux_ok("template", "rm", "--all").split()	# what the killed left goes too
+    assert len(listed) == len(set(listed)) and not os.listdir(TEMPLATES), (listed, os.listdir(TEMPLATES))
 
 
 # ---------------------------------------------------------------- life of a clone
-
-def roux_ok(*args):
-    r = expect(verb(*args, env=ENV), 0)
-    return r.out.decode()
-
 
 def test_verbs_work_on_clones():
     template(*kind("verbs"))

@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "base/sha256.h"
 #include "engine/dbt/engine_dbt.h"
+#include "machine/code_file.h"
 #include "machine/snapshot.h"
 #include "machine/state.h"
 #include "os/blob.h"
@@ -34,11 +35,12 @@
 struct header {
 	char magic[8];
 	uint32_t version, zero;
-	uint64_t state_len, memory, kept;
+	uint64_t state_len, memory;
+	uint8_t id[16];
 	char engine[16];
 	uint8_t state_sum[32], sum[32];
 };
-_Static_assert(sizeof(struct header) == 120, "as it is written");
+_Static_assert(sizeof(struct header) == 128, "as it is written");
 
 /* --------------------------------------------------------------------- files */
 
@@ -74,12 +76,16 @@ static void keep(struct vm *vm, uint8_t *to)
 	memset(to, 'k', kept_size);
 }
 
+static int take(struct vm *own, int fd, uint64_t offset, uint64_t bytes, struct err *err);
+
 static const struct engine_ops fake = { .name = "fake", .vm_create = ok_vm, .vm_destroy = no_vm, .vcpu_create = ok_vcpu,
-					.vcpu_destroy = no_vcpu, .vcpu_kick = no_vcpu, .kept_bytes = keeps, .keep = keep };
+					.vcpu_destroy = no_vcpu, .vcpu_kick = no_vcpu, .kept_bytes = keeps, .keep = keep,
+					.take_kept = take };
 
 static struct mem *mem;
 static struct vm *vm;
 static int file;
+static struct snapshot_id id;
 
 /* A snapshot of a guest with two pages that are not zero. */
 static int setup(void **state)
@@ -94,7 +100,7 @@ static int setup(void **state)
 		return -1;
 	(void)mem_write(mem, 0x1ff0, "over the border of two pages", 28);
 	(void)mem_write(mem, RAM - 4, "last", 4);
-	return snapshot_write(file, &blob, vm, NULL);
+	return snapshot_write(file, &blob, vm, &id, NULL);
 }
 
 static int teardown(void **state)
@@ -124,15 +130,13 @@ static void test_a_snapshot_holds_what_the_guest_was(void **state)
 	assert_int_equal(snapshot_open(path, &s, NULL), 0);
 	assert_string_equal(s.engine, "fake");
 	assert_int_equal(s.memory, RAM);
-	assert_int_equal(s.kept, kept_size);
 	assert_int_equal(s.state_len, sizeof(state_bytes));
 	assert_memory_equal(s.state, state_bytes, sizeof(state_bytes));
 	assert_int_equal(pread(s.fd, bytes, 28, SNAPSHOT_MEMORY + 0x1ff0), 28);
 	assert_memory_equal(bytes, "over the border of two pages", 28);
-	assert_int_equal(pread(s.fd, bytes, 6, SNAPSHOT_MEMORY + RAM - 4), 6);
-	assert_memory_equal(bytes, "lastkk", 6);
-	assert_int_equal(pread(s.fd, bytes, 2, (off_t)(SNAPSHOT_MEMORY + RAM + kept_size - 1)), 2);
-	assert_memory_equal(bytes, "k\0", 2);
+	assert_int_equal(pread(s.fd, bytes, 4, SNAPSHOT_MEMORY + RAM - 4), 4);
+	assert_memory_equal(&s.id, &id, sizeof(id));
+	assert_memory_equal(bytes, "last", 4);
 	assert_true(fcntl(s.fd, F_GETFD) & FD_CLOEXEC);
 	snapshot_close(&s);
 	snapshot_close(&s);	/* which is harmless */
@@ -144,21 +148,7 @@ static void test_what_is_zero_costs_no_room(void **state)
 
 	assert_int_equal(fstat(file, &st), 0);
 	assert_int_equal(st.st_size, snapshot_size(RAM));
-	assert_true(st.st_blocks * 512 <= 16 * 4096);	/* header, state, three pages, two kept, and the file system's own */
-}
-
-static void test_an_engine_may_keep_nothing_or_too_much(void **state)
-{
-	const struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes) };
-	struct snapshot s;
-
-	for (int i = 0; i < 2; i++) {
-		kept_size = i ? SNAPSHOT_KEPT_MAX + 1 : 0;
-		assert_int_equal(snapshot_write(file, &blob, vm, NULL), 0);
-		assert_int_equal(snapshot_open(path, &s, NULL), 0);
-		assert_int_equal(s.kept, 0);
-		snapshot_close(&s);
-	}
+	assert_true(st.st_blocks * 512 <= 16 * 4096);	/* header, state, three pages, and the file system's own */
 }
 
 static void test_what_cannot_be_a_snapshot_is_not_written(void **state)
@@ -166,15 +156,15 @@ static void test_what_cannot_be_a_snapshot_is_not_written(void **state)
 	struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes), .failed = true };
 	int read_only = open(path, O_RDONLY | O_CLOEXEC);
 
-	assert_int_equal(snapshot_write(file, &blob, vm, NULL), -ENOMEM);
+	assert_int_equal(snapshot_write(file, &blob, vm, &id, NULL), -ENOMEM);
 	blob.failed = false;
-	assert_int_equal(snapshot_write(read_only, &blob, vm, NULL), -EACCES);
+	assert_int_equal(snapshot_write(read_only, &blob, vm, &id, NULL), -EACCES);
 	assert_int_equal(close(read_only), 0);
 	blob.len = SNAPSHOT_MEMORY - SNAPSHOT_HEADER + 1;
-	assert_int_equal(snapshot_write(file, &blob, vm, NULL), -E2BIG);
+	assert_int_equal(snapshot_write(file, &blob, vm, &id, NULL), -E2BIG);
 	blob.len = sizeof(state_bytes);
 	assert_int_equal(ftruncate(file, (off_t)snapshot_size(RAM) - 1), 0);
-	assert_int_equal(snapshot_write(file, &blob, vm, NULL), -EINVAL);
+	assert_int_equal(snapshot_write(file, &blob, vm, &id, NULL), -EINVAL);
 }
 
 static void flip(off_t at, uint8_t bits)
@@ -217,8 +207,8 @@ static void seal_header(struct header *h)
 
 static void test_fields_are_checked_under_a_right_checksum(void **state)
 {
-	static const uint64_t hostile[] = { 0, 1, RAM - 1, RAM + 1, 2u * RAM, SNAPSHOT_KEPT_MAX + 1, 1ull << 40, INT64_MAX / 2,
-					    INT64_MAX, 1ull << 63, UINT64_MAX - SNAPSHOT_MEMORY - SNAPSHOT_KEPT_MAX, UINT64_MAX };
+	static const uint64_t hostile[] = { 0, 1, RAM - 1, RAM + 1, 2u * RAM, 1ull << 40, INT64_MAX / 2,
+					    INT64_MAX, 1ull << 63, UINT64_MAX - SNAPSHOT_MEMORY, UINT64_MAX };
 	struct header good, h;
 
 	assert_int_equal(pread(file, &good, sizeof(good), 0), sizeof(good));
@@ -233,13 +223,6 @@ static void test_fields_are_checked_under_a_right_checksum(void **state)
 		h.state_len = hostile[i];
 		seal_header(&h);
 		expect_open(-EBADMSG, "damaged");
-		h = good;
-		h.kept = hostile[i];
-		seal_header(&h);
-		if (hostile[i] > SNAPSHOT_KEPT_MAX)
-			expect_open(-EBADMSG, "damaged");
-		else
-			expect_open(0, "");	/* the engine looks at what it finds there */
 	}
 	h = good;
 	memset(h.engine, 'x', sizeof(h.engine));
@@ -255,7 +238,7 @@ static void test_no_other_length_is_taken(void **state)
 {
 	const uint64_t size = snapshot_size(RAM);
 	/* From long to short: what is cut off is gone. */
-	const uint64_t lengths[] = { size + 4096, size + 1, size - 1, size - SNAPSHOT_KEPT_MAX, SNAPSHOT_MEMORY + 4096,
+	const uint64_t lengths[] = { size + 4096, size + 1, size - 1, SNAPSHOT_MEMORY + 4096,
 				     SNAPSHOT_MEMORY + 1, SNAPSHOT_MEMORY, SNAPSHOT_MEMORY - 1,
 				     SNAPSHOT_HEADER + sizeof(state_bytes), SNAPSHOT_HEADER + sizeof(state_bytes) - 1,
 				     SNAPSHOT_HEADER + 1, SNAPSHOT_HEADER, SNAPSHOT_HEADER - 1, sizeof(struct header) };
@@ -282,6 +265,119 @@ static void test_what_is_no_file_is_told(void **state)
 	assert_int_equal(s.fd, -1);
 	assert_int_equal(snapshot_open("/tmp", &s, &err), -EISDIR);
 	assert_int_equal(s.fd, -1);
+}
+
+/* ----------------------------------------------------------------------- code */
+
+static char code_path[] = "/tmp/roux-test-code-XXXXXX";
+static int took;	/* what take() gives */
+
+static int take(struct vm *own, int fd, uint64_t offset, uint64_t bytes, struct err *err)
+{
+	char byte;
+
+	assert_int_equal(bytes, kept_size);
+	assert_int_equal(pread(fd, &byte, 1, (off_t)(offset + bytes - 1)), 1);
+	assert_int_equal(byte, 'k');
+	return took;
+}
+
+/* A file of it, as a template has one. */
+static int write_code(uint64_t *ret_bytes)
+{
+	int fd, r;
+
+	(void)strcpy(code_path + sizeof(code_path) - 7, "XXXXXX");
+	fd = mkstemp(code_path);
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)CODE_FILE_MAX), 0);
+	r = code_file_write(fd, &id, 3, vm, ret_bytes, NULL);
+	assert_int_equal(ftruncate(fd, (off_t)*ret_bytes), 0);
+	assert_int_equal(close(fd), 0);
+	return r;
+}
+
+static int take_code(const struct snapshot_id *of, const char *word)
+{
+	struct err err = { 0 };
+	uint32_t generation = 0;
+	int r = code_file_take(code_path, of, vm, &generation, &err);
+
+	if (r < 0 && !strstr(err.msg, word))
+		fail_msg("taking gave %d '%s', not '%s'", r, err.msg, word);
+	assert_int_equal(generation, r < 0 ? 0 : 3);
+	return r;
+}
+
+static void test_code_is_for_one_snapshot_and_engine(void **state)
+{
+	struct snapshot_id other = id;
+	struct engine_ops engine = fake;
+	uint64_t bytes;
+
+	assert_int_equal(write_code(&bytes), 0);
+	assert_int_equal(bytes, CODE_FILE_HEADER + kept_size);
+	took = 0;
+	assert_int_equal(take_code(&id, ""), 0);
+	took = -EINVAL;
+	assert_int_equal(take_code(&id, ""), -EINVAL);
+	other.bytes[15] ^= 1;
+	assert_int_equal(take_code(&other, "no translated code for this guest"), -ESTALE);
+	engine.name = "false";
+	vm->engine = &engine;
+	assert_int_equal(take_code(&id, "no translated code for this guest"), -ESTALE);
+	vm->engine = &fake;
+	assert_int_equal(unlink(code_path), 0);
+	assert_int_equal(take_code(&id, "cannot open"), -ENOENT);
+}
+
+static void test_damaged_code_is_not_taken(void **state)
+{
+	uint64_t bytes;
+	uint8_t byte;
+	int fd;
+
+	assert_int_equal(write_code(&bytes), 0);
+	took = 0;
+	fd = open(code_path, O_RDWR | O_CLOEXEC);
+	for (off_t at = 0; at < 88; at++) {
+		assert_int_equal(pread(fd, &byte, 1, at), 1);
+		byte ^= 0x10;
+		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+		assert_int_equal(take_code(&id, "no translated code"), -EBADMSG);
+		byte ^= 0x10;
+		assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	}
+	assert_int_equal(take_code(&id, ""), 0);
+	assert_int_equal(ftruncate(fd, (off_t)bytes + 1), 0);
+	assert_int_equal(take_code(&id, "no translated code"), -EBADMSG);
+	for (uint64_t len = bytes - 1; len > 1; len /= 2) {
+		assert_int_equal(ftruncate(fd, (off_t)len), 0);
+		assert_int_equal(take_code(&id, "no translated code"), -EBADMSG);
+	}
+	assert_int_equal(close(fd), 0);
+	assert_int_equal(unlink(code_path), 0);
+}
+
+static void test_an_engine_may_keep_nothing_or_too_much(void **state)
+{
+	struct engine_ops engine = fake;
+	uint64_t bytes;
+
+	kept_size = 0;
+	assert_int_equal(write_code(&bytes), 0);
+	assert_int_equal(bytes, 0);
+	assert_int_equal(unlink(code_path), 0);
+	kept_size = CODE_FILE_MAX;
+	assert_int_equal(write_code(&bytes), 0);
+	assert_int_equal(bytes, 0);
+	assert_int_equal(unlink(code_path), 0);
+	engine.kept_bytes = NULL;
+	vm->engine = &engine;
+	assert_int_equal(write_code(&bytes), 0);
+	vm->engine = &fake;
+	assert_int_equal(bytes, 0);
+	assert_int_equal(unlink(code_path), 0);
 }
 
 /* ------------------------------------------------------------------- machines */
@@ -486,12 +582,14 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(test_a_snapshot_holds_what_the_guest_was),
 		T(test_what_is_zero_costs_no_room),
-		T(test_an_engine_may_keep_nothing_or_too_much),
 		T(test_what_cannot_be_a_snapshot_is_not_written),
 		T(test_no_bit_of_header_or_state_may_change),
 		T(test_fields_are_checked_under_a_right_checksum),
 		T(test_no_other_length_is_taken),
 		T(test_what_is_no_file_is_told),
+		T(test_code_is_for_one_snapshot_and_engine),
+		T(test_damaged_code_is_not_taken),
+		T(test_an_engine_may_keep_nothing_or_too_much),
 		cmocka_unit_test(test_a_machine_goes_on_in_another),
 		cmocka_unit_test(test_state_of_another_machine_is_refused),
 		cmocka_unit_test(test_the_rate_of_the_clock_may_differ_a_little),
