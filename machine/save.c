@@ -121,7 +121,7 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	int r = 0;
 
 	*ret_bytes = 0;
-	if (!machine_learns(m))
+	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
 	memory = mmap(NULL, m->mem->size, PROT_READ, MAP_SHARED, m->snapshot.fd, SNAPSHOT_MEMORY);
 	if (memory == MAP_FAILED)

@@ -132,7 +132,8 @@ struct engine_ops {
 	 *
 	 * forget	begins anew, so that only what is used from then on is kept
 	 * learned	forgets what is not true of @memory (RAM, bank after bank); returns how much is left that
-	 *		take_kept() did not bring, in parts of a program: 0 when it is not worth a file
+	 *		take_kept() did not bring, in parts of a program: 0 when it is not worth a file.  NULL: it
+	 *		is not more than this
 	 * kept_bytes	of it, a multiple of the page size; 0: nothing
 	 * keep		writes it, to zeroed memory
 	 * take_kept	takes it over from bytes [@offset, @offset + @bytes) of file @fd, which must not change

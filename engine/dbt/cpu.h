@@ -198,6 +198,8 @@ struct cpu {
 	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;
+	uint8_t windows_begun;	/* bit per window: its memory is no longer all zero */
+	bool ktlb_filled;	/* since it was emptied */
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	struct jc_size {
 		uint64_t mask;	/* for PDEP: twice the index, which is then scaled by 8 */

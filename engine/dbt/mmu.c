@@ -41,6 +41,16 @@ static void tlb_clear(struct tlb *tlb)
 		tlb_clear_one(tlb, i);
 }
 
+/*
+ * Memory that is all zero is a TLB that matches nothing but page 0, whose entry is the first, and the
+ * end of an access that wraps around to it, which begins in the last page.
+ */
+static void tlb_begin(struct tlb *tlb)
+{
+	tlb_clear_one(tlb, 0);
+	tlb_clear_one(tlb, TLB_ENTRIES - 1);
+}
+
 /* Remembers entry @n as filled, so that a flush of few entries touches only those. */
 static inline void note_filled(uint16_t *list, uint16_t *count, unsigned n)
 {
@@ -88,12 +98,22 @@ static uint32_t new_token(struct cpu *cpu)
 	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
 }
 
+/* Whether a window's memory is more than zeros. */
+static bool has_begun(const struct cpu *cpu, unsigned context)
+{
+	return cpu->windows_begun >> context & 1;
+}
+
 static void window_flush(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
 
 	forget_walks(cpu);
-	if (w->ntlb > FILLED_MAX) {
+	if (!has_begun(cpu, context)) {
+		cpu->windows_begun |= (uint8_t)(1u << context);
+		tlb_begin(&w->utlb);
+		w->njc = FILLED_MAX + 1;
+	} else if (w->ntlb > FILLED_MAX) {
 		tlb_clear(&w->utlb);
 	} else {
 		for (unsigned i = 0; i < w->ntlb; i++)
@@ -113,7 +133,11 @@ static void window_flush(struct cpu *cpu, unsigned context)
 
 static void kernel_flush(struct cpu *cpu)
 {
-	tlb_clear(&cpu->ktlb);
+	if (cpu->ktlb_filled)
+		tlb_clear(&cpu->ktlb);
+	else
+		tlb_begin(&cpu->ktlb);
+	cpu->ktlb_filled = false;
 	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 	cpu->nuser_in_kernel = 0;
 	cpu->kernel_code_moves = false;
@@ -172,7 +196,8 @@ static void grow_jump_cache(struct cpu *cpu, enum jc_of of)
 		return;
 	}
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
-		cpu_window(cpu, i)->njc = FILLED_MAX + 1;
+		if (has_begun(cpu, i))
+			cpu_window(cpu, i)->njc = FILLED_MAX + 1;
 		if (i == cpu->context)
 			jc_clear(cpu, JC_USER, &cpu_window(cpu, i)->ujc);
 		else
@@ -186,10 +211,9 @@ void mmu_init(struct cpu *cpu)
 		if (!cpu->jc_size[of].entries)
 			set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
-		struct window_private *w = cpu_window(cpu, i);
-
 		cpu->ctx[i].cr3 = ~0ull;
-		w->ntlb = w->njc = FILLED_MAX + 1;	/* nothing known: clear all, when the window gets a use */
+		if (has_begun(cpu, i))
+			cpu_window(cpu, i)->njc = FILLED_MAX + 1;	/* the thunks may be others: clear all, when the window gets a use */
 	}
 	/* In use at once: what goes through the windows in use must not pass this one by. */
 	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
@@ -256,7 +280,8 @@ void mmu_forget_block(struct cpu *cpu, const struct block *b)
 		forget_in(cpu, JC_KERNEL, &cpu->kjc, b);
 	} else {
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			forget_in(cpu, JC_USER, &cpu_window(cpu, i)->ujc, b);
+			if (has_begun(cpu, i))
+				forget_in(cpu, JC_USER, &cpu_window(cpu, i)->ujc, b);
 	}
 }
 
@@ -306,7 +331,8 @@ void mmu_forget_page(struct cpu *cpu, uint64_t va)
 {
 	invalidate_entry(&cpu->ktlb, va);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-		invalidate_entry(&cpu_window(cpu, i)->utlb, va);
+		if (has_begun(cpu, i))
+			invalidate_entry(&cpu_window(cpu, i)->utlb, va);
 }
 
 static struct page_filter *filter_of(struct cpu *cpu, unsigned context, uint64_t va)
@@ -447,6 +473,17 @@ static void jc_put(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, 
 	jc->entry[n].code = n == 0 ? cpu->thunk_polled[of] : code;
 }
 
+/* Writes only news: the block's page may be shared with other processes. */
+static void note_cached(struct block *b, uint64_t va)
+{
+	if (!b->cached) {
+		b->cached = true;
+		b->cached_va = va;
+	} else if (b->cached_va != va && !b->cached_elsewhere) {
+		b->cached_elsewhere = true;
+	}
+}
+
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
@@ -459,9 +496,7 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 		grow_jump_cache(cpu, of);
 	if (of == JC_USER)
 		note_filled(w->jc_filled, &w->njc, jc_index(cpu, of, va));
-	b->cached_elsewhere |= b->cached && b->cached_va != va;
-	b->cached = true;
-	b->cached_va = va;
+	note_cached(b, va);
 	jc_put(cpu, of, jc, va, (uint64_t)(uintptr_t)b->entry);
 }
 
@@ -632,6 +667,7 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 		note_filled(w->tlb_filled, &w->ntlb, n);
 	else if (!tr->global || !(va >> 63))
 		note_temporary(cpu, va);
+	cpu->ktlb_filled |= !user;
 	*e = (struct tlb_entry){
 		.ntag_read = slow & MEM_READ ? never(n) : 0 - page,
 		.ntag_write = tr->writable && !(slow & MEM_WRITE) ? 0 - page : never(n),
@@ -695,6 +731,7 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 		note_filled(w->tlb_filled, &w->ntlb, n);
 	} else {
 		e = &cpu->ktlb.entry[n];
+		cpu->ktlb_filled = true;
 		if (!(pte & PTE_G && cpu->cr4 & CR4_PGE && va >> 63))
 			note_temporary(cpu, va);
 	}

@@ -136,6 +136,8 @@ unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
 
 	if (cc->generation != dv->taken_generation)
 		return 0;	/* much of what was brought is gone */
+	if (!memory)
+		return cc->nblocks - dv->taken_blocks;
 	lock_take(&cc->lock);
 	for (unsigned i = 0; i < vm->mem->nbanks; i++) {
 		const struct mem_bank *b = &vm->mem->bank[i];
