@@ -156,12 +156,26 @@ void *code_arena(struct code_cache *cc, size_t bytes)
 	return p;
 }
 
-static void store_rel32(uint8_t *at, const uint8_t *to)
+/* False: the code is shared, and there is no memory to have a copy of it. */
+static bool store_rel32(struct code_cache *cc, uint8_t *at, const uint8_t *to)
 {
 	int32_t rel = (int32_t)(to - (at + 4));
 
+	if (!code_own(cc, at, sizeof(rel)))
+		return false;
 	/* Other vCPUs may be executing the jump: one store, which x86 fetches whole. */
 	__atomic_store_n((int32_t *)(void *)at, rel, __ATOMIC_RELEASE);
+	return true;
+}
+
+static bool store_token(struct code_cache *cc, const struct exit *x, uint32_t token)
+{
+	if (!x->token)
+		return true;
+	if (!code_own(cc, x->token, sizeof(token)))
+		return false;
+	__atomic_store_n((uint32_t *)(void *)x->token, token, __ATOMIC_RELEASE);
+	return true;
 }
 
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token)
@@ -169,29 +183,28 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t
 	if (x->to && x->to != to)
 		return;
 	if (!x->to) {
+		if (!store_rel32(cc, x->patch, cc->rw + (to->code - cc->rx)))
+			return;
 		x->to = to;
 		x->next_to = to->incoming;
 		to->incoming = x;
-		store_rel32(x->patch, cc->rw + (to->code - cc->rx));
 	}
 	/* The check opens only after the jump leads to the right place. */
-	if (x->token)
-		__atomic_store_n((uint32_t *)(void *)x->token, x->token_negated ? 0 - token : token, __ATOMIC_RELEASE);
+	(void)store_token(cc, x, x->token_negated ? 0 - token : token);
 }
 
-void exit_divert(struct exit *x, uint8_t *code)
+void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code)
 {
 	if (x->fail)
-		store_rel32(x->fail, code);
+		(void)store_rel32(cc, x->fail, code);
 	else if (!x->to)
-		store_rel32(x->patch, code);
+		(void)store_rel32(cc, x->patch, code);
 }
 
-static void exit_unlink(struct exit *x)
+static void exit_unlink(struct code_cache *cc, struct exit *x)
 {
-	if (x->token)
-		__atomic_store_n((uint32_t *)(void *)x->token, 0, __ATOMIC_RELEASE);
-	store_rel32(x->patch, x->stub);
+	if (!store_token(cc, x, 0) || !store_rel32(cc, x->patch, x->stub))
+		__builtin_trap();	/* the guest would run what is no longer there */
 	x->to = NULL;
 }
 
@@ -199,10 +212,9 @@ void block_unlink_incoming(struct code_cache *cc, struct block *b)
 {
 	struct exit *x = b->incoming, *next;
 
-	(void)cc;
 	for (; x; x = next) {
 		next = x->next_to;
-		exit_unlink(x);
+		exit_unlink(cc, x);
 	}
 	b->incoming = NULL;
 }
@@ -219,7 +231,7 @@ static void remove_outgoing(struct code_cache *cc, struct block *b)
 			;
 		if (*pp)
 			*pp = x->next_to;
-		exit_unlink(x);
+		exit_unlink(cc, x);
 	}
 }
 
@@ -374,6 +386,7 @@ void code_cache_reset(struct code_cache *cc)
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
+	code_own_all(cc);
 	cc->used = cc->base_used;
 	cc->cold = COLD_START;
 	cc->nblocks = 0;

@@ -155,6 +155,10 @@ struct code_cache {
 	uint64_t npages;
 	uint64_t generation;	/* bumped by a full flush */
 	uint64_t break_at[64];	/* bit per byte of a page: BLOCK_BREAK blocks end there */
+	/* Units of code shared with other processes, see own.c; in each a power of two of bytes.  0 bits: there are none. */
+	unsigned unit_bits;
+	uint8_t *spare_rw, *spare_rx;	/* mappings of our own memory for what is shared in rw and rx */
+	uint64_t shared[CODE_CACHE_BYTES / 4096 / 64];
 };
 
 /*
@@ -181,6 +185,23 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 int code_cache_create_at(uint64_t base, const struct mem *mem, struct code_cache **ret_cache, struct err *err);
 void code_cache_destroy(struct code_cache *cc);
 
+struct code_part {
+	size_t start, bytes;	/* in the code cache */
+	uint64_t offset;	/* in a file, of pages */
+};
+
+/*
+ * Takes @parts of file @fd in the place of its code, without copying more than the ends of each.  0 or a
+ * negative errno: then the cache is of no use.
+ */
+int code_cache_share(struct code_cache *cc, int fd, const struct code_part *parts, unsigned nparts);
+
+/* --- own.c, with the lock held --- */
+/* Has @len bytes at @rw be ours alone, to be changed.  False: there is no memory for it. */
+bool code_own(struct code_cache *cc, const uint8_t *rw, size_t len);
+/* The same for everything that is shared, whose contents are lost. */
+void code_own_all(struct code_cache *cc);
+
 /* Index of the page of @gpa in RAM order, or ~0 outside RAM. */
 uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa);
 uint8_t code_page_flags(const struct code_cache *cc, gpa_t gpa);
@@ -193,7 +214,7 @@ void *code_arena(struct code_cache *cc, size_t bytes);
 /* Makes @x jump straight to @to; @token is checked first where the exit has a check. */
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
 /* Has @x, which cannot stay linked to one block, go to @code unless it is linked: to exit_dispatch()'s. */
-void exit_divert(struct exit *x, uint8_t *code);
+void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code);
 /*
  * True when the block that @x comes from was right about the flags that @to reads.
  * Otherwise it is dropped, and blocks of its page will assume less.

@@ -3,6 +3,7 @@
 #include "engine/dbt/block.h"
 
 #include "engine/dbt/cpu.h"
+#include "engine/dbt/run.h"
 #include "os/err.h"
 
 #include <errno.h>
@@ -12,6 +13,8 @@
 #include <unistd.h>
 
 #define ARENA_BYTES (512ull << 20)
+#define UNIT_BITS_MIN 12u
+#define UNITS_MAX 2048u	/* each may become two mappings more, of which a process may have 65530 */
 #define RANGE_START (17ull << 40)	/* behind the sanitizers' shadow memory */
 #define RANGE_END (79ull << 40)	/* in front of where position-independent programs begin */
 
@@ -101,10 +104,77 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 	return r;
 }
 
+static int read_all(int fd, uint8_t *to, size_t bytes, uint64_t offset)
+{
+	while (bytes) {
+		ssize_t n = pread(fd, to, bytes, (off_t)offset);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		to += n;
+		offset += (uint64_t)n;
+		bytes -= (size_t)n;
+	}
+	return 0;
+}
+
+static int map_part(struct code_cache *cc, int fd, size_t from, size_t to, uint64_t offset)
+{
+	if (mmap(cc->rx + from, to - from, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED ||
+	    mmap(cc->rw + from, to - from, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, (off_t)offset) == MAP_FAILED)
+		return -errno;
+	for (size_t i = from >> cc->unit_bits; i < to >> cc->unit_bits; i++)
+		cc->shared[i / 64] |= 1ull << i % 64;
+	return 0;
+}
+
+/* The thunks in front are a process's own.  What does not fill a unit is copied. */
+static int share_part(struct code_cache *cc, int fd, const struct code_part *p)
+{
+	size_t unit = (size_t)1 << cc->unit_bits, end = p->start + p->bytes;
+	size_t from = ((p->start ? p->start : THUNK_BYTES) + unit - 1) & ~(unit - 1), to = end & ~(unit - 1);
+	int r;
+
+	if (to <= from)
+		return read_all(fd, cc->rw + p->start, p->bytes, p->offset);
+	r = map_part(cc, fd, from, to, p->offset + from - p->start);
+	if (r == 0)
+		r = read_all(fd, cc->rw + p->start, from - p->start, p->offset);
+	return r < 0 ? r : read_all(fd, cc->rw + to, end - to, p->offset + to - p->start);
+}
+
+int code_cache_share(struct code_cache *cc, int fd, const struct code_part *parts, unsigned nparts)
+{
+	size_t bytes = 0;
+	int r = 0;
+
+	for (unsigned i = 0; i < nparts; i++)
+		bytes += parts[i].bytes;
+	cc->unit_bits = UNIT_BITS_MIN;
+	while (bytes >> cc->unit_bits > UNITS_MAX)
+		cc->unit_bits++;
+	zero_bytes(cc->shared, sizeof(cc->shared));
+	cc->spare_rw = mmap(NULL, cc->size, PROT_READ | PROT_WRITE, MAP_SHARED, cc->fd, 0);
+	cc->spare_rx = mmap(NULL, cc->size, PROT_READ | PROT_EXEC, MAP_SHARED, cc->fd, 0);
+	if (cc->spare_rw == MAP_FAILED || cc->spare_rx == MAP_FAILED)
+		return -errno;
+	for (unsigned i = 0; i < nparts && r == 0; i++)
+		r = share_part(cc, fd, &parts[i]);
+	return r;
+}
+
+static void unmap_spare(const struct code_cache *cc, uint8_t *at)
+{
+	if (at && at != MAP_FAILED)
+		(void)munmap(at, cc->size);
+}
+
 void code_cache_destroy(struct code_cache *cc)
 {
 	if (!cc)
 		return;
+	unmap_spare(cc, cc->spare_rw);
+	unmap_spare(cc, cc->spare_rx);
 	if (cc->fd >= 0)
 		(void)close(cc->fd);
 	(void)munmap(cc->base, layout_of(cc->mem).end);

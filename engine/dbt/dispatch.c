@@ -475,7 +475,7 @@ static void run_divert(struct cpu *cpu, void *arg)
 	uint8_t *code = exit_dispatch(cpu->vm->cc, arg);
 
 	if (code)
-		exit_divert(arg, code);
+		exit_divert(cpu->vm->cc, arg, code);
 }
 
 /* Links @x to @b, or sees to it that it does not come here for ever. */

@@ -28,6 +28,17 @@ static inline long raw_syscall4(long n, long a, long b, long c, long d)
 	return ret;
 }
 
+static inline long raw_syscall5(long n, long a, long b, long c, long d, long e)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	long ret;
+
+	__asm__ volatile("syscall" : "=a"(ret) : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
 static inline void futex_wait(_Atomic uint32_t *word, uint32_t seen, const void *timeout)
 {
 	(void)raw_syscall4(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, seen, (long)timeout);

@@ -13,6 +13,7 @@
  */
 #include "engine/dbt/engine_dbt.h"
 
+#include "base/checked.h"
 #include "engine/dbt/run.h"
 #include "os/err.h"
 #include "vmm/vm.h"
@@ -21,7 +22,6 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -174,28 +174,12 @@ static bool fits(const struct kept *k, const struct dbt_vm *dv, uint64_t bytes)
 	       k->bytes[5] <= dv->cc->arena_size && k->bytes[6] == dv->cc->npages;
 }
 
-/* Into the memory behind both mappings of translated code: through one of them it would fault at every page. */
-static int copy_part(int fd, uint64_t at, const struct code_cache *cc, uint64_t to, uint64_t bytes)
-{
-	off_t from = (off_t)at;
-
-	if (lseek(cc->fd, (off_t)to, SEEK_SET) < 0)
-		return -errno;
-	while (bytes) {
-		ssize_t n = sendfile(cc->fd, fd, &from, bytes);
-
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		bytes -= (uint64_t)n;
-	}
-	return 0;
-}
-
 /* Tables of the file in the place of @cc's own, which are empty. */
 static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint64_t at)
 {
 	uint8_t *base = cc->base, *rx = cc->rx;
 	const struct mem *mem = cc->mem;
+	struct code_part code[2];
 	uint64_t npages = cc->npages;
 	int own_fd = cc->fd;
 	uint8_t *to[PARTS] = { cc->rw, cc->rw + COLD_START, (uint8_t *)(uintptr_t)cc, (uint8_t *)cc->blocks,
@@ -205,17 +189,21 @@ static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint6
 	at += PAGE_SIZE;
 	for (unsigned i = 0; i < PARTS && r == 0; i++) {
 		if (i < 2)
-			r = copy_part(fd, at, cc, i ? COLD_START : 0, k->bytes[i]);
+			code[i] = (struct code_part){ .start = i ? COLD_START : 0, .bytes = k->bytes[i], .offset = at };
 		else if (k->bytes[i] && mmap(to[i], pages(k->bytes[i]), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, fd,
 					     (off_t)at) == MAP_FAILED)
 			r = -errno;
 		at += pages(k->bytes[i]);
 	}
-	if (r < 0)
-		return r;
 	cc->lock = (struct lock){ 0 };
 	cc->fd = own_fd;
 	cc->mem = mem;
+	cc->unit_bits = 0;
+	cc->spare_rw = cc->spare_rx = NULL;
+	if (r == 0)
+		r = code_cache_share(cc, fd, code, ARRAY_SIZE(code));
+	if (r < 0)
+		return r;
 	return cc->base == base && cc->rx == rx && cc->size == CODE_CACHE_BYTES && cc->npages == npages ? 0 : -EINVAL;
 }
 
