@@ -60,8 +60,10 @@ struct exit {
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
 	uint32_t dead;	/* arithmetic flags that @from took to be dead at the target */
 	uint8_t kind;	/* enum exit_kind */
-	uint8_t relinks;
+	uint8_t relinks;	/* of at most EXIT_RELINKS_MAX; then it goes through a jump cache */
 };
+
+#define EXIT_RELINKS_MAX 16u
 
 /* EXIT_PLAIN: from inside the block, to the BLOCK_PLAIN block for the rest of it. */
 enum exit_kind { EXIT_DIRECT, EXIT_PLAIN, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT };

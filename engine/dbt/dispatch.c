@@ -431,7 +431,6 @@ uint64_t dispatch_slow(struct cpu *cpu)
 
 /* -------------------------------------------------------------------- links */
 
-#define RELINKS_MAX 16
 
 static bool same_vbase(const struct cpu *cpu, const struct block *b)
 {
@@ -484,7 +483,7 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 	lock_take(&cpu->vm->cc->lock);
 	if (!exit_flags_agree(cpu->vm->cc, x, b)) {
 		/* the block is gone */
-	} else if (x->relinks < RELINKS_MAX) {
+	} else if (x->relinks < EXIT_RELINKS_MAX) {
 		x->relinks++;
 		if (may_link(cpu, x, b)) {
 			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);

@@ -128,6 +128,30 @@ void dbt_keep(struct vm *vm, uint8_t *to)
 	k->njumps = list_jumps(dv->cc, (struct kept_jump *)(void *)to);
 }
 
+/*
+ * Links between pages of processes hold in no other VM.  There each would be made anew, which takes longer than the
+ * few jumps of most: they go through the jump caches.
+ */
+static void divert_links(struct code_cache *cc)
+{
+	for (uint32_t i = 0; i < cc->nblocks; i++) {
+		const struct block *b = &cc->blocks[i];
+
+		for (uint32_t k = b->first_exit; b->valid && k < b->first_exit + b->nexits; k++) {
+			struct exit *x = &cc->exits[k];
+			uint8_t *code;
+
+			if (!x->token || !x->fail || x->relinks >= EXIT_RELINKS_MAX || code_cache_full(cc))
+				continue;
+			code = exit_dispatch(cc, x);
+			if (!code)
+				return;
+			exit_divert(cc, x, code);
+			x->relinks = EXIT_RELINKS_MAX;
+		}
+	}
+}
+
 unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
 {
 	struct dbt_vm *dv = vm->engine_data;
@@ -149,6 +173,8 @@ unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
 	}
 	for (uint32_t i = dv->taken_blocks; i < cc->nblocks; i++)
 		n += cc->blocks[i].valid;
+	if (n)
+		divert_links(cc);
 	lock_drop(&cc->lock);
 	return n;
 }
