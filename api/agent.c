@@ -133,7 +133,11 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 		*err = m->boot_failed;
 		return err->code;
 	}
-	if (m->ready_fd >= 0) {
+	if (m->ready_fd >= 0 && m->greeted) {
+		*ret_session = (struct session){ .fd = m->ready_fd };
+		m->ready_fd = -1;
+		r = 0;
+	} else if (m->ready_fd >= 0) {
 		r = machine_check_ready(m, patience(m), ret_session, err);
 	} else {
 		fd = machine_open_stream(m, patience(m), err);

@@ -166,6 +166,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_READY:
 		if (m->ready_fd < 0) {
 			m->ready_fd = fd;
+			m->greeted = msg->value;
 			fd = -1;
 		}
 		break;

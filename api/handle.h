@@ -68,7 +68,8 @@ struct roux_machine {
 	char reason[256];
 	char engine[16];
 	struct control_msg *msg;	/* receive buffer */
-	int ready_fd;	/* the agent's first connection until somebody uses it, -1 */
+	int ready_fd;	/* a connection of the agent's for the first who wants one, -1 */
+	bool greeted;	/* both have said HELLO on that */
 	struct machine_connect *connects;	/* owned */
 	int32_t last_connect;	/* id given out last */
 	uint64_t phase[ROUX_PHASES];

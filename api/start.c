@@ -166,9 +166,9 @@ static int leave_template(struct roux_machine *m)
 	uint64_t deadline = monotonic_ns() + TEMPLATE_TIMEOUT_MS * 1000000ull;
 	struct session s;
 	struct err err = { 0 };
-	int r;
+	int fd, r;
 
-	/* No connection may be open in it; the guest has said whether it is well on the one that is. */
+	/* Of connections only what both have agreed on may be in it; on this one the guest has said whether it is well on the one that is. */
 	r = machine_check_ready(m, deadline, &s, &err);
 	if (r < 0) {
 		(void)err_set(&m->boot_failed, err.code, "%s", err.msg);
@@ -182,7 +182,19 @@ static int leave_template(struct roux_machine *m)
 		r = warm_up(m, deadline, &err);
 	if (r < 0)
 		return r == -EINTR ? r : 0;
-	r = save_template(m, &err);
+	/* A session that has begun is saved too, for the first command. */
+	fd = machine_open_stream(m, deadline, &err);
+	r = fd < 0 ? fd : session_open(&s, fd, &err);
+	if (r < 0)
+		return r == -EINTR ? r : 0;
+	r = session_hello(&s, deadline, m->wake_fd, &err);
+	if (r == 0) {
+		r = save_template(m, &err);
+		m->ready_fd = s.fd;
+		m->greeted = true;
+		s.fd = -1;
+	}
+	session_close(&s);
 	return r == -EINTR ? r : 0;
 }
 
@@ -217,6 +229,10 @@ static int start_clone(struct roux_machine *m, struct err *err)
 	if (template_code_path(m->template, code))
 		(void)unlink(code);
 	machine_end_process(m);
+	if (m->ready_fd >= 0)
+		(void)close(m->ready_fd);
+	m->ready_fd = -1;
+	m->greeted = false;
 	free(m->spec.restore);
 	free(m->spec.code);
 	m->spec.restore = m->spec.code = NULL;

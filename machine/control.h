@@ -10,7 +10,8 @@
  *                                         value2: CONTROL_HAS_*) + memory of
  *                                         machine/counts.h, with networks | FAILED
  *          <----------------------------- CONSOLE*  bytes of the serial port
- *          <----------------------------- READY     + stream to the guest's agent
+ *          <----------------------------- READY     + stream to the guest's agent; before STARTED when it
+ *                                         was saved with the guest
  *   CONNECT (value: id, port) ---------->
  *          <----------------------------- CONNECTED (value: id, result) + stream
  *   COUNT ------------------------------>
@@ -57,7 +58,7 @@ enum control_type {
 				 * there are networks */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
-	CONTROL_READY,	/* descriptor: stream to the agent */
+	CONTROL_READY,	/* descriptor: stream to the agent; value: 1 when both have said HELLO, before it was saved */
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
 	CONTROL_NETWORK_LOST,	/* value: number of a named network whose switch has ended */
 	CONTROL_COUNTERS,	/* text: lines "name value" */

@@ -562,6 +562,22 @@ void machine_connect(struct machine *m, uint32_t port, void (*done)(void *ctx, i
 	}
 }
 
+int machine_take_stream(struct machine *m, uint32_t port)
+{
+	int pair[2], r;
+
+	if (!m->vsock)
+		return -ENOENT;
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	r = virtio_vsock_take(m->vsock, port, pair[0]);
+	if (r == 0)
+		return pair[1];
+	(void)close(pair[0]);
+	(void)close(pair[1]);
+	return r;
+}
+
 int machine_set_memory(struct machine *m, uint64_t bytes, struct err *err)
 {
 	int r;

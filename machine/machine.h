@@ -86,7 +86,7 @@ int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_
 /* True when machine_keep() may be worth while when it ends. */
 bool machine_learns(const struct machine *machine);
 
-/* True when its processors all wait, have done nothing since the last call, and no stream to it is open. */
+/* True when its processors all wait, have done nothing since the last call, and streams to it are at rest: these are saved. */
 bool machine_is_idle(struct machine *machine);
 
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
@@ -112,6 +112,12 @@ size_t machine_console_input(struct machine *machine, const uint8_t *data, size_
  */
 void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *ctx, int result, int fd),
 		     void *ctx);
+
+/*
+ * Our end of a stream to @port that was saved with the guest, once each: a descriptor that passes to the caller, or
+ * -ENOENT or another negative errno.
+ */
+int machine_take_stream(struct machine *machine, uint32_t port);
 
 /* Named network @index goes on with a new switch at @fd, taken over (link_port_renew()). */
 void machine_renew_network(struct machine *machine, unsigned index, int fd);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "machine/process.h"
 
+#include "abi/agent.h"
 #include "link/broker.h"
 #include "machine/control.h"
 #include "machine/machine.h"
@@ -91,6 +92,17 @@ static void on_forbidden(long nr)
 	control_send_forbidden(forbidden_sock, nr);
 }
 
+/* A session that the agent of a restored guest has begun already. */
+static void offer_session(struct process *p)
+{
+	int fd = machine_take_stream(p->machine, AGENT_PORT);
+
+	if (fd < 0)
+		return;
+	(void)control_send(p->sock, CONTROL_READY, 1, 0, NULL, 0, fd);
+	(void)close(fd);
+}
+
 static void start(struct process *p, const struct control_msg *msg)
 {
 	struct machine_events events = { .ended = on_ended, .console = on_console, .ready = on_ready, .network_lost = on_network_lost,
@@ -111,6 +123,7 @@ static void start(struct process *p, const struct control_msg *msg)
 		fail(p, &err);
 		return;
 	}
+	offer_session(p);
 	counts_fd = machine_take_counts_fd(p->machine);
 	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
 			   (machine_has_helper(p->machine) ? CONTROL_HAS_HELPER : 0) |

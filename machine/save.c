@@ -74,7 +74,7 @@ bool machine_is_idle(struct machine *m)
 {
 	uint64_t now = interrupts(m);
 	struct vcpu_state state;
-	bool idle = now == m->interrupts && (!m->vsock || !virtio_vsock_connections(m->vsock));
+	bool idle = now == m->interrupts && (!m->vsock || virtio_vsock_park(m->vsock));
 
 	m->interrupts = now;
 	vm_pause(m->vm);

@@ -33,6 +33,7 @@ enum { QUEUE_RX, QUEUE_TX, QUEUE_EVENT };
 #define HEADER sizeof(struct virtio_vsock_hdr)
 #define HASH_SIZE 1024u
 #define RESETS_MAX 256u
+#define PARKED_MAX 4u
 #define FIRST_HOST_PORT (1u << 30)	/* of connections we open; listeners are below */
 #define SHUT_BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 
@@ -66,6 +67,7 @@ struct conn {
 
 	uint8_t *out;	/* owned ring of VSOCK_BUFFER bytes while out_len > 0 */
 	uint32_t out_at, out_len;
+	bool parked;	/* nothing has passed since virtio_vsock_park() */
 
 	vsock_result_fn result;	/* NULL once called or not wanted */
 	void *result_ctx;
@@ -76,6 +78,12 @@ struct listener {
 	uint32_t port;
 	vsock_accept_fn fn;
 	void *ctx;
+};
+
+/* A connection that was parked when the guest was saved: its host socket is yet to come. */
+struct parked {
+	uint32_t guest_port, host_port;
+	uint32_t peer_buf_alloc, peer_fwd_cnt, tx_cnt, fwd_cnt, fwd_cnt_sent;
 };
 
 struct result {	/* to be told without the lock */
@@ -97,6 +105,8 @@ struct vsock {
 		uint32_t host_port, guest_port;
 	} resets[RESETS_MAX];	/* a ring */
 	unsigned resets_at, resets_len;
+	struct parked parked[PARKED_MAX];
+	unsigned nparked;
 	uint32_t next_port;
 	bool event_pending;	/* the driver is to be told that connections are gone */
 	int bury_fd;	/* owned eventfd */
@@ -300,6 +310,7 @@ static void put_conn_packet(struct conn *c, uint16_t op, uint32_t len, uint32_t 
 	h.buf_alloc = htole32(VSOCK_BUFFER);
 	h.fwd_cnt = htole32(c->fwd_cnt);
 	c->fwd_cnt_sent = c->fwd_cnt;
+	c->parked = false;
 	c->want &= ~WANT(VIRTIO_VSOCK_OP_CREDIT_UPDATE);	/* every packet carries the credit */
 	put_packet(c->vsock, &h);
 }
@@ -607,6 +618,7 @@ static bool on_data(struct conn *c, uint32_t len)
 static void on_conn_packet(struct conn *c, const struct virtio_vsock_hdr *h)
 {
 	take_credit(c, h);
+	c->parked = false;
 	switch (le16toh(h->op)) {
 	case VIRTIO_VSOCK_OP_RESPONSE:
 		if (c->state != CONNECTING) {
@@ -730,7 +742,7 @@ static void vsock_reset(struct virtio_device *dev)
 			c->doomed = true;
 			list_append(&v->doomed, c);
 		}
-	v->resets_len = 0;
+	v->resets_len = v->nparked = 0;
 	v->event_pending = false;
 	/* Fails only when the counter is full, and then the loop wakes anyway. */
 	if (write(v->bury_fd, &one, sizeof(one)) < 0)
@@ -761,15 +773,47 @@ static void on_bury(void *ctx, uint32_t events)
 	virtio_unlock(&v->dev);
 }
 
+/* Parked ones first; for others the driver will be told to reset all it has. */
 static void vsock_save(struct virtio_device *dev, struct blob *out)
 {
-	blob_put_u32(out, vsock_of(dev)->nconns);
+	const struct vsock *v = vsock_of(dev);
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < HASH_SIZE; i++)
+		for (const struct conn *c = v->hash[i]; c; c = c->hash_next)
+			n += c->parked;
+	blob_put_u32(out, v->nconns - n);
+	blob_put_u32(out, n);
+	for (unsigned i = 0; i < HASH_SIZE; i++)
+		for (const struct conn *c = v->hash[i]; c; c = c->hash_next) {
+			const uint32_t field[] = { c->guest_port, c->host_port, c->peer_buf_alloc, c->peer_fwd_cnt, c->tx_cnt,
+						   c->fwd_cnt, c->fwd_cnt_sent };
+
+			for (unsigned k = 0; c->parked && k < ARRAY_SIZE(field); k++)
+				blob_put_u32(out, field[k]);
+		}
 }
 
-/* Host sockets do not travel: a driver with open connections is told to reset them. */
 static int vsock_restore(struct virtio_device *dev, struct blob_reader *in)
 {
-	vsock_of(dev)->event_pending = blob_take_u32(in) != 0;
+	struct vsock *v = vsock_of(dev);
+	uint32_t others = blob_take_u32(in), n = blob_take_u32(in);
+
+	if (n > PARKED_MAX)
+		return -EINVAL;
+	for (unsigned i = 0; i < n; i++) {
+		struct parked *p = &v->parked[i];
+		uint32_t *const field[] = { &p->guest_port, &p->host_port, &p->peer_buf_alloc, &p->peer_fwd_cnt, &p->tx_cnt,
+					    &p->fwd_cnt, &p->fwd_cnt_sent };
+
+		for (unsigned k = 0; k < ARRAY_SIZE(field); k++)
+			*field[k] = blob_take_u32(in);
+		if (p->host_port >= v->next_port && p->host_port < UINT32_MAX - 1)
+			v->next_port = p->host_port + 1;
+	}
+	/* Host sockets do not travel: a driver with open connections is told to reset them, the parked ones too. */
+	v->event_pending = others != 0;
+	v->nparked = others ? 0 : n;
 	return 0;
 }
 
@@ -910,6 +954,60 @@ void virtio_vsock_unlisten(struct virtio_device *dev, uint32_t host_port)
 		break;
 	}
 	virtio_unlock(dev);
+}
+
+static bool is_quiet(const struct conn *c)
+{
+	uint8_t byte;
+
+	return c->state == ESTABLISHED && !c->want && !c->out_len && !c->guest_shutdown && !c->shutdown_sent && !c->host_eof &&
+	       recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
+}
+
+bool virtio_vsock_park(struct virtio_device *dev)
+{
+	struct vsock *v = vsock_of(dev);
+	bool all = true;
+	unsigned n = 0;
+
+	virtio_lock(dev);
+	for (unsigned i = 0; i < HASH_SIZE; i++)
+		for (struct conn *c = v->hash[i]; c; c = c->hash_next) {
+			c->parked = n < PARKED_MAX && is_quiet(c);
+			n += c->parked;
+			all &= c->parked;
+		}
+	virtio_unlock(dev);
+	return all;
+}
+
+int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, int fd)
+{
+	struct vsock *v = vsock_of(dev);
+	int r = -ENOENT;
+	unsigned i = 0;
+	struct conn *c;
+
+	virtio_lock(dev);
+	while (i < v->nparked && v->parked[i].guest_port != guest_port)
+		i++;
+	if (i < v->nparked) {
+		const struct parked p = v->parked[i];
+
+		v->parked[i] = v->parked[--v->nparked];
+		r = find_conn(v, p.guest_port, p.host_port) ? -EEXIST :
+			add_conn(v, p.guest_port, p.host_port, fd, ESTABLISHED, &c);
+		if (r == 0) {
+			c->peer_buf_alloc = p.peer_buf_alloc;
+			c->peer_fwd_cnt = p.peer_fwd_cnt;
+			c->tx_cnt = p.tx_cnt;
+			c->fwd_cnt = p.fwd_cnt;
+			c->fwd_cnt_sent = p.fwd_cnt_sent;
+			update_watch(c);
+		}
+	}
+	virtio_unlock(dev);
+	return r;
 }
 
 unsigned virtio_vsock_connections(struct virtio_device *dev)

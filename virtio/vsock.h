@@ -16,6 +16,8 @@
  *   established  guest SHUTDOWN(send)          flushed, then shutdown(SHUT_WR)
  *   established  guest SHUTDOWN(both)          flushed, then RST to the guest, gone
  *   any          RST, error, broken credit     gone (RST to the guest unless it sent it)
+ *   established  saved while parked            parked in the restored guest
+ *   parked       virtio_vsock_take()           established
  *
  * Memory is bounded: data for the guest stays in the host socket until the
  * guest has room; data from the guest waits in at most VSOCK_BUFFER bytes a
@@ -67,6 +69,18 @@ int virtio_vsock_listen(struct virtio_device *dev, uint32_t host_port, vsock_acc
 
 /* Stops accepting; connections go on.  Unknown ports are fine. */
 void virtio_vsock_unlisten(struct virtio_device *dev, uint32_t host_port);
+
+/*
+ * Connections at rest are parked: saved now, they go on in the guest that is restored, where virtio_vsock_take()
+ * gives them new host sockets.  False: there are others, which a restored guest is told to reset, with all it has.
+ */
+bool virtio_vsock_park(struct virtio_device *dev);
+
+/*
+ * Host socket @fd for a connection of the restored guest's @guest_port that was parked; as virtio_vsock_connect()
+ * otherwise.  -ENOENT: there is none (left).
+ */
+int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, int fd);
 
 /* Open connections, for diagnosis and tests. */
 unsigned virtio_vsock_connections(struct virtio_device *dev);

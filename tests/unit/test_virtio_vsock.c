@@ -482,6 +482,97 @@ static void test_restored_driver_is_told_that_connections_are_gone(void **state)
 	assert_int_equal(len, 4);
 }
 
+static void save_and_restore(void)
+{
+	struct blob blob = { 0 };
+	struct blob_reader in;
+
+	virtio_mmio_pause(drv.mmio);
+	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
+	in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
+	assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
+	assert_int_equal(in.left, 0);
+	blob_finish(&blob);
+}
+
+static void test_a_parked_connection_goes_on_with_another_socket(void **state)
+{
+	struct virtio_vsock_hdr h;
+	uint8_t data[RX_BYTES];
+	char buf[16];
+	int fd, mine;
+
+	open_from_guest(100);
+	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "hello", 5, 0, 65536);
+	assert_false(receive(&h, NULL));
+	assert_true(virtio_vsock_park(drv.dev));
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, -1), -ENOENT);	/* it has not been saved */
+	save_and_restore();
+	send_packet(VIRTIO_VSOCK_OP_RST, 100, 1024, NULL, 0, 0, 65536);	/* here it ends, not there */
+	(void)close(host_end);
+	assert_int_equal(virtio_vsock_connections(drv.dev), 0);
+	fd = pair(&mine);
+	assert_true(fd >= 0);
+	assert_int_equal(virtio_vsock_take(drv.dev, 101, fd), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, fd), 0);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, fd), -ENOENT);	/* once */
+	assert_int_equal(write(mine, "go on", 5), 5);
+	assert_true(receive(&h, data));
+	assert_int_equal(h.op, VIRTIO_VSOCK_OP_RW);
+	assert_int_equal(h.fwd_cnt, 5);	/* as the guest counts it */
+	assert_memory_equal(data, "go on", 5);
+	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "yes", 3, 0, 65536);
+	assert_int_equal(read(mine, buf, sizeof(buf)), 3);
+	(void)close(mine);
+	host_end = -1;
+}
+
+static void test_only_connections_at_rest_are_parked(void **state)
+{
+	const struct drv_seg seg = { DRV_DATA, 4, true };
+	struct virtio_vsock_hdr h;
+	uint32_t id, len;
+	int fd, mine;
+
+	(void)drv_add(&drv, EVENT, &seg, 1);
+	drv_kick(&drv, EVENT);
+	open_from_guest(100);
+	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 0);	/* no room */
+	assert_int_equal(write(host_end, "wait", 4), 4);
+	drv_pump(&drv);
+	assert_false(virtio_vsock_park(drv.dev));
+	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 65536);
+	assert_true(receive(&h, NULL));
+	assert_true(virtio_vsock_park(drv.dev));
+	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "news", 4, 0, 65536);	/* it is not at rest any more */
+	save_and_restore();
+	drv_pump(&drv);
+	assert_true(drv_used(&drv, EVENT, &id, &len));
+	fd = pair(&mine);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, fd), -ENOENT);
+	(void)close(fd);
+	(void)close(mine);
+}
+
+static void test_more_parked_connections_than_may_be_are_refused(void **state)
+{
+	struct blob blob = { 0 };
+	struct blob_reader in;
+
+	for (uint32_t port = 100; port < 110; port++)
+		open_from_guest(port);
+	assert_false(virtio_vsock_park(drv.dev));
+	virtio_mmio_pause(drv.mmio);
+	virtio_mmio_save(drv.mmio, &blob);
+	virtio_mmio_resume(drv.mmio);
+	for (size_t cut = 1; cut <= 8; cut++) {	/* its last bytes are the device's own */
+		in = (struct blob_reader){ .at = blob.bytes, .left = blob.len - cut };
+		assert_true(virtio_mmio_restore(drv.mmio, &in, NULL) < 0);
+	}
+	blob_finish(&blob);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -502,6 +593,9 @@ int main(void)
 		T(test_strangers_and_liars),
 		T(test_a_reset_ends_every_connection_and_writes_nothing_more),
 		T(test_restored_driver_is_told_that_connections_are_gone),
+		T(test_a_parked_connection_goes_on_with_another_socket),
+		T(test_only_connections_at_rest_are_parked),
+		T(test_more_parked_connections_than_may_be_are_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
