@@ -59,7 +59,8 @@ def main(to, library, cc, *sources):
     wanted = set()
     for source in sources:
         with open(source) as f:
-            wanted |= set(re.findall(r"\b[a-z_][a-z0-9_]*", f.read()))
+            wanted |= set(re.findall(r"\b[A-Za-z_][A-Za-z0-9_]*", f.read()))
+    wanted |= {name + "_" for name in wanted}	# what macros of zlib call
     names = sorted(offered & wanted)
     lib = re.sub(r"\W", "_", library)
     with open(to, "w") as f:
