@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The parent does everything that needs no new process (user look-up, pipes,
- * terminal), so that most errors need no hand-over.  The child reports the rest
- * through a close-on-exec pipe: end of file there means execve() succeeded.
+ * terminal).  The child does the rest in the parent's memory, which waits for its
+ * execve(): copying address spaces is most of what starting a small program takes.
  */
 #include "guest/spawn.h"
 
@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,6 +32,7 @@
 #endif
 
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#define CHILD_STACK (32 * 1024)	/* bytes */
 #define ENV_EXTRA 4 /* PATH, HOME, HOSTNAME, TERM */
 #define ACCOUNTS_MAX (1024 * 1024) /* bytes read of /etc/passwd and /etc/group */
 
@@ -204,7 +206,7 @@ static int open_terminal(const struct exec_request *req, struct stdio *io)
 	return io->ours[1] < 0 || io->theirs[1] < 0 || io->theirs[2] < 0 ? -1 : 0;
 }
 
-/* Which step of child_main() failed; indexes steps[]. */
+/* What child_main() is at; indexes steps[]. */
 enum step { STEP_STDIO, STEP_CWD, STEP_USER, STEP_EXEC };
 
 static const char *const steps[] = {
@@ -214,8 +216,12 @@ static const char *const steps[] = {
 	[STEP_EXEC] = "cannot run",
 };
 
-struct report {
-	int error;	/* positive errno */
+/* What the child is given, and what it says; its memory is the parent's, which waits. */
+struct child_job {
+	const struct exec_request *req;
+	const struct user *user;
+	const struct stdio *io;
+	int error;	/* positive errno; 0: execve() succeeded */
 	enum step step;
 };
 
@@ -314,53 +320,42 @@ static void child_exec(const char *const argv[])
 	errno = error;
 }
 
-__attribute__((noreturn)) static void child_main(const struct exec_request *req,
-						 const struct user *user, const struct stdio *io,
-						 int report_fd)
+static int child_main(void *arg)
 {
-	struct report report = { .step = STEP_STDIO };
+	struct child_job *job = arg;
 
+	job->step = STEP_STDIO;
 	child_signals();
 	/* Without /proc there was nothing to inherit either. */
 	(void)file_set_oom_score("0");
-	if (child_stdio(io, req->tty) < 0)
+	if (child_stdio(job->io, job->req->tty) < 0)
 		goto failed;
-	report.step = STEP_CWD;
-	if (child_cwd(req->cwd, user) < 0)
+	job->step = STEP_CWD;
+	if (child_cwd(job->req->cwd, job->user) < 0)
 		goto failed;
-	report.step = STEP_USER;
-	if (child_user(user) < 0)
+	job->step = STEP_USER;
+	if (child_user(job->user) < 0)
 		goto failed;
-	report.step = STEP_EXEC;
-	child_exec(req->argv);
+	job->step = STEP_EXEC;
+	child_exec(job->req->argv);
 failed:
-	report.error = errno;
-	_exit(write(report_fd, &report, sizeof(report)) == sizeof(report) ? 126 : 125);
+	job->error = errno;
+	_exit(126);
 }
 
-/* Waits for the child's execve().  Returns 0, or -1 with the child reaped. */
-static int wait_for_exec(pid_t pid, int report_fd, const char *name, struct spawn_error *ret_error)
+/* As vfork(): no page of ours is copied.  The process id, or -1. */
+static pid_t make_child(struct child_job *job)
 {
-	struct report report;
-	ssize_t n;
+	static _Alignas(16) uint8_t stack[CHILD_STACK];
 
-	do
-		n = read(report_fd, &report, sizeof(report));
-	while (n < 0 && errno == EINTR);
-	if (n == 0)
-		return 0;
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-	if (n != sizeof(report) || (size_t)report.step >= ARRAY_SIZE(steps))
-		return fail(ret_error, EIO, "lost the process of", name);
-	return fail(ret_error, report.error, steps[report.step], name);
+	return clone(child_main, stack + sizeof(stack), CLONE_VM | CLONE_VFORK | SIGCHLD, job);
 }
 
 int spawn(const struct exec_request *req, struct child *ret_child, struct spawn_error *ret_error)
 {
 	struct stdio io = { { -1, -1, -1 }, { -1, -1, -1 } };
 	struct user user;
-	int report[2];
+	struct child_job job = { .req = req, .user = &user, .io = &io };
 	pid_t pid;
 	int r;
 
@@ -368,25 +363,22 @@ int spawn(const struct exec_request *req, struct child *ret_child, struct spawn_
 		return -1;
 	build_environment(req, &user);
 	r = req->tty ? open_terminal(req, &io) : req->detached ? open_nothing(&io) : open_pipes(req->has_stdin, &io);
-	if (r < 0 || pipe2(report, O_CLOEXEC) < 0) {
+	if (r < 0) {
 		fail(ret_error, errno, req->tty ? "cannot open a terminal for"
 						: "cannot open pipes for", req->argv[0]);
 		goto no_process;
 	}
-	pid = fork();
-	if (pid == 0)
-		child_main(req, &user, &io, report[1]);
-	r = errno;
-	close(report[1]);
+	pid = make_child(&job);
 	if (pid < 0) {
-		close(report[0]);
-		fail(ret_error, r, "cannot make a process for", req->argv[0]);
+		fail(ret_error, errno, "cannot make a process for", req->argv[0]);
 		goto no_process;
 	}
-	r = wait_for_exec(pid, report[0], req->argv[0], ret_error);
-	close(report[0]);
-	if (r < 0)
+	if (job.error) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		fail(ret_error, job.error, steps[job.step], req->argv[0]);
 		goto no_process;
+	}
 	for (size_t i = 0; i < 3; i++)
 		close(io.theirs[i]);
 	*ret_child = (struct child){
