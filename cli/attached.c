@@ -10,6 +10,7 @@
 #include "cli/cli.h"
 #include "life/frames.h"
 #include "os/err.h"
+#include "os/prompt.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -177,6 +178,7 @@ int attached_run(struct session *session, const struct attached *o)
 
 	signal_set(&set);
 	signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	prompt_set(true);
 	pump_init(&v.pump, session);
 	v.pump.other = on_other;
 	v.pump.filter = on_input;

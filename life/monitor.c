@@ -18,6 +18,7 @@
 #include "life/restart.h"
 #include "life/when.h"
 #include "os/loop.h"
+#include "os/prompt.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -245,6 +246,7 @@ void monitor_started(struct monitor *m)
 	bool wanted = s->result == 0 && !m->stopping && !m->called_off && !m->end_status;
 
 	m->starter = NULL;
+	prompt_set(true);
 	m->forget = m->options.fresh && m->first_life && s->result < 0 && s->status == STATUS_FAILED;
 	if (wanted) {
 		start_succeeded(m, s);

@@ -8,6 +8,7 @@
 #include "api/handle.h"
 #include "api/process.h"
 #include "os/loop.h"
+#include "os/prompt.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -160,6 +161,7 @@ static int start_command(struct starter *s, const struct wanted *w)
 
 	if (s->monitor->first_life && s->monitor->options.counters)
 		(void)roux_machine_counters(machine, keep_counter, &s->before, NULL);
+	prompt_set(true);
 	r = process_start(machine, &w->exec, &s->session, &err);
 	if (r < 0)
 		return give_error(&s->error, &err, r);

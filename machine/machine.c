@@ -20,6 +20,7 @@
 #include "os/jail.h"
 #include "os/log.h"
 #include "os/loop.h"
+#include "os/prompt.h"
 #include "virtio/balloon.h"
 #include "virtio/blk.h"
 #include "virtio/fs/fs.h"
@@ -452,6 +453,7 @@ static int start_confined(struct machine *m, struct err *err)
 	r = vm_start(m->vm, err);
 	if (r < 0)
 		return r;
+	prompt_set(true);
 	r = confine_enter(&m->confine, CONFINE_MAIN);
 	if (r < 0)
 		return err_set(err, r, "the jail of the main thread cannot be closed: %s", strerror(-r));

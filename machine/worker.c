@@ -3,6 +3,7 @@
 
 #include "os/err.h"
 #include "os/loop.h"
+#include "os/prompt.h"
 
 #include <string.h>
 
@@ -13,6 +14,7 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 
 	(void)pthread_setname_np(pthread_self(), w->name);
+	prompt_set(true);
 	w->result = w->confine ? confine_enter(w->confine, w->kind) : 0;
 	(void)sem_post(&w->confined);
 	if (w->result == 0)
