@@ -113,7 +113,9 @@ int machine_set_shares(struct roux_machine *machine, uint32_t shares, struct err
 int machine_launch(struct roux_machine *machine, struct err *err);
 /* Waits for one that is about to end; *@pid becomes 0. */
 void machine_reap(pid_t *pid, int *ret_status);
-/* Hangs up, kills what there is of it and waits: nothing is in its hands then. */
+/* Hangs up and kills what there is of it; it takes some milliseconds to be gone. */
+void machine_kill(struct roux_machine *machine);
+/* The same, and waits: nothing is in its hands then. */
 void machine_end_process(struct roux_machine *machine);
 
 /* --- agent.c --- */

@@ -138,7 +138,7 @@ static int spawn(struct roux_machine *m, struct err *err)
 	return r;
 }
 
-void machine_end_process(struct roux_machine *m)
+void machine_kill(struct roux_machine *m)
 {
 	if (m->sock >= 0)
 		(void)close(m->sock);
@@ -148,6 +148,11 @@ void machine_end_process(struct roux_machine *m)
 		(void)kill(m->pid, SIGKILL);
 	if (m->helper > 0)
 		(void)kill(m->helper, SIGKILL);
+}
+
+void machine_end_process(struct roux_machine *m)
+{
+	machine_kill(m);
 	end_limiting(m);
 	machine_reap(&m->pid, NULL);
 	machine_reap(&m->helper, NULL);

@@ -193,6 +193,7 @@ struct monitor {
 	unsigned nconns;
 	struct starter *starter;	/* a start is under way, or NULL */
 	struct roux_machine *machine;	/* NULL: none */
+	struct roux_machine *dying;	/* killed, and not waited for yet.  NULL: none */
 	struct command command;
 	struct output_writer output;
 	uint64_t command_ns;	/* CLOCK_MONOTONIC of its start */

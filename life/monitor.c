@@ -66,6 +66,13 @@ static void answer_waiting(struct monitor *m, bool started)
 			c->answer(c);
 }
 
+/* What the VM had in its hands is free again. */
+static void bury(struct monitor *m)
+{
+	roux_machine_destroy(m->dying);
+	m->dying = NULL;
+}
+
 /* Nothing will come any more. */
 static void finish(struct monitor *m)
 {
@@ -81,6 +88,7 @@ static void finish(struct monitor *m)
 	} else {
 		monitor_save(m);
 	}
+	bury(m);
 	answer_waiting(m, false);
 	answer_waiting(m, true);
 	vm_release(&m->owned);
@@ -98,7 +106,11 @@ static void take_down(struct monitor *m)
 	command_end(m);
 	loop_remove(m->events);
 	m->events = NULL;
-	roux_machine_destroy(m->machine);
+	if (m->machine) {
+		machine_learn(m->machine);
+		machine_kill(m->machine);
+	}
+	m->dying = m->machine;
 	m->machine = NULL;
 	free(m->counters);
 	m->counters = NULL;
@@ -106,7 +118,7 @@ static void take_down(struct monitor *m)
 	(void)loop_set_timer(m->limit_timer, 0, 0);
 }
 
-/* Clients hear of the end first, then the machine goes, then the record is written. */
+/* Clients hear of the end first, then the record is written while the machine goes; they are let go when it is gone. */
 static void end_life(struct monitor *m, int status, const char *error)
 {
 	struct vm_state *s = &m->record.state;
@@ -143,6 +155,7 @@ static void end_life(struct monitor *m, int status, const char *error)
 		finish(m);
 		return;
 	}
+	bury(m);
 	s->restarts += !m->restart_asked;
 	s->status = VM_RESTARTING;
 	for (struct conn *c = m->conns; c; c = c->next)
@@ -236,7 +249,7 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	guest_begin(m);
 	events_add(&m->vms, &m->record, "start", NULL);
 	monitor_save(m);
-	if (m->first_life)
+	if (m->first_life && !m->record.config.auto_remove)	/* which nobody would start again after a crash of the host */
 		vm_sync(&m->vms, &m->owned);
 }
 

@@ -385,14 +385,14 @@ def test_what_clones_translate_is_kept():
     options = (*kind("learning"), ROOT, "--", "sh", "-c", "echo $((3 * 7)); ls / | sort -r | tr a-z A-Z | wc -l")
     code = code_of(template(*kind("learning")))
     first = translated(*options)
-    before = os.stat(code).st_ino
     assert first > 200, first
     last = min(translated(*options) for _ in range(3))
     assert last < first / 2, (first, last)
-    for _ in range(8):	# and is not written again for ever
+    written = set()
+    for _ in range(12):	# and is not written again for ever
         ok(*options)
-        settled, before = os.stat(code).st_ino == before, os.stat(code).st_ino
-    assert settled
+        written.add(os.stat(code).st_ctime_ns)
+    assert len(written) <= 6, written
     assert is_sealed(code)
 
 
