@@ -135,10 +135,12 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 	}
 	if (m->ready_fd >= 0 && m->greeted) {
 		*ret_session = (struct session){ .fd = m->ready_fd };
+		memcpy(ret_session->stream, m->ready_stream, sizeof(m->ready_stream));
 		m->ready_fd = -1;
 		r = 0;
 	} else if (m->ready_fd >= 0) {
 		r = machine_check_ready(m, patience(m), ret_session, err);
+		memcpy(ret_session->stream, m->ready_stream, sizeof(m->ready_stream));
 	} else {
 		fd = machine_open_stream(m, patience(m), err);
 		if (fd < 0)
@@ -147,11 +149,14 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 		if (r < 0)
 			return r;
 		ret_session->hello_due = true;
+		memcpy(ret_session->stream, m->stream, sizeof(m->stream));
 	}
 	if (r == 0 && !m->identified) {
 		r = give_identity(m, ret_session);
 		if (r < 0)
-			(void)err_set(err, r, "cannot tell the guest which machine it is: %s", strerror(-r));
+			(void)machine_events(m, 100);	/* which may be about to say why */
+		if (r < 0)
+			(void)err_set(err, r, "cannot tell the guest which machine it is: %s", m->reason[0] ? m->reason : strerror(-r));
 	}
 	if (r < 0)
 		session_close(ret_session);

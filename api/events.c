@@ -167,10 +167,12 @@ static void on_message(struct roux_machine *m, int fd)
 		if (m->ready_fd < 0) {
 			m->ready_fd = fd;
 			m->greeted = msg->value;
+			(void)snprintf(m->ready_stream, sizeof(m->ready_stream), "%.23s", msg->text);
 			fd = -1;
 		}
 		break;
 	case CONTROL_CONNECTED:
+		(void)snprintf(m->stream, sizeof(m->stream), "%.23s", msg->text);
 		on_connected(m, msg->value, msg->value2, fd);
 		return;
 	case CONTROL_COUNTERS:
@@ -184,6 +186,7 @@ static void on_message(struct roux_machine *m, int fd)
 		break;
 	case CONTROL_RESIZED:
 	case CONTROL_SAVED:
+	case CONTROL_CHECKPOINTED:
 	case CONTROL_KEPT:
 		m->answer.done = true;
 		m->answer.value = msg->value2;
@@ -206,6 +209,8 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_RESIZE:
 	case CONTROL_FORGET:
 	case CONTROL_SAVE:
+	case CONTROL_CHECKPOINT:
+	case CONTROL_GO_ON:
 	case CONTROL_KEEP:
 	case CONTROL_CONSOLE_INPUT:
 		break;

@@ -54,6 +54,7 @@ struct roux_machine {
 		struct err err;
 	} answer;	/* to the last machine_ask() */
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
+	bool restoring;	/* from a snapshot that somebody keeps */
 	bool learns;	/* what its process translated may be worth being kept when it ends */
 	struct template_writer *writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
@@ -70,6 +71,7 @@ struct roux_machine {
 	struct control_msg *msg;	/* receive buffer */
 	int ready_fd;	/* a connection of the agent's for the first who wants one, -1 */
 	bool greeted;	/* both have said HELLO on that */
+	char ready_stream[SESSION_STREAM], stream[SESSION_STREAM];	/* names of that, and of the stream that came last */
 	struct machine_connect *connects;	/* owned */
 	int32_t last_connect;	/* id given out last */
 	uint64_t phase[ROUX_PHASES];
@@ -138,6 +140,39 @@ int machine_events_until(struct roux_machine *machine, uint64_t deadline);
 /* Asks the VM's process for something that it answers with a result; with descriptor @fd or -1.  0 or a negative errno. */
 int machine_ask(struct roux_machine *machine, enum control_type what, int32_t value, int fd, unsigned timeout_ms,
 		struct err *err);
+
+/* --- checkpoint.c --- */
+/*
+ * The machine goes on from snapshot @path instead of booting.  @stream: of the guest's connections the one that
+ * machine_take_saved() gives.  Between roux_machine_create() and roux_machine_start().  0 or a negative errno.
+ */
+int machine_restore_from(struct roux_machine *machine, const char *path, const char *stream);
+
+/* That session, after roux_machine_start().  0, or -ENOENT with a sentence. */
+int machine_take_saved(struct roux_machine *machine, struct session *ret_session, struct err *err);
+
+/* Tells the restored guest the time, and gives it random numbers that no copy of it has.  0 or a negative errno with a sentence. */
+int machine_identify(struct roux_machine *machine, struct err *err);
+
+/*
+ * The notes of snapshot @path, which the caller frees; NULL when it has none.  @whole: its memory is read too, to see
+ * whether it is damaged.  0 or a negative errno with a sentence.
+ */
+int checkpoint_notes(const char *path, bool whole, char **ret_notes, struct err *err);
+
+/* A snapshot under way. */
+struct checkpoint;
+
+/*
+ * Stops the guest and has it written to the empty file @fd, which stays the caller's, on a thread.  It stands still
+ * until checkpoint_go_on(): so the caller can find out what it has received of it by then.  0 or a negative errno with a
+ * sentence, and then it does not stand.
+ */
+int checkpoint_begin(struct roux_machine *machine, int fd, struct checkpoint **ret_checkpoint, struct err *err);
+void checkpoint_go_on(struct roux_machine *machine);
+
+/* Completes the file, with @notes, and frees it.  0 and how many bytes of memory it has, or a negative errno with a sentence. */
+int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, struct err *err);
 
 /* --- start.c --- */
 /* Has its template know what the machine, which is about to end, translated. */

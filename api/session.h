@@ -11,11 +11,14 @@
 
 struct err;
 
+#define SESSION_STREAM 24u	/* bytes of a stream's name */
+
 struct session {
 	int fd;	/* stream to the agent, owned; -1 when closed */
 	uint8_t *in;	/* received bytes, owned */
 	size_t in_len, in_cap;
 	size_t taken;	/* bytes of the frame handed out last */
+	char stream[SESSION_STREAM];	/* its ports, "GUEST:HOST"; empty: not known */
 	bool hello_due, identity_due;	/* answers that will come before any other: machine_settle() */
 };
 

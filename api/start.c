@@ -192,6 +192,7 @@ static int leave_template(struct roux_machine *m)
 		r = save_template(m, &err);
 		m->ready_fd = s.fd;
 		m->greeted = true;
+		memcpy(m->ready_stream, m->stream, sizeof(m->stream));
 		s.fd = -1;
 	}
 	session_close(&s);
@@ -249,7 +250,9 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 
 	if (m->pid || machine_ended(m))
 		return give_error(error, &err, -EALREADY);
-	clone = start_clone(m, &err);
+	clone = m->restoring ? start(m, &err) : start_clone(m, &err);
+	if (m->restoring && clone == 0)
+		clone = 1;
 	r = clone == 0 ? start(m, &err) : clone;
 	if (r < 0)
 		return give_error(error, &err, r);

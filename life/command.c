@@ -238,7 +238,7 @@ static void on_closed(void *ctx)
 	monitor_failed(m, STATUS_FAILED, NULL);
 }
 
-int command_begin(struct monitor *m, struct session *session)
+int command_begin(struct monitor *m, struct session *session, const struct session_notes *notes)
 {
 	static const struct stream_ops ops = { .on_data = on_data, .on_closed = on_closed };
 	struct command *c = &m->command;
@@ -246,13 +246,21 @@ int command_begin(struct monitor *m, struct session *session)
 	int fd = session->fd, r;
 
 	session->fd = -1;
-	*c = (struct command){ .window = AGENT_STDIN_WINDOW };
-	r = stream_open(&c->stream, m->loop, fd, AGENT_IN_MAX + session->in_cap, &ops, m);
+	*c = (struct command){ .window = notes ? notes->window : AGENT_STDIN_WINDOW, .eof_sent = notes && notes->eof_sent };
+	memcpy(c->name, session->stream, sizeof(c->name));
+	r = stream_open(&c->stream, m->loop, fd, AGENT_IN_MAX + session->in_cap + (notes ? notes->in_len : 0), &ops, m);
 	if (r < 0)
 		return r;
 	/* What came behind STARTED is in the session's buffer already. */
 	if (left)
 		memcpy(c->stream.in, session->in + session->taken, left);
+	if (notes) {
+		memcpy(c->stream.in, notes->in, notes->in_len);
+		left = notes->in_len;
+		r = stream_write(&c->stream, notes->out, notes->out_len);
+		if (r < 0)
+			return r;
+	}
 	c->stream.in_len = left;
 	for (struct conn *client = m->conns; client; client = client->next)
 		if (client->mode == CONN_ATTACHED) {

@@ -12,6 +12,7 @@
  *   service.c   what is served: one function a route
  *   guest.c     other sessions with the agent: a client's exec or copy, and questions on its behalf
  *   call.c      one request to the agent and its answer
+ *   checkpoint.c  the VM in a file, with the command's session, and back
  *   health.c    the checks; stats.c: what statistics are told as
  */
 #ifndef LIFE_INSIDE_H
@@ -46,6 +47,15 @@ enum {
 
 /* ------------------------------------------------------------------ starter */
 
+/* Where a session was when the VM was saved. */
+struct session_notes {
+	char stream[SESSION_STREAM];
+	uint8_t *in, *out;	/* owned: received and not understood yet; to be sent */
+	size_t in_len, out_len;
+	uint32_t window;
+	bool eof_sent;
+};
+
 /* A start under way: a machine and its command, or why there is none. */
 struct starter {
 	struct monitor *monitor;	/* borrowed; the thread only posts to its loop */
@@ -57,6 +67,8 @@ struct starter {
 	int status;	/* exit status that tells the failure */
 	struct roux_error error;
 	struct session session;	/* of the command */
+	bool restored;	/* it goes on from a snapshot */
+	struct session_notes notes;	/* of that */
 	uint64_t started_ns;	/* CLOCK_MONOTONIC when the command ran */
 	char *before;	/* counters before the command ran, or NULL */
 };
@@ -71,11 +83,13 @@ void starter_cancel(struct monitor *m);
 
 struct command {
 	struct stream stream;	/* to its agent session; fd -1 when it does not run */
+	char name[SESSION_STREAM];	/* of that, as struct session has it */
 	uint32_t window;	/* bytes of input the agent takes */
 	bool eof_sent;
 };
 
-int command_begin(struct monitor *m, struct session *session);
+/* @notes: of a session that goes on, or NULL. */
+int command_begin(struct monitor *m, struct session *session, const struct session_notes *notes);
 void command_end(struct monitor *m);
 
 /* Sends it a signal.  0, or -ESRCH when nothing runs. */
@@ -170,6 +184,15 @@ void guest_forget(struct conn *c);
 void guest_begin(struct monitor *m);	/* the machine runs */
 void guest_end(struct monitor *m);	/* it is about to be destroyed */
 
+/* --------------------------------------------------------------- checkpoint */
+
+/* Saves the VM into file @path, and ends it then if @stop.  0 and bytes of memory in it, or a negative errno with a sentence. */
+int checkpoint_write(struct monitor *m, const char *path, bool stop, uint64_t *ret_bytes, struct err *err);
+
+/* What @text, the notes of a snapshot, says of the session.  0 or -EBADMSG with a sentence; to be finished in both cases. */
+int session_notes_read(const char *text, struct session_notes *ret_notes, struct err *err);
+void session_notes_finish(struct session_notes *notes);
+
 /* -------------------------------------------------------------------- notes */
 
 /* Tells the client that started the VM @text, if it is still there. */
@@ -230,6 +253,8 @@ void monitor_failed(struct monitor *m, int status, const char *why);
 void monitor_stop(struct monitor *m, int64_t timeout_ms);
 /* Ends the machine within moments, whatever the guest does. */
 void monitor_kill(struct monitor *m);
+/* Ends it soon, without asking the guest, which may stand still. */
+void monitor_end(struct monitor *m);
 /* The client that wanted the VM left before it ran. */
 void monitor_call_off(struct monitor *m, int status);
 

@@ -241,7 +241,7 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	st->engine = strdup(roux_machine_engine(m->machine));
 	set_error(m, NULL);
 	if (loop_add_fd(m->loop, roux_machine_fd(m->machine), EPOLLIN, on_machine, m, &m->events, NULL) < 0 ||
-	    command_begin(m, &s->session) < 0)
+	    command_begin(m, &s->session, s->restored ? &s->notes : NULL) < 0)
 		monitor_failed(m, STATUS_FAILED, "out of memory");
 	if (!m->machine)
 		return;	/* it has ended already */
@@ -268,6 +268,7 @@ void monitor_started(struct monitor *m)
 		start_failed(m, s);
 	}
 	session_close(&s->session);
+	session_notes_finish(&s->notes);
 	free(s->before);
 	free(s);
 }
@@ -346,6 +347,13 @@ static void on_stop_timer(void *ctx)
 		monitor_kill(m);
 	else if (monitor_running(m))
 		end_life(m, STATUS_KILLED, NULL);
+}
+
+void monitor_end(struct monitor *m)
+{
+	m->killing = m->stopping = true;
+	m->record.state.stopped_by_user = true;
+	(void)loop_set_timer(m->stop_timer, 1, 0);
 }
 
 void monitor_stop(struct monitor *m, int64_t timeout_ms)

@@ -18,6 +18,7 @@ struct monitor_options {
 	bool phases;	/* tell it how long the start took, as JSON */
 	bool counters;	/* tell it what the engine counted */
 	uint16_t rows, cols;	/* of its terminal, 0: unknown */
+	const char *restore;	/* file of a snapshot that it goes on from, or NULL; absolute */
 	bool gdb, gdb_wait;	/* see struct roux_options */
 	uint16_t gdb_port;
 };

@@ -167,6 +167,21 @@ void record_finish(struct vm_record *r)
 	record_init(r);
 }
 
+void record_forget(struct vm_record *r)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++) {
+		void *field = (char *)r + members[i].offset;
+
+		if (members[i].offset < offsetof(struct vm_record, state))
+			continue;
+		if (members[i].kind == TEXT)
+			free(*(char **)field);
+		else if (members[i].kind == LIST)
+			strings_finish(field);
+	}
+	r->state = (struct vm_state){ .status = VM_CREATED };
+}
+
 /* ------------------------------------------------------------------ writing */
 
 static cJSON *list_to_json(const struct strings *list)

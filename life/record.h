@@ -114,6 +114,9 @@ struct vm_record {
 void record_init(struct vm_record *record);
 void record_finish(struct vm_record *record);
 
+/* The record of a VM that has not run, of what was asked for alone; times and names stay. */
+void record_forget(struct vm_record *record);
+
 /* The document as a tree; the caller frees it with cJSON_Delete().  NULL: no memory. */
 struct cJSON *record_to_json(const struct vm_record *record);
 

@@ -223,6 +223,29 @@ static void post_rename(struct conn *c, const struct http_request *rq, const cJS
 		events_add(&c->m->vms, &c->m->record, "rename", name);
 }
 
+static void post_checkpoint(struct conn *c, const struct http_request *rq, const cJSON *body)
+{
+	const char *path = get_text(body, "Path");
+	struct err err = { 0 };
+	uint64_t bytes = 0;
+	cJSON *json;
+
+	if (!path || path[0] != '/') {
+		conn_error(c, 400, 1, "a checkpoint needs the absolute path of a file");
+		return;
+	}
+	if (!needs_running(c))
+		return;
+	if (checkpoint_write(c->m, path, get_flag(body, "Stop"), &bytes, &err) < 0) {
+		conn_error(c, err.code == -EOPNOTSUPP ? 409 : 500, 1, "cannot save VM %s: %s", c->m->record.name, err.msg);
+		return;
+	}
+	events_add(&c->m->vms, &c->m->record, "checkpoint", path);
+	json = cJSON_CreateObject();
+	(void)cJSON_AddNumberToObject(json, "Bytes", (double)bytes);
+	conn_json(c, 200, json);
+}
+
 /* Attaching is possible before the command runs: STARTED or ERROR tells how that went. */
 static void post_attach(struct conn *c, const struct http_request *rq, const cJSON *body)
 {
@@ -398,6 +421,7 @@ static const struct {
 	{ "POST", "/v1/pause", post_pause },
 	{ "POST", "/v1/unpause", post_unpause },
 	{ "POST", "/v1/rename", post_rename },
+	{ "POST", "/v1/checkpoint", post_checkpoint },
 	{ "POST", "/v1/attach", post_attach },
 	{ "POST", "/v1/exec", post_exec },
 	{ "POST", "/v1/copy", post_copy },

@@ -141,6 +141,11 @@ static int start_machine(struct starter *s, const struct wanted *w)
 	atomic_store(&s->machine, machine);	/* before the flag is looked at: a cancel is seen here or ends a wait */
 	if (s->cancel)
 		return -EINTR;
+	if (s->restored) {
+		r = machine_restore_from(machine, m->options.restore, s->notes.stream);
+		if (r < 0)
+			return r;
+	}
 	if (m->first_life && m->options.console)
 		roux_machine_on_console(machine, on_console, m);
 	if (m->first_life && m->options.gdb)
@@ -151,6 +156,22 @@ static int start_machine(struct starter *s, const struct wanted *w)
 	if (r < 0 && strlen(s->error.message) + sizeof(tail) < sizeof(s->error.message))
 		(void)strcat(s->error.message, tail);
 	return r;
+}
+
+/* The command runs already: only the guest's idea of time and chance is older than it should be. */
+static int resume_command(struct starter *s)
+{
+	struct err err = { 0 };
+	int r;
+
+	prompt_set(true);
+	r = machine_take_saved(s->machine, &s->session, &err);
+	if (r == 0)
+		r = machine_identify(s->machine, &err);
+	if (r < 0)
+		return give_error(&s->error, &err, r);
+	s->started_ns = monotonic_ns();
+	return 0;
 }
 
 static int start_command(struct starter *s, const struct wanted *w)
@@ -169,6 +190,18 @@ static int start_command(struct starter *s, const struct wanted *w)
 	return 0;
 }
 
+static int read_notes(struct starter *s)
+{
+	struct err err = { 0 };
+	char *text = NULL;
+	int r = checkpoint_notes(s->monitor->options.restore, true, &text, &err);
+
+	if (r == 0)
+		r = session_notes_read(text, &s->notes, &err);
+	free(text);
+	return r < 0 ? give_error(&s->error, &err, r) : 0;
+}
+
 static void ended(void *ctx)
 {
 	struct starter *s = ctx;
@@ -184,9 +217,12 @@ static void *run(void *ctx)
 
 	fill_wanted(s->monitor, s, &w);
 	s->status = STATUS_FAILED;
-	s->result = start_machine(s, &w);
+	s->restored = s->monitor->first_life && s->monitor->options.restore;
+	s->result = s->restored ? read_notes(s) : 0;
+	if (s->result == 0)
+		s->result = start_machine(s, &w);
 	if (s->result == 0) {
-		s->result = start_command(s, &w);
+		s->result = s->restored ? resume_command(s) : start_command(s, &w);
 		s->status = status_of(s->result);
 	}
 	while (loop_post(s->monitor->loop, ended, s) < 0)

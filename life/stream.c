@@ -92,6 +92,22 @@ static void on_readable(struct stream *s)
 	s->ops->on_data(s->ctx);
 }
 
+bool stream_drain(struct stream *s)
+{
+	while (s->fd >= 0 && !s->ended) {
+		ssize_t n;
+
+		if (s->in_len == s->in_max)
+			return false;
+		n = recv(s->fd, s->in + s->in_len, s->in_max - s->in_len, MSG_DONTWAIT);
+		if (n <= 0)
+			break;	/* an end is told as usual */
+		s->in_len += (size_t)n;
+		s->ops->on_data(s->ctx);
+	}
+	return true;
+}
+
 static void on_events(void *ctx, uint32_t events)
 {
 	struct stream *s = ctx;

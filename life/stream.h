@@ -54,6 +54,9 @@ void stream_take(struct stream *s, size_t len);
 
 void stream_pause(struct stream *s, bool paused);
 
+/* Takes what has arrived already, paused or not.  False: there is no room for all of it. */
+bool stream_drain(struct stream *s);
+
 /* Closes when everything queued is sent; input is ignored from now on. */
 void stream_finish(struct stream *s);
 

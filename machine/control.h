@@ -23,6 +23,9 @@
  *   FORGET ---------------------------->
  *   SAVE ------------------------------> + file of machine/snapshot.h to fill
  *          <----------------------------- SAVED (value: result)
+ *   CHECKPOINT ------------------------> + pipe for snapshot_build()
+ *          <----------------------------- CHECKPOINTED (value: result)
+ *   GO_ON ----------------------------->
  *   KEEP (value: what it is worth) ----> + file of machine/code_file.h to fill
  *          <----------------------------- KEPT (value: result; value2: pages)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
@@ -49,6 +52,8 @@ enum control_type {
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
 	CONTROL_SAVE,	/* value: 1: when the guest is idle; descriptor: a file of snapshot_size() bytes, all holes */
+	CONTROL_CHECKPOINT,	/* descriptor: a pipe for machine_checkpoint() */
+	CONTROL_GO_ON,	/* after it.  No answer */
 	CONTROL_KEEP,	/* once, of the snapshot that was saved or that it came from; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
 
@@ -58,13 +63,15 @@ enum control_type {
 				 * there are networks */
 	CONTROL_FAILED,	/* value: negative errno; text: a sentence */
 	CONTROL_CONSOLE,	/* text: bytes */
-	CONTROL_READY,	/* descriptor: stream to the agent; value: 1 when both have said HELLO, before it was saved */
-	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor */
+	CONTROL_READY,	/* descriptor: stream to the agent; text: its ports, "GUEST:HOST"; value: 1 when it was saved with
+			 * the guest, both having said HELLO */
+	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor; text: its ports, "GUEST:HOST" */
 	CONTROL_NETWORK_LOST,	/* value: number of a named network whose switch has ended */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_SAVED,	/* value: 0 or negative errno; text: a sentence */
-	CONTROL_KEPT,	/* the same; value2: pages of the file that were used, 0: it is not worth one */
+	CONTROL_CHECKPOINTED,	/* the same; the guest stands still now if it is 0 */
+	CONTROL_KEPT,	/* as SAVED; value2: pages of the file that were used, 0: it is not worth one */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };

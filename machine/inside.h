@@ -50,9 +50,10 @@ struct machine {
 	struct jail *jail;	/* borrowed, NULL: none */
 	struct confine confine;	/* under which the threads come with a jail */
 	struct vm_end end;
+	bool stands;	/* from machine_checkpoint() to machine_go_on() */
 	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
 	struct {	/* that was saved last, or that it came from */
-		int fd;	/* owned, -1: none */
+		const uint8_t *memory;	/* owned mapping; no file is open in the jail.  NULL: none */
 		struct snapshot_id id;
 		uint32_t generation;	/* of the file with code */
 	} snapshot;

@@ -110,12 +110,11 @@ static int accept_ready(void *ctx, uint32_t guest_port)
 	struct machine *m = ctx;
 	int pair[2];
 
-	(void)guest_port;
 	if (!m->events.ready)
 		return -ECONNREFUSED;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	m->events.ready(m->events.ctx, pair[1]);
+	m->events.ready(m->events.ctx, pair[1], &(struct machine_stream){ guest_port, AGENT_READY_PORT });
 	return pair[0];
 }
 
@@ -357,7 +356,7 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->loop = loop;
 	m->events = *events;
 	m->jail = jail;
-	m->counts_fd = m->snapshot.fd = -1;
+	m->counts_fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->named[i] = (struct named){ .machine = m, .fd = -1 };
 	r = spec->restore ? machine_open_snapshot(m, spec, &snapshot, err) : engine_choose(spec->engine, &m->engine, err);
@@ -419,8 +418,8 @@ void machine_destroy(struct machine *m)
 	serial_destroy(m->serial);
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
-	mem_destroy(m->mem);
 	machine_forget_snapshot(m);
+	mem_destroy(m->mem);
 	free(m);
 }
 
@@ -531,9 +530,10 @@ size_t machine_console_input(struct machine *m, const uint8_t *data, size_t len)
 }
 
 struct connecting {
-	void (*done)(void *ctx, int result, int fd);
+	machine_stream_fn done;
 	void *ctx;
 	int fd;
+	struct machine_stream stream;
 };
 
 static void connected(void *ctx, int result)
@@ -542,29 +542,29 @@ static void connected(void *ctx, int result)
 
 	if (result < 0)
 		(void)close(c->fd);
-	c->done(c->ctx, result, result < 0 ? -1 : c->fd);
+	c->done(c->ctx, result, result < 0 ? -1 : c->fd, &c->stream);
 	free(c);
 }
 
-void machine_connect(struct machine *m, uint32_t port, void (*done)(void *ctx, int result, int fd), void *ctx)
+void machine_connect(struct machine *m, uint32_t port, machine_stream_fn done, void *ctx)
 {
 	struct connecting *c = malloc(sizeof(*c));
 	int pair[2], r = -ENOMEM;
 
 	if (!c || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
 		free(c);
-		done(ctx, r, -1);
+		done(ctx, r, -1, &(struct machine_stream){ 0 });
 		return;
 	}
-	*c = (struct connecting){ .done = done, .ctx = ctx, .fd = pair[1] };
-	r = m->vsock ? virtio_vsock_connect(m->vsock, port, pair[0], connected, c) : -ENODEV;
+	*c = (struct connecting){ .done = done, .ctx = ctx, .fd = pair[1], .stream.guest_port = port };
+	r = m->vsock ? virtio_vsock_connect(m->vsock, port, pair[0], connected, c, &c->stream.host_port) : -ENODEV;
 	if (r < 0) {
 		(void)close(pair[0]);
 		connected(c, r);
 	}
 }
 
-int machine_take_stream(struct machine *m, uint32_t port)
+int machine_take_stream(struct machine *m, const struct machine_stream *stream)
 {
 	int pair[2], r;
 
@@ -572,12 +572,18 @@ int machine_take_stream(struct machine *m, uint32_t port)
 		return -ENOENT;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	r = virtio_vsock_take(m->vsock, port, pair[0]);
+	r = virtio_vsock_take(m->vsock, stream->guest_port, stream->host_port, pair[0], pair[1]);
 	if (r == 0)
 		return pair[1];
 	(void)close(pair[0]);
 	(void)close(pair[1]);
 	return r;
+}
+
+void machine_abandon_streams(struct machine *m)
+{
+	if (m->vsock)
+		virtio_vsock_abandon(m->vsock);
 }
 
 int machine_set_memory(struct machine *m, uint64_t bytes, struct err *err)

@@ -28,6 +28,11 @@ struct vm_end;
 
 #define MACHINE_MEMORY_MIN (32ull << 20)	/* bytes */
 
+/* A stream by the ports at both ends; @host_port 0: any. */
+struct machine_stream {
+	uint32_t guest_port, host_port;
+};
+
 struct machine_events {
 	/* Required.  The guest stopped by itself. */
 	void (*ended)(void *ctx, const struct vm_end *end);
@@ -37,7 +42,7 @@ struct machine_events {
 	 * Optional.  The guest's agent connected to AGENT_READY_PORT: @fd is our end
 	 * of the stream, which passes to the callee.
 	 */
-	void (*ready)(void *ctx, int fd);
+	void (*ready)(void *ctx, int fd, const struct machine_stream *stream);
 	/* Optional.  The switch of network @index has ended: machine_renew_network(). */
 	void (*network_lost)(void *ctx, unsigned index);
 	/*
@@ -86,6 +91,13 @@ int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_
 /* True when machine_keep() may be worth while when it ends. */
 bool machine_learns(const struct machine *machine);
 
+/*
+ * Stops the guest and writes it to @fd, a pipe or stream socket that blocks, for snapshot_build(); it stays stopped
+ * until machine_go_on().  0 or a negative errno with a sentence.
+ */
+int machine_checkpoint(struct machine *machine, int fd, struct err *err);
+void machine_go_on(struct machine *machine);
+
 /* True when its processors all wait, have done nothing since the last call, and streams to it are at rest: these are saved. */
 bool machine_is_idle(struct machine *machine);
 
@@ -106,18 +118,22 @@ uint16_t machine_gdb_port(const struct machine *machine);
 /* Queues bytes of serial input.  Returns how many fitted. */
 size_t machine_console_input(struct machine *machine, const uint8_t *data, size_t len);
 
-/*
- * Connects a stream to @port of the guest; @done gets 0 and our end of it (which
- * passes to the callee), or a negative errno and -1.  May call @done at once.
- */
-void machine_connect(struct machine *machine, uint32_t port, void (*done)(void *ctx, int result, int fd),
-		     void *ctx);
+typedef void (*machine_stream_fn)(void *ctx, int result, int fd, const struct machine_stream *stream);
 
 /*
- * Our end of a stream to @port that was saved with the guest, once each: a descriptor that passes to the caller, or
- * -ENOENT or another negative errno.
+ * Connects a stream to @port of the guest; @done gets 0, our end of it (which passes to the callee) and its name,
+ * or a negative errno and -1.  May call @done at once.
  */
-int machine_take_stream(struct machine *machine, uint32_t port);
+void machine_connect(struct machine *machine, uint32_t port, machine_stream_fn done, void *ctx);
+
+/*
+ * Our end of a stream that was saved with the guest: a descriptor that passes to the caller, -ENOENT or another
+ * negative errno.
+ */
+int machine_take_stream(struct machine *machine, const struct machine_stream *stream);
+
+/* The restored guest is told that those not taken are gone. */
+void machine_abandon_streams(struct machine *machine);
 
 /* Named network @index goes on with a new switch at @fd, taken over (link_port_renew()). */
 void machine_renew_network(struct machine *machine, unsigned index, int fd);

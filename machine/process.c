@@ -70,12 +70,21 @@ static void on_console(void *ctx, const uint8_t *data, size_t len)
 	(void)control_send(p->sock, CONTROL_CONSOLE, 0, 0, data, len, -1);
 }
 
-static void on_ready(void *ctx, int fd)
+/* With the stream's ports; takes @fd. */
+static void send_stream(struct process *p, enum control_type type, int32_t value, int32_t value2, int fd,
+			const struct machine_stream *stream)
 {
-	struct process *p = ctx;
+	char text[32];
+	int n = snprintf(text, sizeof(text), "%u:%u", stream->guest_port, stream->host_port);
 
-	(void)control_send(p->sock, CONTROL_READY, 0, 0, NULL, 0, fd);
-	(void)close(fd);
+	(void)control_send(p->sock, type, value, value2, text, (size_t)n, fd);
+	if (fd >= 0)
+		(void)close(fd);
+}
+
+static void on_ready(void *ctx, int fd, const struct machine_stream *stream)
+{
+	send_stream(ctx, CONTROL_READY, 0, 0, fd, stream);
 }
 
 static void on_network_lost(void *ctx, unsigned index)
@@ -93,14 +102,19 @@ static void on_forbidden(long nr)
 }
 
 /* A session that the agent of a restored guest has begun already. */
-static void offer_session(struct process *p)
+static void offer_session(struct process *p, const struct machine_spec *spec)
 {
-	int fd = machine_take_stream(p->machine, AGENT_PORT);
+	struct machine_stream stream = { .guest_port = AGENT_PORT };
+	int fd;
 
-	if (fd < 0)
+	if (!spec->restore)
 		return;
-	(void)control_send(p->sock, CONTROL_READY, 1, 0, NULL, 0, fd);
-	(void)close(fd);
+	if (spec->stream && sscanf(spec->stream, "%u:%u", &stream.guest_port, &stream.host_port) != 2)
+		stream.guest_port = 0;	/* of nobody */
+	fd = machine_take_stream(p->machine, &stream);
+	if (fd >= 0)
+		send_stream(p, CONTROL_READY, 1, 0, fd, &stream);
+	machine_abandon_streams(p->machine);
 }
 
 static void start(struct process *p, const struct control_msg *msg)
@@ -117,13 +131,14 @@ static void start(struct process *p, const struct control_msg *msg)
 	if (r == 0)
 		r = machine_create(p->loop, &spec, p->cache_dir, p->jail, &events, &p->machine, &err);
 	if (r == 0)
+		offer_session(p, &spec);
+	if (r == 0)
 		r = machine_start(p->machine, &err);
 	machine_spec_finish(&spec);
 	if (r < 0) {
 		fail(p, &err);
 		return;
 	}
-	offer_session(p);
 	counts_fd = machine_take_counts_fd(p->machine);
 	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
 			   (machine_has_helper(p->machine) ? CONTROL_HAS_HELPER : 0) |
@@ -139,13 +154,11 @@ struct request {
 	int32_t id;
 };
 
-static void on_connected(void *ctx, int result, int fd)
+static void on_connected(void *ctx, int result, int fd, const struct machine_stream *stream)
 {
 	struct request *rq = ctx;
 
-	(void)control_send(rq->process->sock, CONTROL_CONNECTED, rq->id, result, NULL, 0, fd);
-	if (fd >= 0)
-		(void)close(fd);
+	send_stream(rq->process, CONTROL_CONNECTED, rq->id, result, fd, stream);
 	free(rq);
 }
 
@@ -228,6 +241,16 @@ static void keep(struct process *p, unsigned least, int fd)
 	(void)control_send(p->sock, CONTROL_KEPT, r, (int32_t)(bytes / 4096), err.msg, strlen(err.msg), -1);
 }
 
+/* Takes @fd.  Whoever reads it is there: another process, which reads on whatever happens. */
+static void checkpoint(struct process *p, int fd)
+{
+	struct err err = { 0 };
+	int r = p->machine ? machine_checkpoint(p->machine, fd, &err) : err_set(&err, -EINVAL, "there is no machine");
+
+	(void)close(fd);
+	(void)control_send(p->sock, CONTROL_CHECKPOINTED, r, 0, err.msg, strlen(err.msg), -1);
+}
+
 static void on_message(void *ctx, uint32_t events)
 {
 	struct process *p = ctx;
@@ -246,6 +269,10 @@ static void on_message(void *ctx, uint32_t events)
 	}
 	if (p->msg->type == CONTROL_SAVE && fd >= 0) {
 		save(p, p->msg->value, fd);
+		return;
+	}
+	if (p->msg->type == CONTROL_CHECKPOINT && fd >= 0) {
+		checkpoint(p, fd);
 		return;
 	}
 	if (p->msg->type == CONTROL_KEEP && fd >= 0) {
@@ -267,6 +294,10 @@ static void on_message(void *ctx, uint32_t events)
 	case CONTROL_FORGET:
 		if (p->machine)
 			machine_forget(p->machine);
+		break;
+	case CONTROL_GO_ON:
+		if (p->machine)
+			machine_go_on(p->machine);
 		break;
 	case CONTROL_RESIZE:
 		resize(p, p->msg);

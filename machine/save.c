@@ -28,6 +28,15 @@ static void parts_of(struct machine *m, struct state_parts *ret_parts, struct vi
 					   .nmmio = m->nslots };
 }
 
+/* What the guest was then, for machine_keep(). */
+static void hold_snapshot(struct machine *m, int fd)
+{
+	void *at = mmap(NULL, m->mem->size, PROT_READ, MAP_SHARED, fd, SNAPSHOT_MEMORY);
+
+	machine_forget_snapshot(m);
+	m->snapshot.memory = at == MAP_FAILED ? NULL : at;
+}
+
 int machine_restore(struct machine *m, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err)
 {
 	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
@@ -43,9 +52,8 @@ int machine_restore(struct machine *m, struct snapshot *snapshot, const struct m
 		r = err_set(err, -ESTALE, "files that the guest knows were replaced");
 	if (r < 0)
 		return err_prefix(err, r, "snapshot %s", spec->restore);
+	hold_snapshot(m, snapshot->fd);
 	m->snapshot.id = snapshot->id;
-	m->snapshot.fd = snapshot->fd;
-	snapshot->fd = -1;
 	return 0;
 }
 
@@ -74,7 +82,7 @@ bool machine_is_idle(struct machine *m)
 {
 	uint64_t now = interrupts(m);
 	struct vcpu_state state;
-	bool idle = now == m->interrupts && (!m->vsock || virtio_vsock_park(m->vsock));
+	bool idle = now == m->interrupts && (!m->vsock || virtio_vsock_quiet(m->vsock));
 
 	m->interrupts = now;
 	vm_pause(m->vm);
@@ -82,6 +90,20 @@ bool machine_is_idle(struct machine *m)
 		idle = m->engine->get_state(&m->vm->vcpu[i], &state, NULL) == 0 && state.mp_state != MP_RUNNABLE;
 	vm_resume(m->vm);
 	return idle;
+}
+
+static void stop_all(struct machine *m, struct virtio_mmio *const mmio[DEVICES_MAX])
+{
+	vm_pause(m->vm);
+	for (unsigned i = 0; i < m->nslots; i++)
+		virtio_mmio_pause(mmio[i]);
+}
+
+static void resume_all(struct machine *m, struct virtio_mmio *const mmio[DEVICES_MAX])
+{
+	for (unsigned i = 0; i < m->nslots; i++)
+		virtio_mmio_resume(mmio[i]);
+	vm_resume(m->vm);
 }
 
 int machine_save(struct machine *m, int fd, struct err *err)
@@ -92,54 +114,77 @@ int machine_save(struct machine *m, int fd, struct err *err)
 	int r;
 
 	parts_of(m, &parts, mmio);
-	vm_pause(m->vm);
-	for (unsigned i = 0; i < m->nslots; i++)
-		virtio_mmio_pause(mmio[i]);
+	stop_all(m, mmio);
 	r = state_save(&parts, &state, err);
 	if (r == 0)
 		r = snapshot_write(fd, &state, m->vm, &m->snapshot.id, err);
-	for (unsigned i = 0; i < m->nslots; i++)
-		virtio_mmio_resume(mmio[i]);
-	vm_resume(m->vm);
+	resume_all(m, mmio);
 	blob_finish(&state);
-	machine_forget_snapshot(m);
-	m->snapshot.fd = fd;
 	m->snapshot.generation = 0;
-	if (r < 0)
-		machine_forget_snapshot(m);
+	if (r == 0)
+		hold_snapshot(m, fd);
+	(void)close(fd);
 	return r;
+}
+
+int machine_checkpoint(struct machine *m, int fd, struct err *err)
+{
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+	struct blob state = { 0 };
+	int r;
+
+	if (m->stands)
+		return err_set(err, -EBUSY, "the guest is being saved already");
+	parts_of(m, &parts, mmio);
+	stop_all(m, mmio);
+	r = state_save(&parts, &state, err);
+	if (r == 0)
+		r = snapshot_send(fd, &state, m->vm, err);
+	blob_finish(&state);
+	if (r < 0)
+		resume_all(m, mmio);
+	m->stands = r == 0;
+	return r;
+}
+
+void machine_go_on(struct machine *m)
+{
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+
+	if (!m->stands)
+		return;
+	parts_of(m, &parts, mmio);
+	resume_all(m, mmio);
+	m->stands = false;
 }
 
 bool machine_learns(const struct machine *m)
 {
-	return m->snapshot.fd >= 0 && m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
+	return m->snapshot.memory && m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
 }
 
 int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes, struct err *err)
 {
-	const uint8_t *memory;
 	int r = 0;
 
 	*ret_bytes = 0;
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
-	memory = mmap(NULL, m->mem->size, PROT_READ, MAP_SHARED, m->snapshot.fd, SNAPSHOT_MEMORY);
-	if (memory == MAP_FAILED)
-		return err_set(err, -errno, "cannot read the snapshot: %s", strerror(errno));
 	vm_pause(m->vm);
-	if (m->engine->learned(m->vm, memory) >= least)
+	if (m->engine->learned(m->vm, m->snapshot.memory) >= least)
 		r = code_file_write(fd, &m->snapshot.id, m->snapshot.generation + 1, m->vm, ret_bytes, err);
 	vm_resume(m->vm);
-	(void)munmap((void *)(uintptr_t)memory, m->mem->size);
 	machine_forget_snapshot(m);
 	return r;
 }
 
 void machine_forget_snapshot(struct machine *m)
 {
-	if (m->snapshot.fd >= 0)
-		(void)close(m->snapshot.fd);
-	m->snapshot.fd = -1;
+	if (m->snapshot.memory)
+		(void)munmap((void *)(uintptr_t)m->snapshot.memory, m->mem->size);
+	m->snapshot.memory = NULL;
 }
 
 /* A guest goes on on the engine that it ran on, if nobody says otherwise: that one was tried once. */

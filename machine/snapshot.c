@@ -6,6 +6,9 @@
 #include "os/err.h"
 #include "vmm/vm.h"
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
@@ -17,24 +20,27 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define VERSION 2u
-#define STATE_MAX (SNAPSHOT_MEMORY - SNAPSHOT_HEADER)
+#define VERSION 3u
+#define STATE_MAX (SNAPSHOT_NOTES - SNAPSHOT_HEADER)
+#define HAS_SUMS 1u
 
 static const char magic[8] = { 'r', 'o', 'u', 'x', 's', 'n', 'a', 'p' };
 
 struct header {
 	char magic[8];
 	uint32_t version;
-	uint32_t zero;
+	uint32_t flags;	/* HAS_* */
 	uint64_t state_len;
 	uint64_t memory;
+	uint64_t notes_len;	/* bytes, NUL included; 0: none */
 	struct snapshot_id id;
 	char engine[16];	/* NUL-terminated */
 	uint8_t state_sum[32];	/* SHA-256 of the state */
+	uint8_t notes_sum[32];	/* of notes and checksums */
 	uint8_t sum[32];	/* of the header in front of this */
 };
 
-_Static_assert(sizeof(struct header) == 128, "no padding");
+_Static_assert(sizeof(struct header) == 168, "no padding");
 
 static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 {
@@ -45,13 +51,22 @@ static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 	sha256_finish(&hash, ret_sum);
 }
 
-static void fill_header(struct header *h, const struct blob *state, const struct vm *vm)
+static uint64_t chunks(uint64_t memory)
 {
-	*h = (struct header){ .version = VERSION, .state_len = state->len, .memory = vm->mem->size };
+	return (memory + SNAPSHOT_CHUNK - 1) / SNAPSHOT_CHUNK;
+}
+
+/* Where checksums are, behind the notes. */
+static uint64_t sums_at(uint64_t notes_len)
+{
+	return SNAPSHOT_NOTES + ((notes_len + 7) & ~7ull);
+}
+
+static void seal(struct header *h)
+{
+	h->version = VERSION;
 	memcpy(h->magic, magic, sizeof(magic));
 	(void)getrandom(&h->id, sizeof(h->id), 0);
-	(void)snprintf(h->engine, sizeof(h->engine), "%s", vm->engine->name);
-	sum(state->bytes, state->len, h->state_sum);
 	sum(h, offsetof(struct header, sum), h->sum);
 }
 
@@ -71,7 +86,10 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snaps
 	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return err_set(err, -errno, "cannot write the snapshot: %s", strerror(errno));
-	fill_header(&header, state, vm);
+	header = (struct header){ .state_len = state->len, .memory = vm->mem->size };
+	(void)snprintf(header.engine, sizeof(header.engine), "%s", vm->engine->name);
+	sum(state->bytes, state->len, header.state_sum);
+	seal(&header);
 	memcpy(at + SNAPSHOT_HEADER, state->bytes, state->len);
 	mem_copy(vm->mem, at + SNAPSHOT_MEMORY);
 	memcpy(at, &header, sizeof(header));
@@ -98,9 +116,39 @@ static int check_header(const struct header *h, uint64_t file_size, const char *
 			       path, h->version, VERSION);
 	sum(h, offsetof(struct header, sum), found);
 	if (memcmp(found, h->sum, sizeof(found)) != 0 || h->state_len > STATE_MAX || h->memory == 0 ||
-	    h->memory > INT64_MAX / 2 || memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory))
+	    h->memory > INT64_MAX / 2 || h->flags & ~HAS_SUMS || h->notes_len > SNAPSHOT_NOTES_MAX ||
+	    (h->flags & HAS_SUMS && sums_at(h->notes_len) + 8 * chunks(h->memory) > SNAPSHOT_MEMORY) || memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory))
 		return err_set(err, -EBADMSG, "snapshot %s is damaged; take it again", path);
 	return 0;
+}
+
+/* Notes and checksums, in place of which a template has nothing. */
+static int read_notes(struct snapshot *s, const struct header *h)
+{
+	uint64_t n = h->flags & HAS_SUMS ? chunks(h->memory) : 0;
+	struct sha256 hash;
+	uint8_t found[32];
+	int r = 0;
+
+	if (!n && !h->notes_len)
+		return 0;
+	s->notes = h->notes_len ? malloc(h->notes_len) : NULL;
+	s->sums = n ? malloc(n * sizeof(*s->sums)) : NULL;
+	if ((h->notes_len && !s->notes) || (n && !s->sums))
+		return -ENOMEM;
+	sha256_init(&hash);
+	if (s->notes) {
+		r = read_all(s->fd, s->notes, h->notes_len, SNAPSHOT_NOTES);
+		sha256_add(&hash, s->notes, h->notes_len);
+	}
+	if (r == 0 && n) {
+		r = read_all(s->fd, s->sums, n * sizeof(*s->sums), (off_t)sums_at(h->notes_len));
+		sha256_add(&hash, s->sums, n * sizeof(*s->sums));
+	}
+	if (r < 0)
+		return r;
+	sha256_finish(&hash, found);
+	return memcmp(found, h->notes_sum, sizeof(found)) == 0 && (!s->notes || !s->notes[h->notes_len - 1]) ? 0 : -EBADMSG;
 }
 
 int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
@@ -134,7 +182,10 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 		(void)err_set(err, r, r == -EBADMSG ? "snapshot %s is damaged; take it again" : "cannot read snapshot %s", path);
 		goto fail;
 	}
-	return 0;
+	r = read_notes(ret, &h);
+	if (r == 0)
+		return 0;
+	(void)err_set(err, r, r == -EBADMSG ? "snapshot %s is damaged; take it again" : "cannot read snapshot %s", path);
 
 fail:
 	snapshot_close(ret);
@@ -146,5 +197,266 @@ void snapshot_close(struct snapshot *s)
 	if (s->fd >= 0)
 		(void)close(s->fd);
 	free(s->state);
+	free(s->notes);
+	free(s->sums);
 	*s = (struct snapshot){ .fd = -1 };
+}
+
+/* Never 0, which stands for a hole. */
+static uint64_t snapshot_sum(const uint8_t *bytes, uint64_t len)
+{
+	uint64_t found = XXH3_64bits(bytes, len);
+
+	return found ? found : 1;
+}
+
+/* A hole has no data, or only zeros. */
+static int check_chunk(const struct snapshot *s, const uint8_t *memory, uint64_t i)
+{
+	uint64_t at = i * SNAPSHOT_CHUNK, len = s->memory - at < SNAPSHOT_CHUNK ? s->memory - at : SNAPSHOT_CHUNK;
+	off_t data;
+
+	if (s->sums[i])
+		return snapshot_sum(memory + at, len) == s->sums[i] ? 0 : -EBADMSG;
+	data = lseek(s->fd, (off_t)(SNAPSHOT_MEMORY + at), SEEK_DATA);
+	if (data < 0 || (uint64_t)data >= SNAPSHOT_MEMORY + at + len)
+		return 0;
+	for (uint64_t k = 0; k < len; k++)
+		if (memory[at + k])
+			return -EBADMSG;
+	return 0;
+}
+
+int snapshot_check_memory(const struct snapshot *s, const char *path, struct err *err)
+{
+	const uint8_t *memory;
+	int r = 0;
+
+	if (!s->sums)
+		return 0;
+	memory = mmap(NULL, s->memory, PROT_READ, MAP_SHARED, s->fd, SNAPSHOT_MEMORY);
+	if (memory == MAP_FAILED)
+		return err_set(err, -errno, "cannot read snapshot %s: %s", path, strerror(errno));
+	for (uint64_t i = 0; i < chunks(s->memory) && r == 0; i++)
+		r = check_chunk(s, memory, i);
+	(void)munmap((void *)(uintptr_t)memory, s->memory);
+	return r < 0 ? err_set(err, r, "snapshot %s is damaged; take it again", path) : 0;
+}
+
+/* ------------------------------------------------------------ through a pipe */
+
+static const char send_magic[8] = { 'r', 'o', 'u', 'x', 's', 'e', 'n', 'd' };
+
+struct send_head {
+	char magic[8];
+	uint64_t state_len, memory;
+	char engine[16];
+};
+
+struct send_run {
+	uint64_t offset, len;	/* of memory that follows; 0 bytes: that was all */
+};
+
+static int send_all(int fd, const void *bytes, uint64_t len)
+{
+	const uint8_t *at = bytes;
+
+	while (len) {
+		ssize_t n = write(fd, at, len < (1u << 30) ? len : 1u << 30);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int send_run(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len)
+{
+	const struct send_run run = { offset, len };
+	int fd = *(int *)ctx, r = send_all(fd, &run, sizeof(run));
+
+	return r < 0 ? r : send_all(fd, bytes, len);
+}
+
+int snapshot_send(int fd, const struct blob *state, struct vm *vm, struct err *err)
+{
+	struct send_head head = { .state_len = state->len, .memory = vm->mem->size };
+	const struct send_run end = { 0 };
+	int r;
+
+	if (state->failed)
+		return err_set(err, -ENOMEM, "out of host memory");
+	memcpy(head.magic, send_magic, sizeof(send_magic));
+	(void)snprintf(head.engine, sizeof(head.engine), "%s", vm->engine->name);
+	r = send_all(fd, &head, sizeof(head));
+	if (r == 0)
+		r = send_all(fd, state->bytes, state->len);
+	if (r == 0)
+		r = mem_each(vm->mem, send_run, &fd);
+	if (r == 0)
+		r = send_all(fd, &end, sizeof(end));
+	return r < 0 ? err_set(err, r, "cannot send the guest: %s", strerror(-r)) : 0;
+}
+
+/* 0, or -EPIPE at an end that comes too early. */
+static int take_all(int fd, void *to, uint64_t len)
+{
+	uint8_t *at = to;
+
+	while (len) {
+		ssize_t n = read(fd, at, len);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n < 0 ? -errno : -EPIPE;
+		at += n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int put_all(int fd, const void *bytes, uint64_t len, uint64_t to)
+{
+	const uint8_t *at = bytes;
+
+	while (len) {
+		ssize_t n = pwrite(fd, at, len, (off_t)to);
+
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		at += n;
+		to += (uint64_t)n;
+		len -= (uint64_t)n;
+	}
+	return 0;
+}
+
+static int take_state(int from, struct snapshot_file *f)
+{
+	uint8_t *state = malloc(f->state_len ? f->state_len : 1);
+	int r = state ? take_all(from, state, f->state_len) : -ENOMEM;
+
+	if (r == 0)
+		r = put_all(f->fd, state, f->state_len, SNAPSHOT_HEADER);
+	if (r == 0)
+		sum(state, f->state_len, f->state_sum);
+	free(state);
+	return r;
+}
+
+/* The chunk that runs are in at the moment, with zeros around them. */
+struct chunk {
+	uint8_t *bytes;
+	uint64_t index;	/* UINT64_MAX: none yet */
+};
+
+static void end_chunk(struct snapshot_file *f, const struct chunk *c)
+{
+	uint64_t at = c->index * SNAPSHOT_CHUNK;
+
+	if (c->index != UINT64_MAX)
+		f->sums[c->index] = snapshot_sum(c->bytes, f->memory - at < SNAPSHOT_CHUNK ? f->memory - at : SNAPSHOT_CHUNK);
+}
+
+static int take_run(int from, struct snapshot_file *f, struct chunk *c, struct send_run run)
+{
+	int r = 0;
+
+	while (run.len && r == 0) {
+		uint64_t index = run.offset / SNAPSHOT_CHUNK, in = run.offset % SNAPSHOT_CHUNK;
+		uint64_t part = run.len < SNAPSHOT_CHUNK - in ? run.len : SNAPSHOT_CHUNK - in;
+
+		if (index != c->index) {
+			if (c->index != UINT64_MAX && index < c->index)
+				return -EPROTO;	/* they come in order */
+			end_chunk(f, c);
+			c->index = index;
+			memset(c->bytes, 0, SNAPSHOT_CHUNK);
+		}
+		r = take_all(from, c->bytes + in, part);
+		if (r == 0)
+			r = put_all(f->fd, c->bytes + in, part, SNAPSHOT_MEMORY + run.offset);
+		f->written += part;
+		run.offset += part;
+		run.len -= part;
+	}
+	return r;
+}
+
+static int take_memory(int from, struct snapshot_file *f)
+{
+	struct chunk c = { .bytes = malloc(SNAPSHOT_CHUNK), .index = UINT64_MAX };
+	struct send_run run = { .len = 1 };
+	int r = c.bytes ? 0 : -ENOMEM;
+
+	while (r == 0 && run.len) {
+		r = take_all(from, &run, sizeof(run));
+		if (r == 0 && (run.offset > f->memory || run.len > f->memory - run.offset))
+			r = -EPROTO;
+		if (r == 0)
+			r = take_run(from, f, &c, run);
+	}
+	if (r == 0)
+		end_chunk(f, &c);
+	free(c.bytes);
+	return r;
+}
+
+int snapshot_build(int from, int fd, struct snapshot_file *f, struct err *err)
+{
+	struct send_head head;
+	int r = take_all(from, &head, sizeof(head));
+
+	*f = (struct snapshot_file){ .fd = fd };
+	if (r == 0 && (memcmp(head.magic, send_magic, sizeof(send_magic)) != 0 || head.state_len > STATE_MAX || head.memory == 0 ||
+		       SNAPSHOT_NOTES + SNAPSHOT_NOTES_MAX + 8 * chunks(head.memory) > SNAPSHOT_MEMORY ||
+		       !memchr(head.engine, '\0', sizeof(head.engine))))
+		r = -EPROTO;
+	if (r == 0) {
+		f->state_len = head.state_len;
+		f->memory = head.memory;
+		memcpy(f->engine, head.engine, sizeof(f->engine));
+		f->sums = calloc(chunks(head.memory), sizeof(*f->sums));
+		r = !f->sums ? -ENOMEM : ftruncate(fd, (off_t)snapshot_size(head.memory)) < 0 ? -errno : take_state(from, f);
+	}
+	if (r == 0)
+		r = take_memory(from, f);
+	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
+}
+
+int snapshot_finish(struct snapshot_file *f, const char *notes, struct err *err)
+{
+	struct header h = { .flags = HAS_SUMS, .state_len = f->state_len, .memory = f->memory,
+			    .notes_len = notes ? strlen(notes) + 1 : 0 };
+	uint64_t sums_len = chunks(f->memory) * sizeof(*f->sums);
+	struct sha256 hash;
+	int r;
+
+	if (h.notes_len > SNAPSHOT_NOTES_MAX)
+		return err_set(err, -E2BIG, "the description of the VM is too long to be saved");
+	memcpy(h.engine, f->engine, sizeof(h.engine));
+	memcpy(h.state_sum, f->state_sum, sizeof(h.state_sum));
+	sha256_init(&hash);
+	if (notes)
+		sha256_add(&hash, notes, h.notes_len);
+	sha256_add(&hash, f->sums, sums_len);
+	sha256_finish(&hash, h.notes_sum);
+	seal(&h);
+	r = put_all(f->fd, notes, h.notes_len, SNAPSHOT_NOTES);
+	if (r == 0)
+		r = put_all(f->fd, f->sums, sums_len, sums_at(h.notes_len));
+	if (r == 0)
+		r = put_all(f->fd, &h, sizeof(h), 0);
+	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
+}
+
+void snapshot_file_free(struct snapshot_file *f)
+{
+	free(f->sums);
+	f->sums = NULL;
 }

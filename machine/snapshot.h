@@ -4,10 +4,16 @@
  *
  *   byte 0                  header, SNAPSHOT_HEADER bytes: see struct in snapshot.c
  *   SNAPSHOT_HEADER         state of processors and devices (machine/state.h)
+ *   SNAPSHOT_NOTES          what the owner of the VM has to say of it, and checksums of memory, one for each
+ *                           SNAPSHOT_CHUNK bytes; a template has neither
  *   SNAPSHOT_MEMORY         guest RAM, bank after bank; zero pages are holes
  *
- * Numbers are little-endian.  Header and state are under a checksum, which shows
- * damage and not malice: who may write the file may write any guest.
+ * Numbers are little-endian.  Checksums show damage and not malice: who may write the
+ * file may write any guest.
+ *
+ * A template is written by the VM's process (snapshot_write()), through a mapping of a file in memory.  For what
+ * people keep that process, which must not write files, only sends the guest through a pipe
+ * (snapshot_send()), and its owner makes the file (snapshot_build(), snapshot_finish()).
  */
 #ifndef MACHINE_SNAPSHOT_H
 #define MACHINE_SNAPSHOT_H
@@ -20,7 +26,10 @@ struct err;
 struct vm;
 
 #define SNAPSHOT_HEADER 4096u
+#define SNAPSHOT_NOTES (8ull << 20)
 #define SNAPSHOT_MEMORY (16ull << 20)
+#define SNAPSHOT_CHUNK (2ull << 20)
+#define SNAPSHOT_NOTES_MAX (4ull << 20)	/* bytes */
 
 /* By which a snapshot is known: drawn by lot. */
 struct snapshot_id {
@@ -34,6 +43,8 @@ struct snapshot {
 	size_t state_len;
 	uint64_t memory;	/* bytes of guest RAM */
 	struct snapshot_id id;
+	char *notes;	/* owned, NUL-terminated; NULL: none */
+	uint64_t *sums;	/* owned, of memory; 0: the chunk is a hole.  NULL: none */
 };
 
 /*
@@ -57,5 +68,33 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snaps
  */
 int snapshot_open(const char *path, struct snapshot *ret_snapshot, struct err *err);
 void snapshot_close(struct snapshot *snapshot);
+
+/*
+ * Reads all memory of an opened snapshot of file @path and compares it with its checksums, if there are any.  0, or
+ * -EBADMSG or another negative errno with a sentence.
+ */
+int snapshot_check_memory(const struct snapshot *snapshot, const char *path, struct err *err);
+
+/* Sends the guest of @vm, which is paused, to pipe @fd, which blocks.  0 or a negative errno with a sentence. */
+int snapshot_send(int fd, const struct blob *state, struct vm *vm, struct err *err);
+
+/* A file that is being made of what snapshot_send() sends. */
+struct snapshot_file {
+	int fd;	/* borrowed */
+	uint64_t state_len, memory, written;	/* @written: bytes of memory that are not zero */
+	char engine[16];
+	uint8_t state_sum[32];
+	uint64_t *sums;	/* owned */
+};
+
+/* Reads all of it from @from into the empty file @fd.  0 or a negative errno with a sentence; to be finished in every case. */
+int snapshot_build(int from, int fd, struct snapshot_file *ret_file, struct err *err);
+
+/*
+ * Writes notes, which may be NULL, and the header: the file is a snapshot from then on.  0 or a negative errno with a
+ * sentence.
+ */
+int snapshot_finish(struct snapshot_file *file, const char *notes, struct err *err);
+void snapshot_file_free(struct snapshot_file *file);
 
 #endif /* MACHINE_SNAPSHOT_H */

@@ -57,6 +57,7 @@ static const struct field top_fields[] = {
 	TOP("guest_conf", TEXT, guest_conf),
 	TOP("restore", TEXT, restore),
 	TOP("code", TEXT, code),
+	TOP("stream", TEXT, stream),
 	TOP("vsock", FLAG, vsock),
 	TOP("balloon", FLAG, balloon),
 	TOP("balloon_yield", FLAG, balloon_yield),

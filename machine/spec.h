@@ -10,6 +10,7 @@
  *   cmdline = "quiet"
  *   initrd = ["/path/a"]       # put together in this order
  *   restore = "/path"          # snapshot to go on from (machine/snapshot.h), optional
+ *   stream = "5252:1073741824"  # of that: the one that the owner wants, by its ports; default: any of the agent's
  *   code = "/path"             # what the engine kept for that (machine/code_file.h), optional
  *   guest_conf = "root=..."    # /roux.conf of the guest (abi/guest_conf.h), optional
  *   vsock = true
@@ -117,6 +118,7 @@ struct machine_spec {
 	char *kernel, *cmdline, *guest_conf;
 	char *restore;	/* of a snapshot: the guest goes on from there instead of booting */
 	char *code;	/* of what the engine kept for it */
+	char *stream;	/* "GUEST:HOST" ports of the restored guest's connection that is wanted first */
 	struct spec_list initrd;	/* at most SPEC_INITRDS_MAX */
 	struct spec_share share[SPEC_SHARES_MAX];
 	unsigned nshares;

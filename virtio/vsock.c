@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,7 +34,8 @@ enum { QUEUE_RX, QUEUE_TX, QUEUE_EVENT };
 #define HEADER sizeof(struct virtio_vsock_hdr)
 #define HASH_SIZE 1024u
 #define RESETS_MAX 256u
-#define PARKED_MAX 4u
+#define SAVED_MAX 64u	/* more connections are not saved, but reset in the restored guest */
+#define TO_GUEST_MAX (1u << 20)	/* bytes: more than a Unix socket holds */
 #define FIRST_HOST_PORT (1u << 30)	/* of connections we open; listeners are below */
 #define SHUT_BOTH (VIRTIO_VSOCK_SHUTDOWN_RCV | VIRTIO_VSOCK_SHUTDOWN_SEND)
 
@@ -67,7 +69,6 @@ struct conn {
 
 	uint8_t *out;	/* owned ring of VSOCK_BUFFER bytes while out_len > 0 */
 	uint32_t out_at, out_len;
-	bool parked;	/* nothing has passed since virtio_vsock_park() */
 
 	vsock_result_fn result;	/* NULL once called or not wanted */
 	void *result_ctx;
@@ -80,10 +81,13 @@ struct listener {
 	void *ctx;
 };
 
-/* A connection that was parked when the guest was saved: its host socket is yet to come. */
-struct parked {
+/* A connection of the guest when it was saved: its new host socket is yet to come. */
+struct saved {
+	struct saved *next;
 	uint32_t guest_port, host_port;
 	uint32_t peer_buf_alloc, peer_fwd_cnt, tx_cnt, fwd_cnt, fwd_cnt_sent;
+	uint32_t to_host, to_guest;	/* of bytes[]: what was on its way */
+	uint8_t bytes[];
 };
 
 struct result {	/* to be told without the lock */
@@ -105,8 +109,7 @@ struct vsock {
 		uint32_t host_port, guest_port;
 	} resets[RESETS_MAX];	/* a ring */
 	unsigned resets_at, resets_len;
-	struct parked parked[PARKED_MAX];
-	unsigned nparked;
+	struct saved *saved;	/* owned */
 	uint32_t next_port;
 	bool event_pending;	/* the driver is to be told that connections are gone */
 	int bury_fd;	/* owned eventfd */
@@ -310,7 +313,6 @@ static void put_conn_packet(struct conn *c, uint16_t op, uint32_t len, uint32_t 
 	h.buf_alloc = htole32(VSOCK_BUFFER);
 	h.fwd_cnt = htole32(c->fwd_cnt);
 	c->fwd_cnt_sent = c->fwd_cnt;
-	c->parked = false;
 	c->want &= ~WANT(VIRTIO_VSOCK_OP_CREDIT_UPDATE);	/* every packet carries the credit */
 	put_packet(c->vsock, &h);
 }
@@ -618,7 +620,6 @@ static bool on_data(struct conn *c, uint32_t len)
 static void on_conn_packet(struct conn *c, const struct virtio_vsock_hdr *h)
 {
 	take_credit(c, h);
-	c->parked = false;
 	switch (le16toh(h->op)) {
 	case VIRTIO_VSOCK_OP_RESPONSE:
 		if (c->state != CONNECTING) {
@@ -727,6 +728,16 @@ static void vsock_notified(struct virtio_device *dev, unsigned index)
 	tell_results(v);
 }
 
+static void drop_saved(struct vsock *v)
+{
+	struct saved *s;
+
+	while ((s = v->saved)) {
+		v->saved = s->next;
+		free(s);
+	}
+}
+
 static void vsock_reset(struct virtio_device *dev)
 {
 	struct vsock *v = vsock_of(dev);
@@ -742,7 +753,8 @@ static void vsock_reset(struct virtio_device *dev)
 			c->doomed = true;
 			list_append(&v->doomed, c);
 		}
-	v->resets_len = v->nparked = 0;
+	v->resets_len = 0;
+	drop_saved(v);
 	v->event_pending = false;
 	/* Fails only when the counter is full, and then the loop wakes anyway. */
 	if (write(v->bury_fd, &one, sizeof(one)) < 0)
@@ -773,48 +785,99 @@ static void on_bury(void *ctx, uint32_t events)
 	virtio_unlock(&v->dev);
 }
 
-/* Parked ones first; for others the driver will be told to reset all it has. */
+/* Bytes that the guest is still to read from its host socket; more than @max: it cannot be saved. */
+static size_t peek_host(const struct conn *c, uint8_t *to, size_t max)
+{
+	ssize_t n = recv(c->fd, to, max, MSG_PEEK | MSG_DONTWAIT);
+	int there = 0;
+
+	if (ioctl(c->fd, FIONREAD, &there) < 0 || there < 0)
+		return SIZE_MAX;
+	return n < 0 && !there ? 0 : n == there ? (size_t)n : SIZE_MAX;
+}
+
+static void save_conn(const struct conn *c, uint8_t *buffer, struct blob *out)
+{
+	bool whole = c->state == ESTABLISHED && !(c->want & ~WANT(VIRTIO_VSOCK_OP_CREDIT_UPDATE)) && !c->guest_shutdown &&
+		     !c->shutdown_sent && !c->host_eof && buffer;
+	size_t to_guest = whole ? peek_host(c, buffer, TO_GUEST_MAX) : SIZE_MAX;
+	uint32_t run = VSOCK_BUFFER - c->out_at < c->out_len ? VSOCK_BUFFER - c->out_at : c->out_len;
+
+	blob_put_u32(out, c->guest_port);
+	blob_put_u32(out, c->host_port);
+	blob_put_u32(out, to_guest != SIZE_MAX);
+	if (to_guest == SIZE_MAX)
+		return;
+	blob_put_u32(out, c->peer_buf_alloc);
+	blob_put_u32(out, c->peer_fwd_cnt);
+	blob_put_u32(out, c->tx_cnt);
+	blob_put_u32(out, c->fwd_cnt);
+	blob_put_u32(out, c->fwd_cnt_sent);
+	blob_put_u32(out, c->out_len);
+	blob_put_u32(out, (uint32_t)to_guest);
+	if (c->out_len) {
+		blob_put(out, c->out + c->out_at, run);
+		blob_put(out, c->out, c->out_len - run);
+	}
+	blob_put(out, buffer, to_guest);
+}
+
 static void vsock_save(struct virtio_device *dev, struct blob *out)
 {
 	const struct vsock *v = vsock_of(dev);
-	unsigned n = 0;
+	unsigned n = v->nconns < SAVED_MAX ? v->nconns : SAVED_MAX, left = n;
+	uint8_t *buffer = n ? malloc(TO_GUEST_MAX) : NULL;
 
-	for (unsigned i = 0; i < HASH_SIZE; i++)
-		for (const struct conn *c = v->hash[i]; c; c = c->hash_next)
-			n += c->parked;
 	blob_put_u32(out, v->nconns - n);
 	blob_put_u32(out, n);
-	for (unsigned i = 0; i < HASH_SIZE; i++)
-		for (const struct conn *c = v->hash[i]; c; c = c->hash_next) {
-			const uint32_t field[] = { c->guest_port, c->host_port, c->peer_buf_alloc, c->peer_fwd_cnt, c->tx_cnt,
-						   c->fwd_cnt, c->fwd_cnt_sent };
-
-			for (unsigned k = 0; c->parked && k < ARRAY_SIZE(field); k++)
-				blob_put_u32(out, field[k]);
-		}
+	for (unsigned i = 0; i < HASH_SIZE && left; i++)
+		for (const struct conn *c = v->hash[i]; c && left; c = c->hash_next, left--)
+			save_conn(c, buffer, out);
+	free(buffer);
 }
 
+static int restore_conn(struct vsock *v, struct blob_reader *in)
+{
+	uint32_t guest_port = blob_take_u32(in), host_port = blob_take_u32(in), field[7];
+	const void *bytes;
+	struct saved *s;
+
+	if (host_port >= v->next_port && host_port < UINT32_MAX - 1)
+		v->next_port = host_port + 1;
+	if (!blob_take_u32(in))	/* not whole */
+		return queue_reset_packet(v, host_port, guest_port) && !in->failed ? 0 : -EINVAL;
+	for (unsigned i = 0; i < ARRAY_SIZE(field); i++)
+		field[i] = blob_take_u32(in);
+	if (in->failed || field[5] > VSOCK_BUFFER || field[6] > TO_GUEST_MAX)
+		return -EINVAL;
+	bytes = blob_take(in, (size_t)field[5] + field[6]);
+	s = malloc(sizeof(*s) + field[5] + field[6]);
+	if (!s || in->failed) {
+		free(s);
+		return s ? -EINVAL : -ENOMEM;
+	}
+	*s = (struct saved){ v->saved, guest_port, host_port, field[0], field[1], field[2], field[3], field[4], field[5], field[6] };
+	if (field[5] + field[6])
+		memcpy(s->bytes, bytes, (size_t)field[5] + field[6]);
+	v->saved = s;
+	return 0;
+}
+
+/* Host sockets do not travel: virtio_vsock_take() brings new ones, and virtio_vsock_abandon() gives up the others. */
 static int vsock_restore(struct virtio_device *dev, struct blob_reader *in)
 {
 	struct vsock *v = vsock_of(dev);
 	uint32_t others = blob_take_u32(in), n = blob_take_u32(in);
+	int r = n > SAVED_MAX ? -EINVAL : 0;
 
-	if (n > PARKED_MAX)
-		return -EINVAL;
-	for (unsigned i = 0; i < n; i++) {
-		struct parked *p = &v->parked[i];
-		uint32_t *const field[] = { &p->guest_port, &p->host_port, &p->peer_buf_alloc, &p->peer_fwd_cnt, &p->tx_cnt,
-					    &p->fwd_cnt, &p->fwd_cnt_sent };
-
-		for (unsigned k = 0; k < ARRAY_SIZE(field); k++)
-			*field[k] = blob_take_u32(in);
-		if (p->host_port >= v->next_port && p->host_port < UINT32_MAX - 1)
-			v->next_port = p->host_port + 1;
-	}
-	/* Host sockets do not travel: a driver with open connections is told to reset them, the parked ones too. */
-	v->event_pending = others != 0;
-	v->nparked = others ? 0 : n;
-	return 0;
+	drop_saved(v);
+	v->resets_len = 0;
+	for (unsigned i = 0; i < n && r == 0; i++)
+		r = restore_conn(v, in);
+	v->event_pending = others != 0;	/* the driver resets all it has */
+	if (others || r < 0)
+		drop_saved(v);
+	return r;
 }
 
 static void vsock_destroy(struct virtio_device *dev)
@@ -833,6 +896,7 @@ static void vsock_destroy(struct virtio_device *dev)
 		v->listeners = l->next;
 		free(l);
 	}
+	drop_saved(v);
 	loop_remove(v->bury);
 	if (v->bury_fd >= 0)
 		(void)close(v->bury_fd);
@@ -900,7 +964,7 @@ static uint32_t choose_port(struct vsock *v, uint32_t guest_port)
 }
 
 int virtio_vsock_connect(struct virtio_device *dev, uint32_t guest_port, int fd, vsock_result_fn fn,
-			 void *ctx)
+			 void *ctx, uint32_t *ret_host_port)
 {
 	struct vsock *v = vsock_of(dev);
 	struct conn *c;
@@ -912,6 +976,8 @@ int virtio_vsock_connect(struct virtio_device *dev, uint32_t guest_port, int fd,
 	if (r == 0) {
 		c->result = fn;
 		c->result_ctx = ctx;
+		if (ret_host_port)
+			*ret_host_port = c->host_port;
 		want(c, VIRTIO_VSOCK_OP_REQUEST);
 		pump(v);
 	}
@@ -964,50 +1030,88 @@ static bool is_quiet(const struct conn *c)
 	       recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN;
 }
 
-bool virtio_vsock_park(struct virtio_device *dev)
+bool virtio_vsock_quiet(struct virtio_device *dev)
 {
-	struct vsock *v = vsock_of(dev);
-	bool all = true;
-	unsigned n = 0;
+	const struct vsock *v = vsock_of(dev);
+	bool quiet = true;
 
 	virtio_lock(dev);
-	for (unsigned i = 0; i < HASH_SIZE; i++)
-		for (struct conn *c = v->hash[i]; c; c = c->hash_next) {
-			c->parked = n < PARKED_MAX && is_quiet(c);
-			n += c->parked;
-			all &= c->parked;
-		}
+	for (unsigned i = 0; i < HASH_SIZE && quiet; i++)
+		for (const struct conn *c = v->hash[i]; c && quiet; c = c->hash_next)
+			quiet = is_quiet(c);
 	virtio_unlock(dev);
-	return all;
+	return quiet;
 }
 
-int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, int fd)
+/* What was on its way goes on.  The caller's end of the socket is @peer. */
+static int refill(struct conn *c, const struct saved *s, int peer)
+{
+	if (s->to_guest && write(peer, s->bytes + s->to_host, s->to_guest) != (ssize_t)s->to_guest)
+		return -EIO;
+	if (!s->to_host)
+		return 0;
+	c->out = malloc(VSOCK_BUFFER);
+	if (!c->out)
+		return -ENOMEM;
+	memcpy(c->out, s->bytes, s->to_host);
+	c->out_len = s->to_host;
+	return 0;
+}
+
+/* The first saved connection of that name; @host_port 0: any. */
+static struct saved *take_saved(struct vsock *v, uint32_t guest_port, uint32_t host_port)
+{
+	for (struct saved **at = &v->saved; *at; at = &(*at)->next) {
+		struct saved *s = *at;
+
+		if (s->guest_port != guest_port || (host_port && s->host_port != host_port))
+			continue;
+		*at = s->next;
+		return s;
+	}
+	return NULL;
+}
+
+int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, int fd, int peer)
 {
 	struct vsock *v = vsock_of(dev);
-	int r = -ENOENT;
-	unsigned i = 0;
-	struct conn *c;
+	struct saved *s;
+	struct conn *c = NULL;
+	int r;
 
 	virtio_lock(dev);
-	while (i < v->nparked && v->parked[i].guest_port != guest_port)
-		i++;
-	if (i < v->nparked) {
-		const struct parked p = v->parked[i];
-
-		v->parked[i] = v->parked[--v->nparked];
-		r = find_conn(v, p.guest_port, p.host_port) ? -EEXIST :
-			add_conn(v, p.guest_port, p.host_port, fd, ESTABLISHED, &c);
-		if (r == 0) {
-			c->peer_buf_alloc = p.peer_buf_alloc;
-			c->peer_fwd_cnt = p.peer_fwd_cnt;
-			c->tx_cnt = p.tx_cnt;
-			c->fwd_cnt = p.fwd_cnt;
-			c->fwd_cnt_sent = p.fwd_cnt_sent;
-			update_watch(c);
-		}
+	s = take_saved(v, guest_port, host_port);
+	r = !s ? -ENOENT : find_conn(v, s->guest_port, s->host_port) ? -EEXIST :
+		add_conn(v, s->guest_port, s->host_port, fd, ESTABLISHED, &c);
+	if (r == 0)
+		r = refill(c, s, peer);
+	if (r == 0) {
+		c->peer_buf_alloc = s->peer_buf_alloc;
+		c->peer_fwd_cnt = s->peer_fwd_cnt;
+		c->tx_cnt = s->tx_cnt;
+		c->fwd_cnt = s->fwd_cnt;
+		c->fwd_cnt_sent = s->fwd_cnt_sent;
+		update_watch(c);
+	} else if (c) {
+		c->fd = -1;	/* it stays the caller's */
+		abort_conn(c, r);
 	}
+	free(s);
 	virtio_unlock(dev);
 	return r;
+}
+
+void virtio_vsock_abandon(struct virtio_device *dev)
+{
+	struct vsock *v = vsock_of(dev);
+
+	virtio_lock(dev);
+	for (const struct saved *s = v->saved; s; s = s->next)
+		(void)queue_reset_packet(v, s->host_port, s->guest_port);
+	drop_saved(v);
+	if (dev->running)
+		pump(v);
+	virtio_unlock(dev);
 }
 
 unsigned virtio_vsock_connections(struct virtio_device *dev)

@@ -16,8 +16,8 @@
  *   established  guest SHUTDOWN(send)          flushed, then shutdown(SHUT_WR)
  *   established  guest SHUTDOWN(both)          flushed, then RST to the guest, gone
  *   any          RST, error, broken credit     gone (RST to the guest unless it sent it)
- *   established  saved while parked            parked in the restored guest
- *   parked       virtio_vsock_take()           established
+ *   saved        virtio_vsock_take()           established, in the restored guest
+ *   saved        virtio_vsock_abandon()        gone (RST to the guest)
  *
  * Memory is bounded: data for the guest stays in the host socket until the
  * guest has room; data from the guest waits in at most VSOCK_BUFFER bytes a
@@ -51,11 +51,11 @@ typedef void (*vsock_result_fn)(void *ctx, int result);
  * on success; it is made non-blocking and closed when the connection ends.
  * Bytes written to the other end before the guest accepts wait in the socket.
  *
- * Returns 0 (then @fn, optional, is called), -ENOTCONN while no guest driver
+ * Returns 0 and, unless NULL, our port of the connection (then @fn, optional, is called), -ENOTCONN while no guest driver
  * runs, -EMFILE beyond VSOCK_CONNECTIONS_MAX, or another errno.
  */
 int virtio_vsock_connect(struct virtio_device *dev, uint32_t guest_port, int fd, vsock_result_fn fn,
-			 void *ctx);
+			 void *ctx, uint32_t *ret_host_port);
 
 /*
  * Supplies a connected host stream socket, whose ownership passes, for a guest
@@ -70,17 +70,18 @@ int virtio_vsock_listen(struct virtio_device *dev, uint32_t host_port, vsock_acc
 /* Stops accepting; connections go on.  Unknown ports are fine. */
 void virtio_vsock_unlisten(struct virtio_device *dev, uint32_t host_port);
 
-/*
- * Connections at rest are parked: saved now, they go on in the guest that is restored, where virtio_vsock_take()
- * gives them new host sockets.  False: there are others, which a restored guest is told to reset, with all it has.
- */
-bool virtio_vsock_park(struct virtio_device *dev);
+/* True when nothing is on its way on any connection. */
+bool virtio_vsock_quiet(struct virtio_device *dev);
 
 /*
- * Host socket @fd for a connection of the restored guest's @guest_port that was parked; as virtio_vsock_connect()
- * otherwise.  -ENOENT: there is none (left).
+ * Host socket @fd, with the caller's end @peer, for a connection of the restored guest, which goes on where it was
+ * saved; @host_port 0: any of @guest_port.  0 with ownership of @fd, -ENOENT when there is none (left), or another
+ * negative errno.
  */
-int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, int fd);
+int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, int fd, int peer);
+
+/* The guest is told that those not taken are gone. */
+void virtio_vsock_abandon(struct virtio_device *dev);
 
 /* Open connections, for diagnosis and tests. */
 unsigned virtio_vsock_connections(struct virtio_device *dev);

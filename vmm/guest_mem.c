@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
+#define RUN_MAX (1u << 20)	/* bytes that mem_each() has at once */
 #define MEM_ALIGN 0x200000ull	/* banks are multiples of a large page */
 
 /* Contents from @fd, or zero when that is -1. */
@@ -102,6 +103,33 @@ void mem_copy(const struct mem *mem, uint8_t *to)
 			if (!is_zero(b->host + at))
 				memcpy(to + b->offset + at, b->host + at, MEM_PAGE);
 	}
+}
+
+/* Bytes from @at on, in whole pages, that are not zero. */
+static uint64_t run_at(const struct mem_bank *b, uint64_t at)
+{
+	uint64_t end = at;
+
+	while (end < b->size && end - at < RUN_MAX && !is_zero(b->host + end))
+		end += MEM_PAGE;
+	return end - at;
+}
+
+int mem_each(const struct mem *mem, int (*fn)(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len), void *ctx)
+{
+	for (unsigned i = 0; i < mem->nbanks; i++) {
+		const struct mem_bank *b = &mem->bank[i];
+
+		for (uint64_t at = 0, run; at < b->size; at += run ? run : MEM_PAGE) {
+			int r;
+
+			run = run_at(b, at);
+			r = run ? fn(ctx, b->offset + at, b->host + at, run) : 0;
+			if (r < 0)
+				return r;
+		}
+	}
+	return 0;
 }
 
 void mem_destroy(struct mem *mem)

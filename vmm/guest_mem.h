@@ -77,6 +77,12 @@ int mem_create_from(int fd, uint64_t offset, uint64_t size, struct mem **ret_mem
  */
 void mem_copy(const struct mem *mem, uint8_t *to);
 
+/*
+ * Calls @fn for all that is not zero, in order: @offset counts the bytes of all banks.  Stops at its first error, a
+ * negative errno, and returns that.
+ */
+int mem_each(const struct mem *mem, int (*fn)(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len), void *ctx);
+
 /* Unmaps and frees.  NULL is fine. */
 void mem_destroy(struct mem *mem);
 

@@ -38,7 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		abort();
 	drv_attach(&d, dev);
 	(void)drv_start(&d, DRV_FEATURES_ALL);
-	if (virtio_vsock_connect(dev, 1, fds[1], NULL, NULL) < 0)
+	if (virtio_vsock_connect(dev, 1, fds[1], NULL, NULL, NULL) < 0)
 		abort();
 	fuzz_run(&d, data, len);
 	while (nends)

@@ -311,7 +311,7 @@ static void test_host_connects_to_the_guest(void **state)
 	int mine, fd = pair(&mine);
 	char buf[8];
 
-	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL), 0);
+	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL, NULL), 0);
 	assert_int_equal(write(mine, "early", 5), 5);	/* before anybody accepted */
 	assert_true(receive(&h, NULL));
 	assert_int_equal(h.op, VIRTIO_VSOCK_OP_REQUEST);
@@ -332,7 +332,7 @@ static void test_failed_connects_are_told_once(void **state)
 	struct virtio_vsock_hdr h;
 	int mine, fd = pair(&mine);
 
-	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL), 0);
+	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL, NULL), 0);
 	assert_true(receive(&h, NULL));
 	send_packet(VIRTIO_VSOCK_OP_RST, 77, h.src_port, NULL, 0, 0, 0);
 	assert_int_equal(results, 1);
@@ -340,7 +340,7 @@ static void test_failed_connects_are_told_once(void **state)
 	(void)close(mine);
 
 	fd = pair(&mine);
-	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL), 0);
+	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL, NULL), 0);
 	assert_true(receive(&h, NULL));
 	(void)close(mine);	/* the caller gave up */
 	drv_pump(&drv);
@@ -349,7 +349,7 @@ static void test_failed_connects_are_told_once(void **state)
 	expect(VIRTIO_VSOCK_OP_RST, 77, h.src_port);
 
 	fd = pair(&mine);
-	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL), 0);
+	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL, NULL), 0);
 	drv_write(&drv, 0x70, 0);
 	drv_pump(&drv);
 	assert_int_equal(results, 3);
@@ -357,7 +357,7 @@ static void test_failed_connects_are_told_once(void **state)
 	assert_int_equal(send(mine, "x", 1, MSG_NOSIGNAL), -1);	/* closed on our side */
 	(void)close(mine);
 	fd = pair(&mine);
-	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL), -ENOTCONN);
+	assert_int_equal(virtio_vsock_connect(drv.dev, 77, fd, on_result, NULL, NULL), -ENOTCONN);
 	(void)close(mine);
 	(void)close(fd);
 }
@@ -456,32 +456,6 @@ static void test_a_reset_ends_every_connection_and_writes_nothing_more(void **st
 	test_free(before);
 }
 
-static void test_restored_driver_is_told_that_connections_are_gone(void **state)
-{
-	const struct drv_seg seg = { DRV_DATA, 4, true };
-	struct blob blob = { 0 };
-	struct blob_reader in;
-	uint32_t id, len;
-
-	(void)drv_add(&drv, EVENT, &seg, 1);
-	drv_kick(&drv, EVENT);
-	assert_false(drv_used(&drv, EVENT, &id, &len));
-	for (unsigned i = 0; i < 2; i++) {	/* who had none is told nothing */
-		virtio_mmio_pause(drv.mmio);
-		virtio_mmio_save(drv.mmio, &blob);
-		virtio_mmio_resume(drv.mmio);
-		in = (struct blob_reader){ .at = blob.bytes, .left = blob.len };
-		assert_int_equal(virtio_mmio_restore(drv.mmio, &in, NULL), 0);
-		drv_pump(&drv);
-		assert_int_equal(drv_used(&drv, EVENT, &id, &len), i);
-		blob_finish(&blob);
-		blob = (struct blob){ 0 };
-		if (i == 0)
-			open_from_guest(100);
-	}
-	assert_int_equal(len, 4);
-}
-
 static void save_and_restore(void)
 {
 	struct blob blob = { 0 };
@@ -496,7 +470,7 @@ static void save_and_restore(void)
 	blob_finish(&blob);
 }
 
-static void test_a_parked_connection_goes_on_with_another_socket(void **state)
+static void test_a_saved_connection_goes_on_with_another_socket(void **state)
 {
 	struct virtio_vsock_hdr h;
 	uint8_t data[RX_BYTES];
@@ -506,17 +480,19 @@ static void test_a_parked_connection_goes_on_with_another_socket(void **state)
 	open_from_guest(100);
 	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "hello", 5, 0, 65536);
 	assert_false(receive(&h, NULL));
-	assert_true(virtio_vsock_park(drv.dev));
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, -1), -ENOENT);	/* it has not been saved */
+	assert_true(virtio_vsock_quiet(drv.dev));
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, 0, -1, -1), -ENOENT);	/* it has not been saved */
 	save_and_restore();
 	send_packet(VIRTIO_VSOCK_OP_RST, 100, 1024, NULL, 0, 0, 65536);	/* here it ends, not there */
 	(void)close(host_end);
 	assert_int_equal(virtio_vsock_connections(drv.dev), 0);
 	fd = pair(&mine);
 	assert_true(fd >= 0);
-	assert_int_equal(virtio_vsock_take(drv.dev, 101, fd), -ENOENT);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, fd), 0);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, fd), -ENOENT);	/* once */
+	assert_int_equal(virtio_vsock_take(drv.dev, 101, 0, fd, mine), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1025, fd, mine), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1024, fd, mine), 0);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1024, fd, mine), -ENOENT);	/* once */
+	virtio_vsock_abandon(drv.dev);
 	assert_int_equal(write(mine, "go on", 5), 5);
 	assert_true(receive(&h, data));
 	assert_int_equal(h.op, VIRTIO_VSOCK_OP_RW);
@@ -528,45 +504,91 @@ static void test_a_parked_connection_goes_on_with_another_socket(void **state)
 	host_end = -1;
 }
 
-static void test_only_connections_at_rest_are_parked(void **state)
+static void test_bytes_on_their_way_are_saved(void **state)
+{
+	static char flood[VSOCK_BUFFER];
+	struct virtio_vsock_hdr h;
+	uint8_t data[RX_BYTES];
+	char buf[4096];
+	int fd, mine;
+	size_t sent = 0, got = 0;
+	ssize_t n;
+
+	open_from_guest(100);
+	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 0);	/* no room */
+	assert_int_equal(write(host_end, "wait", 4), 4);
+	drv_pump(&drv);
+	assert_false(virtio_vsock_quiet(drv.dev));
+	for (unsigned i = 0; i < 100; i++) {	/* more than the socket takes */
+		memset(flood, (int)i, 3000);
+		send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, flood, 3000, 0, 0);
+		sent += 3000;
+	}
+	while ((n = read(host_end, buf, sizeof(buf))) > 0)	/* what had arrived stays with who has it */
+		got += (size_t)n;
+	assert_true(got > 0 && got < sent);
+	save_and_restore();
+	send_packet(VIRTIO_VSOCK_OP_RST, 100, 1024, NULL, 0, 0, 0);
+	fd = pair(&mine);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1024, fd, mine), 0);
+	while (receive(&h, NULL))
+		;
+	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 65536);
+	assert_true(receive(&h, data));
+	assert_memory_equal(data, "wait", 4);
+	for (unsigned i = 0; i < 200 && got < sent; i++) {
+		drv_pump(&drv);
+		while ((n = read(mine, buf, sizeof(buf))) > 0) {
+			for (ssize_t k = 0; k < n; k++)
+				assert_int_equal((uint8_t)buf[k], (got + (size_t)k) / 3000);
+			got += (size_t)n;
+		}
+	}
+	assert_int_equal(got, sent);
+	(void)close(mine);
+}
+
+static void test_the_guest_hears_of_connections_that_nobody_took(void **state)
+{
+	struct virtio_vsock_hdr h;
+
+	open_from_guest(100);
+	open_from_guest(101);
+	save_and_restore();
+	send_packet(VIRTIO_VSOCK_OP_RST, 100, 1024, NULL, 0, 0, 65536);
+	send_packet(VIRTIO_VSOCK_OP_RST, 101, 1024, NULL, 0, 0, 65536);
+	virtio_vsock_abandon(drv.dev);
+	for (unsigned i = 0; i < 2; i++) {
+		assert_true(receive(&h, NULL));
+		assert_int_equal(h.op, VIRTIO_VSOCK_OP_RST);
+		assert_in_range(h.dst_port, 100, 101);
+	}
+	expect_silence();
+}
+
+static void test_more_connections_than_are_saved_are_all_reset(void **state)
 {
 	const struct drv_seg seg = { DRV_DATA, 4, true };
-	struct virtio_vsock_hdr h;
+	struct blob blob = { 0 };
+	struct blob_reader in;
 	uint32_t id, len;
 	int fd, mine;
 
 	(void)drv_add(&drv, EVENT, &seg, 1);
 	drv_kick(&drv, EVENT);
-	open_from_guest(100);
-	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 0);	/* no room */
-	assert_int_equal(write(host_end, "wait", 4), 4);
-	drv_pump(&drv);
-	assert_false(virtio_vsock_park(drv.dev));
-	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 65536);
-	assert_true(receive(&h, NULL));
-	assert_true(virtio_vsock_park(drv.dev));
-	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "news", 4, 0, 65536);	/* it is not at rest any more */
+	for (uint32_t port = 100; port < 170; port++)
+		open_from_guest(port);
 	save_and_restore();
 	drv_pump(&drv);
 	assert_true(drv_used(&drv, EVENT, &id, &len));
 	fd = pair(&mine);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, fd), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, 0, fd, mine), -ENOENT);
 	(void)close(fd);
 	(void)close(mine);
-}
-
-static void test_more_parked_connections_than_may_be_are_refused(void **state)
-{
-	struct blob blob = { 0 };
-	struct blob_reader in;
-
-	for (uint32_t port = 100; port < 110; port++)
-		open_from_guest(port);
-	assert_false(virtio_vsock_park(drv.dev));
 	virtio_mmio_pause(drv.mmio);
 	virtio_mmio_save(drv.mmio, &blob);
 	virtio_mmio_resume(drv.mmio);
-	for (size_t cut = 1; cut <= 8; cut++) {	/* its last bytes are the device's own */
+	for (size_t cut = 1; cut < 64; cut++) {
 		in = (struct blob_reader){ .at = blob.bytes, .left = blob.len - cut };
 		assert_true(virtio_mmio_restore(drv.mmio, &in, NULL) < 0);
 	}
@@ -592,10 +614,10 @@ int main(void)
 		T(test_flood_of_refusals_needs_no_buffers_beyond_the_ring),
 		T(test_strangers_and_liars),
 		T(test_a_reset_ends_every_connection_and_writes_nothing_more),
-		T(test_restored_driver_is_told_that_connections_are_gone),
-		T(test_a_parked_connection_goes_on_with_another_socket),
-		T(test_only_connections_at_rest_are_parked),
-		T(test_more_parked_connections_than_may_be_are_refused),
+		T(test_a_saved_connection_goes_on_with_another_socket),
+		T(test_bytes_on_their_way_are_saved),
+		T(test_the_guest_hears_of_connections_that_nobody_took),
+		T(test_more_connections_than_are_saved_are_all_reset),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

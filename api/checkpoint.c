@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Machines saved while they run, and made of what was saved. */
+#include "api/handle.h"
+
+#include "machine/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHECKPOINT_TIMEOUT_MS 600000u	/* the disk may be slow */
+#define PIPE_BYTES (1 << 20)
+
+/* ------------------------------------------------------------------ restored */
+
+int machine_restore_from(struct roux_machine *m, const char *path, const char *stream)
+{
+	free(m->template);
+	m->template = NULL;
+	m->spec.restore = strdup(path);
+	m->spec.stream = strdup(stream);
+	m->restoring = true;
+	return m->spec.restore && m->spec.stream ? 0 : -ENOMEM;
+}
+
+int machine_take_saved(struct roux_machine *m, struct session *ret_session, struct err *err)
+{
+	*ret_session = (struct session){ .fd = m->ready_fd };
+	memcpy(ret_session->stream, m->ready_stream, sizeof(m->ready_stream));
+	m->ready_fd = -1;
+	return ret_session->fd >= 0 ? 0 : err_set(err, -ENOENT, "the snapshot does not have the session of the VM's command");
+}
+
+int machine_identify(struct roux_machine *m, struct err *err)
+{
+	struct session s;
+	int r = machine_session(m, &s, err);
+
+	if (r < 0)
+		return r;
+	r = machine_settle(m, &s, err);
+	session_close(&s);
+	return r;
+}
+
+int checkpoint_notes(const char *path, bool whole, char **ret_notes, struct err *err)
+{
+	struct snapshot s;
+	int r = snapshot_open(path, &s, err);
+
+	if (r == 0 && whole)
+		r = snapshot_check_memory(&s, path, err);
+	*ret_notes = r == 0 ? s.notes : NULL;
+	if (r == 0)
+		s.notes = NULL;
+	snapshot_close(&s);
+	return r;
+}
+
+/* --------------------------------------------------------------------- saved */
+
+struct checkpoint {
+	struct snapshot_file file;
+	struct err err;
+	pthread_t thread;
+	int from, fd;
+};
+
+static void *build(void *arg)
+{
+	struct checkpoint *c = arg;
+
+	(void)snapshot_build(c->from, c->fd, &c->file, &c->err);
+	/* The VM's process may still be sending: it must not wait for ever. */
+	(void)close(c->from);
+	return NULL;
+}
+
+int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_checkpoint, struct err *err)
+{
+	struct checkpoint *c = calloc(1, sizeof(*c));
+	int pipes[2], r;
+
+	if (!c || pipe2(pipes, O_CLOEXEC) < 0) {
+		free(c);
+		return err_set(err, c ? -errno : -ENOMEM, "cannot make a pipe");
+	}
+	(void)fcntl(pipes[1], F_SETPIPE_SZ, PIPE_BYTES);
+	*c = (struct checkpoint){ .from = pipes[0], .fd = fd };
+	r = -pthread_create(&c->thread, NULL, build, c);
+	if (r < 0) {
+		(void)close(pipes[0]);
+		(void)close(pipes[1]);
+		free(c);
+		return err_set(err, r, "cannot make a thread: %s", strerror(-r));
+	}
+	r = machine_ask(m, CONTROL_CHECKPOINT, 0, pipes[1], CHECKPOINT_TIMEOUT_MS, err);
+	(void)close(pipes[1]);
+	if (r == 0) {
+		*ret_checkpoint = c;
+		return 0;
+	}
+	(void)pthread_join(c->thread, NULL);
+	if (c->err.code)	/* as when the disk is full: it says more than that nobody read */
+		*err = c->err;
+	snapshot_file_free(&c->file);
+	free(c);
+	return err->code;
+}
+
+void checkpoint_go_on(struct roux_machine *m)
+{
+	(void)control_send(m->sock, CONTROL_GO_ON, 0, 0, NULL, 0, -1);
+}
+
+int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes, struct err *err)
+{
+	int r;
+
+	(void)pthread_join(c->thread, NULL);
+	*err = c->err;
+	r = c->err.code ? c->err.code : snapshot_finish(&c->file, notes, err);
+	*ret_bytes = c->file.written;
+	snapshot_file_free(&c->file);
+	free(c);
+	return r;
+}
