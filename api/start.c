@@ -147,7 +147,7 @@ void machine_learn(struct roux_machine *m)
 	uint64_t bytes;
 	int fd;
 
-	if (!m->learns || !m->spec.restore || m->state != ROUX_RUNNING || m->sock < 0)
+	if (!m->learns || !m->template || !m->spec.restore || m->state != ROUX_RUNNING || m->sock < 0)
 		return;
 	fd = template_begin(CODE_FILE_MAX);
 	if (fd < 0)

@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define CPUID_END (8 + sizeof(struct cpuid_table))	/* in state: what is before it only says whose state it is */
 #define DEVICE_FIXED (8 + 48)	/* bytes of a device's state before its queues, with its length */
 #define QUEUE_STATE 32u
-#define HEADER_SUMMED 96u	/* bytes of a file's header in front of their checksum */
+#define HEADER_SUMMED 136u	/* bytes of a file's header in front of their checksum */
 
 enum what { CHANGES, CHANGES_AND_CUT, FOLDER, HEADER, FILE_START, CODE_FILE, WHAT_COUNT };
 
@@ -265,7 +265,7 @@ static void try_folder(const uint8_t *data, size_t len)
 
 static void try_file(const uint8_t *data, size_t len, bool sum)
 {
-	static const uint8_t begin[] = { 'r', 'o', 'u', 'x', 's', 'n', 'a', 'p', 2 };
+	static const uint8_t begin[] = { 'r', 'o', 'u', 'x', 's', 'n', 'a', 'p', 3 };
 	uint8_t header[HEADER_SUMMED + SHA256_SIZE] = { 0 };
 	struct snapshot snapshot;
 	struct sha256 hash;

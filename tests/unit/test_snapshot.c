@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -34,13 +35,13 @@
 /* As in snapshot.c, so that fields can be damaged under a right checksum. */
 struct header {
 	char magic[8];
-	uint32_t version, zero;
-	uint64_t state_len, memory;
+	uint32_t version, flags;
+	uint64_t state_len, memory, notes_len;
 	uint8_t id[16];
 	char engine[16];
-	uint8_t state_sum[32], sum[32];
+	uint8_t state_sum[32], notes_sum[32], sum[32];
 };
-_Static_assert(sizeof(struct header) == 128, "as it is written");
+_Static_assert(sizeof(struct header) == 168, "as it is written");
 
 /* --------------------------------------------------------------------- files */
 
@@ -160,7 +161,7 @@ static void test_what_cannot_be_a_snapshot_is_not_written(void **state)
 	blob.failed = false;
 	assert_int_equal(snapshot_write(read_only, &blob, vm, &id, NULL), -EACCES);
 	assert_int_equal(close(read_only), 0);
-	blob.len = SNAPSHOT_MEMORY - SNAPSHOT_HEADER + 1;
+	blob.len = SNAPSHOT_NOTES - SNAPSHOT_HEADER + 1;
 	assert_int_equal(snapshot_write(file, &blob, vm, &id, NULL), -E2BIG);
 	blob.len = sizeof(state_bytes);
 	assert_int_equal(ftruncate(file, (off_t)snapshot_size(RAM) - 1), 0);
@@ -265,6 +266,154 @@ static void test_what_is_no_file_is_told(void **state)
 	assert_int_equal(s.fd, -1);
 	assert_int_equal(snapshot_open("/tmp", &s, &err), -EISDIR);
 	assert_int_equal(s.fd, -1);
+}
+
+/* --------------------------------------------------------------- through a pipe */
+
+static const char *const notes = "{\"of\": \"a VM\"}";
+static int pipe_in;
+
+static void *sender(void *arg)
+{
+	const struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes) };
+	int *ret = arg;
+
+	*ret = snapshot_send(pipe_in, &blob, vm, NULL);
+	(void)close(pipe_in);
+	return NULL;
+}
+
+/* Sends the guest, which has so many pages that are not zero, and makes a file of it at path. */
+static void build_of(unsigned pages)
+{
+	struct snapshot_file f;
+	pthread_t thread;
+	int ends[2], sent = -1;
+
+	assert_int_equal(pipe(ends), 0);
+	pipe_in = ends[1];
+	assert_int_equal(ftruncate(file, 0), 0);
+	assert_int_equal(pthread_create(&thread, NULL, sender, &sent), 0);
+	assert_int_equal(snapshot_build(ends[0], file, &f, NULL), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_int_equal(sent, 0);
+	assert_int_equal(f.written, pages * 4096);
+	expect_open(-EBADMSG, "not a snapshot");	/* yet */
+	assert_int_equal(snapshot_finish(&f, notes, NULL), 0);
+	snapshot_file_free(&f);
+	(void)close(ends[0]);
+}
+
+static void build(void)
+{
+	build_of(3);
+}
+
+static int check_memory(void)
+{
+	struct snapshot s;
+	struct err err = { 0 };
+	int r = snapshot_open(path, &s, NULL);
+
+	assert_int_equal(r, 0);
+	assert_string_equal(s.notes, notes);
+	assert_non_null(s.sums);
+	r = snapshot_check_memory(&s, path, &err);
+	if (r < 0)
+		assert_non_null(strstr(err.msg, "damaged"));
+	snapshot_close(&s);
+	return r;
+}
+
+static void test_a_guest_goes_through_a_pipe(void **state)
+{
+	struct snapshot s;
+	struct stat st;
+	char bytes[28];
+
+	build();
+	assert_int_equal(check_memory(), 0);
+	assert_int_equal(snapshot_open(path, &s, NULL), 0);
+	assert_memory_equal(s.state, state_bytes, sizeof(state_bytes));
+	assert_string_equal(s.engine, "fake");
+	assert_int_equal(pread(s.fd, bytes, 28, SNAPSHOT_MEMORY + 0x1ff0), 28);
+	assert_memory_equal(bytes, "over the border of two pages", 28);
+	assert_int_equal(pread(s.fd, bytes, 4, SNAPSHOT_MEMORY + RAM - 4), 4);
+	assert_memory_equal(bytes, "last", 4);
+	snapshot_close(&s);
+	assert_int_equal(fstat(file, &st), 0);
+	assert_true(st.st_blocks * 512 <= 20 * 4096);
+}
+
+static void test_no_bit_of_memory_notes_or_checksums_may_change(void **state)
+{
+	static const off_t whole[] = { SNAPSHOT_MEMORY + 0x1000, SNAPSHOT_MEMORY + 0x1ff0, SNAPSHOT_MEMORY + 0x2fff,
+				       SNAPSHOT_MEMORY + RAM - 1, SNAPSHOT_MEMORY + RAM - 4096 };
+
+	const off_t sums = (off_t)((strlen(notes) + 8) & ~7ul);	/* two chunks of memory */
+
+	build();
+	for (size_t i = 0; i < ARRAY_SIZE(whole); i++) {
+		flip(whole[i], 1);
+		assert_int_equal(check_memory(), -EBADMSG);
+		flip(whole[i], 1);
+	}
+	for (off_t at = 0; at < sums + 2 * 8; at++) {
+		bool padding = at > (off_t)strlen(notes) && at < sums;
+
+		flip(SNAPSHOT_NOTES + at, 1);
+		if (!padding)
+			expect_open(-EBADMSG, "damaged");
+		flip(SNAPSHOT_NOTES + at, 1);
+	}
+	assert_int_equal(check_memory(), 0);
+}
+
+/* A guest that is all zero but for a few pages has chunks without any: they must stay so. */
+static void test_nothing_may_be_in_a_hole(void **state)
+{
+	static const char page[4096];
+
+	assert_int_equal(mem_write(mem, 0x1ff0, page, 28), 0);
+	build_of(1);
+	flip(SNAPSHOT_MEMORY + 0x5000, 1);
+	assert_int_equal(check_memory(), -EBADMSG);
+	flip(SNAPSHOT_MEMORY + 0x5000, 1);	/* zeros that are written are as good as a hole */
+	assert_int_equal(check_memory(), 0);
+}
+
+static void test_what_does_not_send_a_guest_is_refused(void **state)
+{
+	struct start {
+		char magic[8];
+		uint64_t state_len, memory;
+		char engine[16];
+		struct {
+			uint64_t offset, len;
+		} run;
+	} good = { "rouxsend", 0, RAM, "fake", { 0, 0 } };
+	struct start bad[] = { good, good, good, good, good, good, good };
+	struct snapshot_file f;
+
+	bad[1].magic[0] ^= 1;
+	bad[2].state_len = SNAPSHOT_NOTES;
+	bad[3].memory = 1ull << 50;
+	memset(bad[4].engine, 'x', sizeof(bad[4].engine));
+	bad[5].run.offset = RAM + 1;
+	bad[6].run.len = RAM + 1;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		for (size_t len = i ? sizeof(good) : 0; len <= sizeof(good); len++) {
+			int ends[2];
+
+			assert_int_equal(pipe(ends), 0);
+			assert_int_equal(write(ends[1], &bad[i], len), len);
+			(void)close(ends[1]);
+			assert_int_equal(ftruncate(file, 0), 0);
+			assert_int_equal(snapshot_build(ends[0], file, &f, NULL), i ? -EPROTO : len < sizeof(good) ? -EPIPE : 0);
+			snapshot_file_free(&f);
+			(void)close(ends[0]);
+		}
+	}
 }
 
 /* ----------------------------------------------------------------------- code */
@@ -587,6 +736,10 @@ int main(void)
 		T(test_fields_are_checked_under_a_right_checksum),
 		T(test_no_other_length_is_taken),
 		T(test_what_is_no_file_is_told),
+		T(test_a_guest_goes_through_a_pipe),
+		T(test_no_bit_of_memory_notes_or_checksums_may_change),
+		T(test_nothing_may_be_in_a_hole),
+		T(test_what_does_not_send_a_guest_is_refused),
 		T(test_code_is_for_one_snapshot_and_engine),
 		T(test_damaged_code_is_not_taken),
 		T(test_an_engine_may_keep_nothing_or_too_much),
