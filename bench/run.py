@@ -15,6 +15,8 @@ import sys
 import tempfile
 import time
 
+import chart
+import clones
 import network
 import programs
 import start
@@ -27,6 +29,7 @@ IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
 PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
 NETWORKS, NETWORK_SECONDS = (1, 2) if QUICK else (3, 5)
 SMPS, SMP_TIMES, IDLES, IDLE_SECONDS = (1, 2, 1, 5) if QUICK else (3, 2, 3, 5)
+CLONES = (10,) if QUICK else (1, 10, 100, 300, 1000)
 
 
 # ------------------------------------------------------------------- parts
@@ -261,6 +264,16 @@ def targets(res):
                                 (("syscall", *TIMES_IN_SUITE), 4, "tcg")):
         for name in names:
             row(f"{name} over {'TCG' if other == 'tcg' else other}", least, suite(name, other))
+    for title, name, most, share in (("start to exit from a template, median, ms", "start/roux", 15, .5),
+                                     ("the same, p99, ms", "start/roux", 30, .99),
+                                     ("first byte from a template, median, ms", "clones/first-byte", 8, .5),
+                                     ("100 machines one after another, s", "clones/100-one-after-another", 0.8, .5),
+                                     ("100 machines at once, s", "clones/100-at-once", 0.5, .5),
+                                     ("private memory of an idle clone, KiB", "clones/100/vm-private", 1024, .5),
+                                     ("1,000 idle machines, % of a core", "clones/1000/cpu", 10, .5),
+                                     ("exec in one of 1,000, p99, ms", "clones/1000/exec", 50, .99),
+                                     ("restored to first exec, 256 MiB, ms", "clones/restore-exec", 25, .5)):
+        row(title, None, start.percentile(got[name], share) if name in got else None, most)
     row("boot to init, speed over TCG", 2.5,
         median(ratios(got["boot/tcg"], got["boot/roux"])) if "boot/tcg" in got else None)
     for name in programs.NAMES:
@@ -283,7 +296,7 @@ def machine_line():
             f"QEMU {qemu}; {time.strftime('%Y-%m-%d')}{'; short run' if QUICK else ''}")
 
 
-PARTS = ("boot", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "idle")
+PARTS = ("boot", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "clones", "idle")
 
 
 def run_part(name, res, guests, out, work):
@@ -297,6 +310,7 @@ def run_part(name, res, guests, out, work):
      "programs": lambda: programs.part(res, guests, out, work, PROGRAMS, SPEED_SECONDS),
      "smp": lambda: part_smp(res, guests, suites / "smp"),
      "start": lambda: start.part(res, roux, work / "rootfs", work, RUNS),
+     "clones": lambda: clones.part(res, roux, work / "rootfs", work, RUNS, CLONES, IDLE_SECONDS),
      "idle": lambda: part_idle(res, guests)}[name]()
 
 
@@ -324,6 +338,7 @@ def main():
                 run_part(name, res, guests, out, work)
                 print(f"bench: part {name} took {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
         targets(res)
+    chart.draw(res, folder)
     res.finish()
 
 
