@@ -2,6 +2,8 @@
 /* Machines saved while they run, and made of what was saved. */
 #include "api/handle.h"
 
+#include "api/template.h"
+#include "machine/code_file.h"
 #include "machine/snapshot.h"
 
 #include <errno.h>
@@ -64,19 +66,30 @@ int checkpoint_notes(const char *path, bool whole, char **ret_notes, struct err 
 
 struct checkpoint {
 	struct snapshot_file file;
+	struct snapshot_id id;
 	struct err err;
 	pthread_t thread;
 	int from, fd;
+	int code_fd;	/* -1: none */
+	uint64_t code;	/* bytes in it */
 };
 
 static void *build(void *arg)
 {
 	struct checkpoint *c = arg;
 
-	(void)snapshot_build(c->from, c->fd, &c->file, &c->err);
+	(void)snapshot_build(c->from, c->fd, &c->id, &c->file, &c->err);
 	/* The VM's process may still be sending: it must not wait for ever. */
 	(void)close(c->from);
 	return NULL;
+}
+
+/* A restored guest would have to be translated anew: it works without. */
+static void take_code(struct roux_machine *m, struct checkpoint *c)
+{
+	c->code_fd = template_begin(CODE_FILE_MAX);
+	if (c->code_fd >= 0)
+		(void)machine_ask_for_code(m, 0, c->code_fd, &c->code);
 }
 
 int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_checkpoint, struct err *err)
@@ -89,7 +102,8 @@ int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_che
 		return err_set(err, c ? -errno : -ENOMEM, "cannot make a pipe");
 	}
 	(void)fcntl(pipes[1], F_SETPIPE_SZ, PIPE_BYTES);
-	*c = (struct checkpoint){ .from = pipes[0], .fd = fd };
+	*c = (struct checkpoint){ .from = pipes[0], .fd = fd, .code_fd = -1 };
+	snapshot_draw(&c->id);
 	r = -pthread_create(&c->thread, NULL, build, c);
 	if (r < 0) {
 		(void)close(pipes[0]);
@@ -97,9 +111,10 @@ int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_che
 		free(c);
 		return err_set(err, r, "cannot make a thread: %s", strerror(-r));
 	}
-	r = machine_ask(m, CONTROL_CHECKPOINT, 0, pipes[1], CHECKPOINT_TIMEOUT_MS, err);
+	r = machine_ask_with(m, CONTROL_CHECKPOINT, 0, &c->id, sizeof(c->id), pipes[1], CHECKPOINT_TIMEOUT_MS, err);
 	(void)close(pipes[1]);
 	if (r == 0) {
+		take_code(m, c);
 		*ret_checkpoint = c;
 		return 0;
 	}
@@ -122,7 +137,13 @@ int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes,
 
 	(void)pthread_join(c->thread, NULL);
 	*err = c->err;
-	r = c->err.code ? c->err.code : snapshot_finish(&c->file, notes, err);
+	r = c->err.code;
+	if (r == 0 && c->code)
+		r = snapshot_add_code(&c->file, c->code_fd, c->code, err);
+	if (r == 0)
+		r = snapshot_finish(&c->file, notes, err);
+	if (c->code_fd >= 0)
+		(void)close(c->code_fd);
 	*ret_bytes = c->file.written;
 	snapshot_file_free(&c->file);
 	free(c);

@@ -267,12 +267,18 @@ bool machine_ended(const struct roux_machine *m)
 
 int machine_ask(struct roux_machine *m, enum control_type what, int32_t value, int fd, unsigned timeout_ms, struct err *err)
 {
+	return machine_ask_with(m, what, value, NULL, 0, fd, timeout_ms, err);
+}
+
+int machine_ask_with(struct roux_machine *m, enum control_type what, int32_t value, const void *text, size_t len, int fd,
+		     unsigned timeout_ms, struct err *err)
+{
 	uint64_t deadline = monotonic_ns() + timeout_ms * 1000000ull;
 	int r;
 
 	m->answer.done = false;
 	m->answer.err = (struct err){ 0 };
-	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, what, value, 0, NULL, 0, fd);
+	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, what, value, 0, text, len, fd);
 	while (r == 0 && !m->answer.done && !machine_ended(m))
 		r = machine_events_until(m, deadline);
 	if (r == 0 && !m->answer.done)

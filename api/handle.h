@@ -140,6 +140,9 @@ int machine_events_until(struct roux_machine *machine, uint64_t deadline);
 /* Asks the VM's process for something that it answers with a result; with descriptor @fd or -1.  0 or a negative errno. */
 int machine_ask(struct roux_machine *machine, enum control_type what, int32_t value, int fd, unsigned timeout_ms,
 		struct err *err);
+/* The same with @len bytes of text. */
+int machine_ask_with(struct roux_machine *machine, enum control_type what, int32_t value, const void *text, size_t len, int fd,
+		     unsigned timeout_ms, struct err *err);
 
 /* --- checkpoint.c --- */
 /*
@@ -175,6 +178,8 @@ void checkpoint_go_on(struct roux_machine *machine);
 int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, struct err *err);
 
 /* --- start.c --- */
+/* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
+int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
 /* Has its template know what the machine, which is about to end, translated. */
 void machine_learn(struct roux_machine *machine);
 

@@ -110,8 +110,7 @@ static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 	return end < 0 && r >= 0 ? end : r;
 }
 
-/* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd, 0: none. */
-static int ask_for_code(struct roux_machine *m, unsigned least, int fd, uint64_t *ret_bytes)
+int machine_ask_for_code(struct roux_machine *m, unsigned least, int fd, uint64_t *ret_bytes)
 {
 	struct err err = { 0 };
 	int r = machine_ask(m, CONTROL_KEEP, (int32_t)least, fd, KEEP_TIMEOUT_MS, &err);
@@ -131,7 +130,7 @@ static int save_template(struct roux_machine *m, struct err *err)
 	parts.code_fd = template_begin(CODE_FILE_MAX);
 	r = machine_ask(m, CONTROL_SAVE, 1, parts.snapshot_fd, SAVE_TIMEOUT_MS, err);
 	if (r == 0 && parts.code_fd >= 0)
-		r = ask_for_code(m, 0, parts.code_fd, &parts.code_bytes);
+		r = machine_ask_for_code(m, 0, parts.code_fd, &parts.code_bytes);
 	if (r == 0) {
 		m->writer = template_commit_later(&parts, m->template);
 		return 0;
@@ -152,7 +151,7 @@ void machine_learn(struct roux_machine *m)
 	fd = template_begin(CODE_FILE_MAX);
 	if (fd < 0)
 		return;
-	if (ask_for_code(m, LESSON, fd, &bytes) == 0 && bytes)
+	if (machine_ask_for_code(m, LESSON, fd, &bytes) == 0 && bytes)
 		template_commit_code(fd, bytes, m->template);
 	(void)close(fd);
 }

@@ -76,24 +76,32 @@ static int check(const struct header *h, uint64_t file_size, const struct snapsh
 	return 0;
 }
 
-int code_file_take(const char *path, const struct snapshot_id *id, struct vm *vm, uint32_t *ret_generation, struct err *err)
+int code_file_take(int fd, uint64_t offset, uint64_t bytes, const struct snapshot_id *id, struct vm *vm,
+		   uint32_t *ret_generation, struct err *err)
+{
+	struct header h;
+	int r = pread(fd, &h, sizeof(h), (off_t)offset) == sizeof(h) ? check(&h, bytes, id, vm) : -EBADMSG;
+
+	if (r < 0)
+		return err_set(err, r, "there is no translated code for this guest");
+	if (!vm->engine->take_kept)
+		return err_set(err, -ENOTSUP, "the engine keeps no translated code");
+	r = vm->engine->take_kept(vm, fd, offset + CODE_FILE_HEADER, h.bytes, err);
+	if (r == 0)
+		*ret_generation = h.generation;
+	return r;
+}
+
+int code_file_take_path(const char *path, const struct snapshot_id *id, struct vm *vm, uint32_t *ret_generation,
+			struct err *err)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC), r;
-	struct header h;
 	struct stat st;
 
 	if (fd < 0)
 		return err_set(err, -errno, "cannot open %s: %s", path, strerror(errno));
-	if (fstat(fd, &st) < 0)
-		r = -errno;
-	else
-		r = pread(fd, &h, sizeof(h), 0) == sizeof(h) ? check(&h, (uint64_t)st.st_size, id, vm) : -EBADMSG;
-	if (r < 0)
-		(void)err_set(err, r, "%s has no translated code for this guest", path);
-	else
-		r = vm->engine->take_kept ? vm->engine->take_kept(vm, fd, CODE_FILE_HEADER, h.bytes, err) : -ENOTSUP;
+	r = fstat(fd, &st) < 0 ? err_set(err, -errno, "cannot read %s: %s", path, strerror(errno)) :
+		code_file_take(fd, 0, (uint64_t)st.st_size, id, vm, ret_generation, err);
 	(void)close(fd);
-	if (r == 0)
-		*ret_generation = h.generation;
 	return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What an engine keeps to save time (vmm/engine.h: translated code), in a file beside the snapshot
- * that it belongs to.  It may be missing or be replaced at any time.
+ * that it belongs to, or behind the memory in that; it may be missing, and a file be replaced at any time.
  *
  *   byte 0            header, CODE_FILE_HEADER bytes: see struct in code_file.c
  *   CODE_FILE_HEADER  what the engine wrote
@@ -31,9 +31,15 @@ int code_file_write(int fd, const struct snapshot_id *id, uint32_t generation, s
 		    struct err *err);
 
 /*
- * Gives file @path to the engine of @vm, whose memory is that of snapshot @id and which has not run.  0 and its
- * generation, or a negative errno with a sentence: the VM works all the same.
+ * Gives bytes [@offset, @offset + @bytes) of file @fd, which must not change later, to the engine of @vm, whose memory
+ * is that of snapshot @id and which has not run.  0 and its generation, or a negative errno with a sentence: the VM
+ * works all the same.
  */
-int code_file_take(const char *path, const struct snapshot_id *id, struct vm *vm, uint32_t *ret_generation, struct err *err);
+int code_file_take(int fd, uint64_t offset, uint64_t bytes, const struct snapshot_id *id, struct vm *vm,
+		   uint32_t *ret_generation, struct err *err);
+
+/* The same for all of file @path. */
+int code_file_take_path(const char *path, const struct snapshot_id *id, struct vm *vm, uint32_t *ret_generation,
+			struct err *err);
 
 #endif /* MACHINE_CODE_FILE_H */

@@ -52,9 +52,9 @@ enum control_type {
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
 	CONTROL_SAVE,	/* value: 1: when the guest is idle; descriptor: a file of snapshot_size() bytes, all holes */
-	CONTROL_CHECKPOINT,	/* descriptor: a pipe for machine_checkpoint() */
+	CONTROL_CHECKPOINT,	/* descriptor: a pipe for machine_checkpoint(); text: bytes of the struct snapshot_id */
 	CONTROL_GO_ON,	/* after it.  No answer */
-	CONTROL_KEEP,	/* once, of the snapshot that was saved or that it came from; value: how much must be new, as
+	CONTROL_KEEP,	/* once, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */

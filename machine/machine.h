@@ -24,6 +24,7 @@ struct jail;
 struct loop;
 struct machine;
 struct machine_spec;
+struct snapshot_id;
 struct vm_end;
 
 #define MACHINE_MEMORY_MIN (32ull << 20)	/* bytes */
@@ -92,10 +93,11 @@ int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_
 bool machine_learns(const struct machine *machine);
 
 /*
- * Stops the guest and writes it to @fd, a pipe or stream socket that blocks, for snapshot_build(); it stays stopped
- * until machine_go_on().  0 or a negative errno with a sentence.
+ * Stops the guest and writes it to @fd, a pipe or stream socket that blocks, for snapshot_build(), which makes snapshot
+ * @id of it; it stays stopped until machine_go_on(), and machine_keep() is of that snapshot.  0 or a negative errno with
+ * a sentence.
  */
-int machine_checkpoint(struct machine *machine, int fd, struct err *err);
+int machine_checkpoint(struct machine *machine, int fd, const struct snapshot_id *id, struct err *err);
 void machine_go_on(struct machine *machine);
 
 /* True when its processors all wait, have done nothing since the last call, and streams to it are at rest: these are saved. */

@@ -5,6 +5,7 @@
 #include "link/broker.h"
 #include "machine/control.h"
 #include "machine/machine.h"
+#include "machine/snapshot.h"
 #include "machine/spec.h"
 #include "os/err.h"
 #include "os/jail.h"
@@ -245,7 +246,15 @@ static void keep(struct process *p, unsigned least, int fd)
 static void checkpoint(struct process *p, int fd)
 {
 	struct err err = { 0 };
-	int r = p->machine ? machine_checkpoint(p->machine, fd, &err) : err_set(&err, -EINVAL, "there is no machine");
+	struct snapshot_id id;
+	int r = -EINVAL;
+
+	if (!p->machine || p->msg->len != sizeof(id))
+		(void)err_set(&err, r, "there is no machine, or the snapshot has no id");
+	else
+		memcpy(&id, p->msg->text, sizeof(id));
+	if (!err.code)
+		r = machine_checkpoint(p->machine, fd, &id, &err);
 
 	(void)close(fd);
 	(void)control_send(p->sock, CONTROL_CHECKPOINTED, r, 0, err.msg, strlen(err.msg), -1);

@@ -42,9 +42,14 @@ int machine_restore(struct machine *m, struct snapshot *snapshot, const struct m
 	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
-	int r;
+	int r = 0;
 
-	if (spec->code && code_file_take(spec->code, &snapshot->id, m->vm, &m->snapshot.generation, err) < 0)
+	if (spec->code)
+		r = code_file_take_path(spec->code, &snapshot->id, m->vm, &m->snapshot.generation, err);
+	else if (snapshot->code)
+		r = code_file_take(snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->code, &snapshot->id, m->vm,
+				   &m->snapshot.generation, err);
+	if (r < 0)
 		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
 	parts_of(m, &parts, mmio);
 	r = state_restore(&parts, &in, err);
@@ -127,7 +132,7 @@ int machine_save(struct machine *m, int fd, struct err *err)
 	return r;
 }
 
-int machine_checkpoint(struct machine *m, int fd, struct err *err)
+int machine_checkpoint(struct machine *m, int fd, const struct snapshot_id *id, struct err *err)
 {
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
@@ -145,6 +150,7 @@ int machine_checkpoint(struct machine *m, int fd, struct err *err)
 	if (r < 0)
 		resume_all(m, mmio);
 	m->stands = r == 0;
+	m->snapshot.id = *id;
 	return r;
 }
 
@@ -170,6 +176,8 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	int r = 0;
 
 	*ret_bytes = 0;
+	if (m->stands)	/* just saved: there is nothing to compare with */
+		return code_file_write(fd, &m->snapshot.id, 1, m->vm, ret_bytes, err);
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
 	vm_pause(m->vm);

@@ -33,6 +33,7 @@ struct header {
 	uint64_t state_len;
 	uint64_t memory;
 	uint64_t notes_len;	/* bytes, NUL included; 0: none */
+	uint64_t code;	/* bytes behind the memory */
 	struct snapshot_id id;
 	char engine[16];	/* NUL-terminated */
 	uint8_t state_sum[32];	/* SHA-256 of the state */
@@ -40,7 +41,7 @@ struct header {
 	uint8_t sum[32];	/* of the header in front of this */
 };
 
-_Static_assert(sizeof(struct header) == 168, "no padding");
+_Static_assert(sizeof(struct header) == 176, "no padding");
 
 static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 {
@@ -51,9 +52,10 @@ static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 	sha256_finish(&hash, ret_sum);
 }
 
-static uint64_t chunks(uint64_t memory)
+/* Of memory, and of code behind it: in a chunk of its own where it begins. */
+static uint64_t chunks(uint64_t bytes)
 {
-	return (memory + SNAPSHOT_CHUNK - 1) / SNAPSHOT_CHUNK;
+	return (bytes + SNAPSHOT_CHUNK - 1) / SNAPSHOT_CHUNK;
 }
 
 /* Where checksums are, behind the notes. */
@@ -62,11 +64,15 @@ static uint64_t sums_at(uint64_t notes_len)
 	return SNAPSHOT_NOTES + ((notes_len + 7) & ~7ull);
 }
 
+void snapshot_draw(struct snapshot_id *ret_id)
+{
+	(void)getrandom(ret_id, sizeof(*ret_id), 0);
+}
+
 static void seal(struct header *h)
 {
 	h->version = VERSION;
 	memcpy(h->magic, magic, sizeof(magic));
-	(void)getrandom(&h->id, sizeof(h->id), 0);
 	sum(h, offsetof(struct header, sum), h->sum);
 }
 
@@ -89,6 +95,7 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snaps
 	header = (struct header){ .state_len = state->len, .memory = vm->mem->size };
 	(void)snprintf(header.engine, sizeof(header.engine), "%s", vm->engine->name);
 	sum(state->bytes, state->len, header.state_sum);
+	snapshot_draw(&header.id);
 	seal(&header);
 	memcpy(at + SNAPSHOT_HEADER, state->bytes, state->len);
 	mem_copy(vm->mem, at + SNAPSHOT_MEMORY);
@@ -117,7 +124,9 @@ static int check_header(const struct header *h, uint64_t file_size, const char *
 	sum(h, offsetof(struct header, sum), found);
 	if (memcmp(found, h->sum, sizeof(found)) != 0 || h->state_len > STATE_MAX || h->memory == 0 ||
 	    h->memory > INT64_MAX / 2 || h->flags & ~HAS_SUMS || h->notes_len > SNAPSHOT_NOTES_MAX ||
-	    (h->flags & HAS_SUMS && sums_at(h->notes_len) + 8 * chunks(h->memory) > SNAPSHOT_MEMORY) || memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory))
+	    (h->flags & HAS_SUMS && sums_at(h->notes_len) + 8 * (chunks(h->memory) + chunks(h->code)) > SNAPSHOT_MEMORY) ||
+	    (h->code && (!(h->flags & HAS_SUMS) || h->memory % 4096 || h->code > SNAPSHOT_CODE_MAX)) ||
+	    memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory) + h->code)
 		return err_set(err, -EBADMSG, "snapshot %s is damaged; take it again", path);
 	return 0;
 }
@@ -125,7 +134,7 @@ static int check_header(const struct header *h, uint64_t file_size, const char *
 /* Notes and checksums, in place of which a template has nothing. */
 static int read_notes(struct snapshot *s, const struct header *h)
 {
-	uint64_t n = h->flags & HAS_SUMS ? chunks(h->memory) : 0;
+	uint64_t n = h->flags & HAS_SUMS ? chunks(h->memory) + chunks(h->code) : 0;
 	struct sha256 hash;
 	uint8_t found[32];
 	int r = 0;
@@ -169,6 +178,7 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 	if (r < 0)
 		goto fail;
 	ret->memory = h.memory;
+	ret->code = h.code;
 	ret->id = h.id;
 	memcpy(ret->engine, h.engine, sizeof(ret->engine));
 	ret->state_len = h.state_len;
@@ -210,36 +220,49 @@ static uint64_t snapshot_sum(const uint8_t *bytes, uint64_t len)
 	return found ? found : 1;
 }
 
-/* A hole has no data, or only zeros. */
-static int check_chunk(const struct snapshot *s, const uint8_t *memory, uint64_t i)
+/* @len bytes from @at of what begins with the memory.  A hole has no data, or only zeros. */
+static int check_chunk(const struct snapshot *s, const uint8_t *bytes, uint64_t at, uint64_t len, uint64_t expected)
 {
-	uint64_t at = i * SNAPSHOT_CHUNK, len = s->memory - at < SNAPSHOT_CHUNK ? s->memory - at : SNAPSHOT_CHUNK;
 	off_t data;
 
-	if (s->sums[i])
-		return snapshot_sum(memory + at, len) == s->sums[i] ? 0 : -EBADMSG;
+	if (expected)
+		return snapshot_sum(bytes + at, len) == expected ? 0 : -EBADMSG;
 	data = lseek(s->fd, (off_t)(SNAPSHOT_MEMORY + at), SEEK_DATA);
 	if (data < 0 || (uint64_t)data >= SNAPSHOT_MEMORY + at + len)
 		return 0;
 	for (uint64_t k = 0; k < len; k++)
-		if (memory[at + k])
+		if (bytes[at + k])
 			return -EBADMSG;
 	return 0;
 }
 
+static int check_part(const struct snapshot *s, const uint8_t *bytes, uint64_t start, uint64_t len, const uint64_t *sums)
+{
+	int r = 0;
+
+	for (uint64_t i = 0; i < chunks(len) && r == 0; i++) {
+		uint64_t at = i * SNAPSHOT_CHUNK;
+
+		r = check_chunk(s, bytes, start + at, len - at < SNAPSHOT_CHUNK ? len - at : SNAPSHOT_CHUNK, sums[i]);
+	}
+	return r;
+}
+
 int snapshot_check_memory(const struct snapshot *s, const char *path, struct err *err)
 {
-	const uint8_t *memory;
-	int r = 0;
+	uint64_t all = s->memory + s->code;
+	const uint8_t *bytes;
+	int r;
 
 	if (!s->sums)
 		return 0;
-	memory = mmap(NULL, s->memory, PROT_READ, MAP_SHARED, s->fd, SNAPSHOT_MEMORY);
-	if (memory == MAP_FAILED)
+	bytes = mmap(NULL, all, PROT_READ, MAP_SHARED, s->fd, SNAPSHOT_MEMORY);
+	if (bytes == MAP_FAILED)
 		return err_set(err, -errno, "cannot read snapshot %s: %s", path, strerror(errno));
-	for (uint64_t i = 0; i < chunks(s->memory) && r == 0; i++)
-		r = check_chunk(s, memory, i);
-	(void)munmap((void *)(uintptr_t)memory, s->memory);
+	r = check_part(s, bytes, 0, s->memory, s->sums);
+	if (r == 0)
+		r = check_part(s, bytes, s->memory, s->code, s->sums + chunks(s->memory));
+	(void)munmap((void *)(uintptr_t)bytes, all);
 	return r < 0 ? err_set(err, r, "snapshot %s is damaged; take it again", path) : 0;
 }
 
@@ -407,21 +430,21 @@ static int take_memory(int from, struct snapshot_file *f)
 	return r;
 }
 
-int snapshot_build(int from, int fd, struct snapshot_file *f, struct err *err)
+int snapshot_build(int from, int fd, const struct snapshot_id *id, struct snapshot_file *f, struct err *err)
 {
 	struct send_head head;
 	int r = take_all(from, &head, sizeof(head));
 
-	*f = (struct snapshot_file){ .fd = fd };
+	*f = (struct snapshot_file){ .fd = fd, .id = *id };
 	if (r == 0 && (memcmp(head.magic, send_magic, sizeof(send_magic)) != 0 || head.state_len > STATE_MAX || head.memory == 0 ||
-		       SNAPSHOT_NOTES + SNAPSHOT_NOTES_MAX + 8 * chunks(head.memory) > SNAPSHOT_MEMORY ||
+		       sums_at(SNAPSHOT_NOTES_MAX) + 8 * (chunks(head.memory) + chunks(SNAPSHOT_CODE_MAX)) > SNAPSHOT_MEMORY ||
 		       !memchr(head.engine, '\0', sizeof(head.engine))))
 		r = -EPROTO;
 	if (r == 0) {
 		f->state_len = head.state_len;
 		f->memory = head.memory;
 		memcpy(f->engine, head.engine, sizeof(f->engine));
-		f->sums = calloc(chunks(head.memory), sizeof(*f->sums));
+		f->sums = calloc(chunks(head.memory) + chunks(SNAPSHOT_CODE_MAX), sizeof(*f->sums));
 		r = !f->sums ? -ENOMEM : ftruncate(fd, (off_t)snapshot_size(head.memory)) < 0 ? -errno : take_state(from, f);
 	}
 	if (r == 0)
@@ -429,11 +452,33 @@ int snapshot_build(int from, int fd, struct snapshot_file *f, struct err *err)
 	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
 }
 
+int snapshot_add_code(struct snapshot_file *f, int code, uint64_t bytes, struct err *err)
+{
+	uint64_t *sums = f->sums + chunks(f->memory), start = SNAPSHOT_MEMORY + f->memory;
+	const uint8_t *at;
+	int r = 0;
+
+	if (!bytes || bytes > SNAPSHOT_CODE_MAX)
+		return 0;
+	at = mmap(NULL, bytes, PROT_READ, MAP_SHARED, code, 0);
+	if (at == MAP_FAILED)
+		return err_set(err, -errno, "cannot read translated code: %s", strerror(errno));
+	for (uint64_t i = 0; i < chunks(bytes) && r == 0; i++) {
+		uint64_t done = i * SNAPSHOT_CHUNK, len = bytes - done < SNAPSHOT_CHUNK ? bytes - done : SNAPSHOT_CHUNK;
+
+		r = put_all(f->fd, at + done, len, start + done);
+		sums[i] = snapshot_sum(at + done, len);
+	}
+	(void)munmap((void *)(uintptr_t)at, bytes);
+	f->code = bytes;
+	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
+}
+
 int snapshot_finish(struct snapshot_file *f, const char *notes, struct err *err)
 {
-	struct header h = { .flags = HAS_SUMS, .state_len = f->state_len, .memory = f->memory,
-			    .notes_len = notes ? strlen(notes) + 1 : 0 };
-	uint64_t sums_len = chunks(f->memory) * sizeof(*f->sums);
+	struct header h = { .flags = HAS_SUMS, .state_len = f->state_len, .memory = f->memory, .code = f->code,
+			    .id = f->id, .notes_len = notes ? strlen(notes) + 1 : 0 };
+	uint64_t sums_len = (chunks(f->memory) + chunks(f->code)) * sizeof(*f->sums);
 	struct sha256 hash;
 	int r;
 

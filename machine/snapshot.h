@@ -4,9 +4,10 @@
  *
  *   byte 0                  header, SNAPSHOT_HEADER bytes: see struct in snapshot.c
  *   SNAPSHOT_HEADER         state of processors and devices (machine/state.h)
- *   SNAPSHOT_NOTES          what the owner of the VM has to say of it, and checksums of memory, one for each
+ *   SNAPSHOT_NOTES          what the owner of the VM has to say of it, and checksums of all that follows, one for each
  *                           SNAPSHOT_CHUNK bytes; a template has neither
  *   SNAPSHOT_MEMORY         guest RAM, bank after bank; zero pages are holes
+ *   behind it               what the engine keeps to save time (machine/code_file.h), if anything
  *
  * Numbers are little-endian.  Checksums show damage and not malice: who may write the
  * file may write any guest.
@@ -30,6 +31,7 @@ struct vm;
 #define SNAPSHOT_MEMORY (16ull << 20)
 #define SNAPSHOT_CHUNK (2ull << 20)
 #define SNAPSHOT_NOTES_MAX (4ull << 20)	/* bytes */
+#define SNAPSHOT_CODE_MAX (64ull << 20)
 
 /* By which a snapshot is known: drawn by lot. */
 struct snapshot_id {
@@ -42,6 +44,7 @@ struct snapshot {
 	uint8_t *state;	/* owned */
 	size_t state_len;
 	uint64_t memory;	/* bytes of guest RAM */
+	uint64_t code;	/* bytes behind it */
 	struct snapshot_id id;
 	char *notes;	/* owned, NUL-terminated; NULL: none */
 	uint64_t *sums;	/* owned, of memory; 0: the chunk is a hole.  NULL: none */
@@ -81,14 +84,23 @@ int snapshot_send(int fd, const struct blob *state, struct vm *vm, struct err *e
 /* A file that is being made of what snapshot_send() sends. */
 struct snapshot_file {
 	int fd;	/* borrowed */
-	uint64_t state_len, memory, written;	/* @written: bytes of memory that are not zero */
+	struct snapshot_id id;	/* drawn by snapshot_draw() */
+	uint64_t state_len, memory, code, written;	/* @written: bytes of memory that are not zero */
 	char engine[16];
 	uint8_t state_sum[32];
 	uint64_t *sums;	/* owned */
 };
 
-/* Reads all of it from @from into the empty file @fd.  0 or a negative errno with a sentence; to be finished in every case. */
-int snapshot_build(int from, int fd, struct snapshot_file *ret_file, struct err *err);
+void snapshot_draw(struct snapshot_id *ret_id);
+
+/*
+ * Reads all of it from @from into the empty file @fd, snapshot @id.  0 or a negative errno with a sentence; to be freed
+ * in every case.
+ */
+int snapshot_build(int from, int fd, const struct snapshot_id *id, struct snapshot_file *ret_file, struct err *err);
+
+/* Puts the first @bytes of file @code, a multiple of the page size, behind the memory.  Once.  0 or a negative errno with a sentence. */
+int snapshot_add_code(struct snapshot_file *file, int code, uint64_t bytes, struct err *err);
 
 /*
  * Writes notes, which may be NULL, and the header: the file is a snapshot from then on.  0 or a negative errno with a

@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define CPUID_END (8 + sizeof(struct cpuid_table))	/* in state: what is before it only says whose state it is */
 #define DEVICE_FIXED (8 + 48)	/* bytes of a device's state before its queues, with its length */
 #define QUEUE_STATE 32u
-#define HEADER_SUMMED 136u	/* bytes of a file's header in front of their checksum */
+#define HEADER_SUMMED 144u	/* bytes of a file's header in front of their checksum */
 
 enum what { CHANGES, CHANGES_AND_CUT, FOLDER, HEADER, FILE_START, CODE_FILE, WHAT_COUNT };
 
@@ -311,7 +311,7 @@ static void try_code_file(const uint8_t *data, size_t len)
 	want(ftruncate(file, 0) == 0 && pwrite(file, &h, sizeof(h), 0) == sizeof(h));
 	want(pwrite(file, data, len, CODE_FILE_HEADER) == (ssize_t)len);
 	want(ftruncate(file, (off_t)(CODE_FILE_HEADER + len)) == 0);
-	want(code_file_take(file_path, &h.of, m->vm, &generation, NULL) < 0);
+	want(code_file_take_path(file_path, &h.of, m->vm, &generation, NULL) < 0);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

@@ -36,12 +36,12 @@
 struct header {
 	char magic[8];
 	uint32_t version, flags;
-	uint64_t state_len, memory, notes_len;
+	uint64_t state_len, memory, notes_len, code;
 	uint8_t id[16];
 	char engine[16];
 	uint8_t state_sum[32], notes_sum[32], sum[32];
 };
-_Static_assert(sizeof(struct header) == 168, "as it is written");
+_Static_assert(sizeof(struct header) == 176, "as it is written");
 
 /* --------------------------------------------------------------------- files */
 
@@ -283,8 +283,8 @@ static void *sender(void *arg)
 	return NULL;
 }
 
-/* Sends the guest, which has so many pages that are not zero, and makes a file of it at path. */
-static void build_of(unsigned pages)
+/* Sends the guest, which has so many pages that are not zero, and makes a file of it at path, with @code bytes of code. */
+static void build_with(unsigned pages, uint64_t code)
 {
 	struct snapshot_file f;
 	pthread_t thread;
@@ -294,11 +294,20 @@ static void build_of(unsigned pages)
 	pipe_in = ends[1];
 	assert_int_equal(ftruncate(file, 0), 0);
 	assert_int_equal(pthread_create(&thread, NULL, sender, &sent), 0);
-	assert_int_equal(snapshot_build(ends[0], file, &f, NULL), 0);
+	assert_int_equal(snapshot_build(ends[0], file, &id, &f, NULL), 0);
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	assert_int_equal(sent, 0);
 	assert_int_equal(f.written, pages * 4096);
 	expect_open(-EBADMSG, "not a snapshot");	/* yet */
+	if (code) {
+		FILE *own = tmpfile();
+
+		for (uint64_t i = 0; i < code; i++)
+			(void)fputc('c', own);
+		(void)fflush(own);
+		assert_int_equal(snapshot_add_code(&f, fileno(own), code, NULL), 0);
+		(void)fclose(own);
+	}
 	assert_int_equal(snapshot_finish(&f, notes, NULL), 0);
 	snapshot_file_free(&f);
 	(void)close(ends[0]);
@@ -306,7 +315,7 @@ static void build_of(unsigned pages)
 
 static void build(void)
 {
-	build_of(3);
+	build_with(3, 0);
 }
 
 static int check_memory(void)
@@ -375,11 +384,34 @@ static void test_nothing_may_be_in_a_hole(void **state)
 	static const char page[4096];
 
 	assert_int_equal(mem_write(mem, 0x1ff0, page, 28), 0);
-	build_of(1);
+	build_with(1, 0);
 	flip(SNAPSHOT_MEMORY + 0x5000, 1);
 	assert_int_equal(check_memory(), -EBADMSG);
 	flip(SNAPSHOT_MEMORY + 0x5000, 1);	/* zeros that are written are as good as a hole */
 	assert_int_equal(check_memory(), 0);
+}
+
+static void test_code_goes_behind_the_memory(void **state)
+{
+	struct snapshot s;
+	char byte;
+
+	build_with(3, SNAPSHOT_CHUNK + 4096);
+	assert_int_equal(check_memory(), 0);
+	assert_int_equal(snapshot_open(path, &s, NULL), 0);
+	assert_int_equal(s.code, SNAPSHOT_CHUNK + 4096);
+	assert_int_equal(pread(s.fd, &byte, 1, (off_t)(SNAPSHOT_MEMORY + RAM + s.code - 1)), 1);
+	assert_int_equal(byte, 'c');
+	snapshot_close(&s);
+	for (unsigned i = 0; i < 2; i++) {
+		off_t at = (off_t)(SNAPSHOT_MEMORY + RAM + i * SNAPSHOT_CHUNK + 100);
+
+		flip(at, 1);
+		assert_int_equal(check_memory(), -EBADMSG);
+		flip(at, 1);
+	}
+	assert_int_equal(ftruncate(file, (off_t)snapshot_size(RAM)), 0);
+	expect_open(-EBADMSG, "damaged");
 }
 
 static void test_what_does_not_send_a_guest_is_refused(void **state)
@@ -409,7 +441,7 @@ static void test_what_does_not_send_a_guest_is_refused(void **state)
 			assert_int_equal(write(ends[1], &bad[i], len), len);
 			(void)close(ends[1]);
 			assert_int_equal(ftruncate(file, 0), 0);
-			assert_int_equal(snapshot_build(ends[0], file, &f, NULL), i ? -EPROTO : len < sizeof(good) ? -EPIPE : 0);
+			assert_int_equal(snapshot_build(ends[0], file, &id, &f, NULL), i ? -EPROTO : len < sizeof(good) ? -EPIPE : 0);
 			snapshot_file_free(&f);
 			(void)close(ends[0]);
 		}
@@ -450,7 +482,7 @@ static int take_code(const struct snapshot_id *of, const char *word)
 {
 	struct err err = { 0 };
 	uint32_t generation = 0;
-	int r = code_file_take(code_path, of, vm, &generation, &err);
+	int r = code_file_take_path(code_path, of, vm, &generation, &err);
 
 	if (r < 0 && !strstr(err.msg, word))
 		fail_msg("taking gave %d '%s', not '%s'", r, err.msg, word);
@@ -739,6 +771,7 @@ int main(void)
 		T(test_a_guest_goes_through_a_pipe),
 		T(test_no_bit_of_memory_notes_or_checksums_may_change),
 		T(test_nothing_may_be_in_a_hole),
+		T(test_code_goes_behind_the_memory),
 		T(test_what_does_not_send_a_guest_is_refused),
 		T(test_code_is_for_one_snapshot_and_engine),
 		T(test_damaged_code_is_not_taken),
