@@ -828,6 +828,7 @@ static void vsock_save(struct virtio_device *dev, struct blob *out)
 	unsigned n = v->nconns < SAVED_MAX ? v->nconns : SAVED_MAX, left = n;
 	uint8_t *buffer = n ? malloc(TO_GUEST_MAX) : NULL;
 
+	blob_put_u32(out, v->next_port);	/* those before it may be in the guest's memory still, of connections that ended */
 	blob_put_u32(out, v->nconns - n);
 	blob_put_u32(out, n);
 	for (unsigned i = 0; i < HASH_SIZE && left; i++)
@@ -842,8 +843,6 @@ static int restore_conn(struct vsock *v, struct blob_reader *in)
 	const void *bytes;
 	struct saved *s;
 
-	if (host_port >= v->next_port && host_port < UINT32_MAX - 1)
-		v->next_port = host_port + 1;
 	if (!blob_take_u32(in))	/* not whole */
 		return queue_reset_packet(v, host_port, guest_port) && !in->failed ? 0 : -EINVAL;
 	for (unsigned i = 0; i < ARRAY_SIZE(field); i++)
@@ -867,11 +866,13 @@ static int restore_conn(struct vsock *v, struct blob_reader *in)
 static int vsock_restore(struct virtio_device *dev, struct blob_reader *in)
 {
 	struct vsock *v = vsock_of(dev);
-	uint32_t others = blob_take_u32(in), n = blob_take_u32(in);
-	int r = n > SAVED_MAX ? -EINVAL : 0;
+	uint32_t next_port = blob_take_u32(in), others = blob_take_u32(in), n = blob_take_u32(in);
+	int r = n > SAVED_MAX || next_port < FIRST_HOST_PORT || next_port == UINT32_MAX ? -EINVAL : 0;
 
 	drop_saved(v);
 	v->resets_len = 0;
+	if (r == 0)
+		v->next_port = next_port;
 	for (unsigned i = 0; i < n && r == 0; i++)
 		r = restore_conn(v, in);
 	v->event_pending = others != 0;	/* the driver resets all it has */

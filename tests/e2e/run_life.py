@@ -691,7 +691,7 @@ def test_the_control_socket_serves_what_is_documented():
             assert ask(sock, method, path)[0] == 426, path
         elif path not in ("/v1/wait", "/v1/stop", "/v1/restart", "/v1/kill"):	# which end it
             status, body = ask(sock, method, path)
-            assert status == (400 if path == "/v1/rename" else 409 if path == "/v1/unpause" else 200), (path, status, body)
+            assert status == (400 if path in ("/v1/rename", "/v1/checkpoint") else 409 if path == "/v1/unpause" else 200), (path, status, body)
             ask(sock, "POST", "/v1/unpause")
     status, body = ask(sock, "GET", "/v1/vm")
     vm = json.loads(body)
@@ -770,7 +770,7 @@ def completed(*words):
 
 def test_words_are_completed():
     ok("create", "--name", "finishme", ROOT, "true")
-    assert sorted(completed("re")) == ["rename", "restart"]
+    assert sorted(completed("re")) == ["rename", "restart", "restore"]
     assert completed("run", "--na") == ["--name"] and completed("logs", "--s") == ["--since"]
     assert completed("run", "--restart", "un") == ["unless-stopped"]
     assert completed("stop", "fin") == ["finishme"] and completed("run", "fin") == []
