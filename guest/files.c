@@ -53,16 +53,21 @@ int file_mkdirs(const char *path, mode_t mode)
 	return 0;
 }
 
-int file_set_oom_score(const char *score)
+int file_put(const char *path, const char *text)
 {
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	ssize_t n;
 
 	if (fd < 0)
 		return -1;
-	n = write(fd, score, strlen(score));
+	n = write(fd, text, strlen(text));
 	close(fd);
 	return n < 0 ? -1 : 0;
+}
+
+int file_set_oom_score(const char *score)
+{
+	return file_put("/proc/self/oom_score_adj", score);
 }
 
 /* A file can only be bound over a file: makes an empty one at @target. */

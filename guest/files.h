@@ -11,6 +11,9 @@
 /* Reads at most @cap bytes of the file at @path.  Returns how many, or -1 with errno. */
 ssize_t file_read(const char *path, char *buf, size_t cap);
 
+/* Writes @text to the file at @path, which exists, in one piece.  0, or -1 with errno. */
+int file_put(const char *path, const char *text);
+
 /* Makes @path (absolute) and its parents.  0, or -1 with errno; existing is fine. */
 int file_mkdirs(const char *path, mode_t mode);
 

@@ -282,6 +282,22 @@ static void mount_configured(const struct conf *conf)
 	}
 }
 
+/*
+ * What the kernel does in case somebody wants to know, or for machines that run for months: a guest that has nothing
+ * to do should not have its host wake up for it, which may have a thousand of them.
+ */
+static void be_quiet(void)
+{
+	static const char *const settings[][2] = {
+		{ "/proc/sys/vm/stat_interval", "120" },	/* seconds between sums of counters; 1 */
+		{ "/proc/sys/vm/compaction_proactiveness", "0" },	/* looks for work twice a second */
+		{ "/proc/sys/kernel/watchdog", "0" },	/* each 4 s; the host sees a guest that hangs */
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(settings); i++)
+		(void)file_put(settings[i][0], settings[i][1]);	/* kernels may lack some */
+}
+
 static void set_up_machine(const struct conf *conf)
 {
 	const struct rlimit files = { .rlim_cur = 1024 * 1024, .rlim_max = 1024 * 1024 };
@@ -290,6 +306,7 @@ static void set_up_machine(const struct conf *conf)
 	/* The sessions inherit it: memory is taken from commands, never from them. */
 	(void)file_set_oom_score("-1000");
 	(void)sethostname(conf->hostname, strlen(conf->hostname));
+	be_quiet();
 	network_up(conf);
 	if (conf->has_clock) {
 		struct timespec now = { .tv_sec = (time_t)conf->clock_s,
