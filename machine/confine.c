@@ -143,6 +143,7 @@ static const struct seccomp_rule kvm_state[] = {
 	RULE_IF(ioctl, 1, KVM_GET_DEBUGREGS), RULE_IF(ioctl, 1, KVM_SET_DEBUGREGS),
 	RULE_IF(ioctl, 1, KVM_GET_MP_STATE), RULE_IF(ioctl, 1, KVM_SET_MP_STATE),
 	RULE_IF(ioctl, 1, KVM_SET_GUEST_DEBUG), RULE_IF(ioctl, 1, KVM_GET_IRQCHIP), RULE_IF(ioctl, 1, KVM_GET_CLOCK),
+	RULE_IF(ioctl, 1, KVM_GET_DIRTY_LOG), RULE_IF(ioctl, 1, KVM_SET_USER_MEMORY_REGION),
 };
 
 uint64_t confine_file_caps(const struct confine *c)

@@ -93,8 +93,9 @@ int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_
 bool machine_learns(const struct machine *machine);
 
 /*
- * Stops the guest and writes it to @fd, a pipe or stream socket that blocks, for snapshot_build(), which makes snapshot
- * @id of it; it stays stopped until machine_go_on(), and machine_keep() is of that snapshot.  0 or a negative errno with
+ * Writes the guest to @fd, a pipe or stream socket that blocks, for snapshot_build(), which makes snapshot @id of it:
+ * while it runs, until little of it changes, then the rest. From there it is stopped until machine_go_on(), and
+ * machine_keep() is of that snapshot.  0 or a negative errno with
  * a sentence.
  */
 int machine_checkpoint(struct machine *machine, int fd, const struct snapshot_id *id, struct err *err);

@@ -14,10 +14,13 @@
 #include "virtio/vsock.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define ROUNDS_MAX 5u	/* of sending what a guest has written, which may write faster than that */
+#define FEW_PAGES 512u	/* that it stands still for: half a millisecond */
 #define GENERATIONS_MAX 6u	/* of a file with code: what few guests run is not worth more */
 
 static void parts_of(struct machine *m, struct state_parts *ret_parts, struct virtio_mmio *mmio[DEVICES_MAX])
@@ -132,21 +135,74 @@ int machine_save(struct machine *m, int fd, struct err *err)
 	return r;
 }
 
+/* Pages that the guest has written since they were sent; it goes on. */
+static int take_dirty(struct machine *m, uint64_t *bitmap, struct err *err)
+{
+	int r;
+
+	vm_pause(m->vm);
+	r = m->engine->dirty_log_get(m->vm, bitmap, err);
+	vm_resume(m->vm);
+	return r;
+}
+
+static uint64_t count_bits(const uint64_t *bitmap, uint64_t words)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < words; i++)
+		n += (uint64_t)__builtin_popcountll(bitmap[i]);
+	return n;
+}
+
+/* Sends memory while the guest runs, until it has written little since; that is left in @bitmap. */
+static int send_running(struct machine *m, int fd, uint64_t *bitmap, struct err *err)
+{
+	uint64_t words = (m->mem->size / MEM_PAGE + 63) / 64;
+	int r = snapshot_send_memory(fd, m->vm, NULL, err);
+
+	for (unsigned i = 0; i < ROUNDS_MAX && r == 0; i++) {
+		r = take_dirty(m, bitmap, err);
+		if (r < 0 || count_bits(bitmap, words) < FEW_PAGES)
+			break;
+		r = snapshot_send_memory(fd, m->vm, bitmap, err);
+		memset(bitmap, 0, words * sizeof(*bitmap));
+	}
+	return r;
+}
+
 int machine_checkpoint(struct machine *m, int fd, const struct snapshot_id *id, struct err *err)
 {
+	uint64_t *bitmap = calloc((m->mem->size / MEM_PAGE + 63) / 64, sizeof(*bitmap));
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
 	struct blob state = { 0 };
 	int r;
 
-	if (m->stands)
-		return err_set(err, -EBUSY, "the guest is being saved already");
+	if (m->stands || !bitmap) {
+		free(bitmap);
+		return err_set(err, m->stands ? -EBUSY : -ENOMEM, m->stands ? "the guest is being saved already" : "out of host memory");
+	}
 	parts_of(m, &parts, mmio);
 	stop_all(m, mmio);
-	r = state_save(&parts, &state, err);
+	r = m->engine->dirty_log_set(m->vm, true, err);
+	resume_all(m, mmio);
 	if (r == 0)
-		r = snapshot_send(fd, &state, m->vm, err);
+		r = snapshot_send_start(fd, m->vm, err);
+	if (r == 0)
+		r = send_running(m, fd, bitmap, err);
+	stop_all(m, mmio);
+	if (r == 0)
+		r = m->engine->dirty_log_get(m->vm, bitmap, err);
+	if (r == 0)
+		r = snapshot_send_memory(fd, m->vm, bitmap, err);
+	(void)m->engine->dirty_log_set(m->vm, false, NULL);
+	if (r == 0)
+		r = state_save(&parts, &state, err);
+	if (r == 0)
+		r = snapshot_send_end(fd, &state, err);
 	blob_finish(&state);
+	free(bitmap);
 	if (r < 0)
 		resume_all(m, mmio);
 	m->stands = r == 0;

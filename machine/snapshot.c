@@ -272,12 +272,13 @@ static const char send_magic[8] = { 'r', 'o', 'u', 'x', 's', 'e', 'n', 'd' };
 
 struct send_head {
 	char magic[8];
-	uint64_t state_len, memory;
+	uint64_t memory;
 	char engine[16];
 };
 
+/* Memory that follows; 0 bytes: there is no more, and state of @offset bytes follows. */
 struct send_run {
-	uint64_t offset, len;	/* of memory that follows; 0 bytes: that was all */
+	uint64_t offset, len;
 };
 
 static int send_all(int fd, const void *bytes, uint64_t len)
@@ -305,24 +306,31 @@ static int send_run(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t l
 	return r < 0 ? r : send_all(fd, bytes, len);
 }
 
-int snapshot_send(int fd, const struct blob *state, struct vm *vm, struct err *err)
+static int sent(int r, struct err *err)
 {
-	struct send_head head = { .state_len = state->len, .memory = vm->mem->size };
-	const struct send_run end = { 0 };
-	int r;
+	return r < 0 ? err_set(err, r, "cannot send the guest: %s", strerror(-r)) : 0;
+}
 
-	if (state->failed)
-		return err_set(err, -ENOMEM, "out of host memory");
+int snapshot_send_start(int fd, const struct vm *vm, struct err *err)
+{
+	struct send_head head = { .memory = vm->mem->size };
+
 	memcpy(head.magic, send_magic, sizeof(send_magic));
 	(void)snprintf(head.engine, sizeof(head.engine), "%s", vm->engine->name);
-	r = send_all(fd, &head, sizeof(head));
-	if (r == 0)
-		r = send_all(fd, state->bytes, state->len);
-	if (r == 0)
-		r = mem_each(vm->mem, send_run, &fd);
-	if (r == 0)
-		r = send_all(fd, &end, sizeof(end));
-	return r < 0 ? err_set(err, r, "cannot send the guest: %s", strerror(-r)) : 0;
+	return sent(send_all(fd, &head, sizeof(head)), err);
+}
+
+int snapshot_send_memory(int fd, const struct vm *vm, const uint64_t *bitmap, struct err *err)
+{
+	return sent(bitmap ? mem_each_marked(vm->mem, bitmap, send_run, &fd) : mem_each(vm->mem, send_run, &fd), err);
+}
+
+int snapshot_send_end(int fd, const struct blob *state, struct err *err)
+{
+	const struct send_run end = { .offset = state->len };
+	int r = state->failed ? -ENOMEM : send_all(fd, &end, sizeof(end));
+
+	return sent(r < 0 ? r : send_all(fd, state->bytes, state->len), err);
 }
 
 /* 0, or -EPIPE at an end that comes too early. */
@@ -372,38 +380,16 @@ static int take_state(int from, struct snapshot_file *f)
 	return r;
 }
 
-/* The chunk that runs are in at the moment, with zeros around them. */
-struct chunk {
-	uint8_t *bytes;
-	uint64_t index;	/* UINT64_MAX: none yet */
-};
-
-static void end_chunk(struct snapshot_file *f, const struct chunk *c)
-{
-	uint64_t at = c->index * SNAPSHOT_CHUNK;
-
-	if (c->index != UINT64_MAX)
-		f->sums[c->index] = snapshot_sum(c->bytes, f->memory - at < SNAPSHOT_CHUNK ? f->memory - at : SNAPSHOT_CHUNK);
-}
-
-static int take_run(int from, struct snapshot_file *f, struct chunk *c, struct send_run run)
+static int take_run(int from, struct snapshot_file *f, struct send_run run, uint8_t *buffer)
 {
 	int r = 0;
 
 	while (run.len && r == 0) {
-		uint64_t index = run.offset / SNAPSHOT_CHUNK, in = run.offset % SNAPSHOT_CHUNK;
-		uint64_t part = run.len < SNAPSHOT_CHUNK - in ? run.len : SNAPSHOT_CHUNK - in;
+		uint64_t part = run.len < SNAPSHOT_CHUNK ? run.len : SNAPSHOT_CHUNK;
 
-		if (index != c->index) {
-			if (c->index != UINT64_MAX && index < c->index)
-				return -EPROTO;	/* they come in order */
-			end_chunk(f, c);
-			c->index = index;
-			memset(c->bytes, 0, SNAPSHOT_CHUNK);
-		}
-		r = take_all(from, c->bytes + in, part);
+		r = take_all(from, buffer, part);
 		if (r == 0)
-			r = put_all(f->fd, c->bytes + in, part, SNAPSHOT_MEMORY + run.offset);
+			r = put_all(f->fd, buffer, part, SNAPSHOT_MEMORY + run.offset);
 		f->written += part;
 		run.offset += part;
 		run.len -= part;
@@ -411,23 +397,44 @@ static int take_run(int from, struct snapshot_file *f, struct chunk *c, struct s
 	return r;
 }
 
-static int take_memory(int from, struct snapshot_file *f)
+/* Memory, in whatever order, then state. */
+static int take_guest(int from, struct snapshot_file *f)
 {
-	struct chunk c = { .bytes = malloc(SNAPSHOT_CHUNK), .index = UINT64_MAX };
+	uint8_t *buffer = malloc(SNAPSHOT_CHUNK);
 	struct send_run run = { .len = 1 };
-	int r = c.bytes ? 0 : -ENOMEM;
+	int r = buffer ? 0 : -ENOMEM;
 
 	while (r == 0 && run.len) {
 		r = take_all(from, &run, sizeof(run));
-		if (r == 0 && (run.offset > f->memory || run.len > f->memory - run.offset))
+		if (r == 0 && run.len && (run.offset > f->memory || run.len > f->memory - run.offset))
 			r = -EPROTO;
 		if (r == 0)
-			r = take_run(from, f, &c, run);
+			r = take_run(from, f, run, buffer);
 	}
-	if (r == 0)
-		end_chunk(f, &c);
-	free(c.bytes);
-	return r;
+	free(buffer);
+	if (r == 0 && run.offset > STATE_MAX)
+		r = -EPROTO;
+	f->state_len = run.offset;
+	return r < 0 ? r : take_state(from, f);
+}
+
+/* Of what is in the file: some of it came more than once. */
+static int sum_memory(struct snapshot_file *f)
+{
+	const uint8_t *memory = mmap(NULL, f->memory, PROT_READ, MAP_SHARED, f->fd, SNAPSHOT_MEMORY);
+	off_t at = SNAPSHOT_MEMORY;
+
+	if (memory == MAP_FAILED)
+		return -errno;
+	while ((at = lseek(f->fd, at, SEEK_DATA)) >= 0 && (uint64_t)at < SNAPSHOT_MEMORY + f->memory) {
+		uint64_t i = ((uint64_t)at - SNAPSHOT_MEMORY) / SNAPSHOT_CHUNK, start = i * SNAPSHOT_CHUNK;
+		uint64_t len = f->memory - start < SNAPSHOT_CHUNK ? f->memory - start : SNAPSHOT_CHUNK;
+
+		f->sums[i] = snapshot_sum(memory + start, len);
+		at = (off_t)(SNAPSHOT_MEMORY + start + len);
+	}
+	(void)munmap((void *)(uintptr_t)memory, f->memory);
+	return 0;
 }
 
 int snapshot_build(int from, int fd, const struct snapshot_id *id, struct snapshot_file *f, struct err *err)
@@ -436,19 +443,18 @@ int snapshot_build(int from, int fd, const struct snapshot_id *id, struct snapsh
 	int r = take_all(from, &head, sizeof(head));
 
 	*f = (struct snapshot_file){ .fd = fd, .id = *id };
-	if (r == 0 && (memcmp(head.magic, send_magic, sizeof(send_magic)) != 0 || head.state_len > STATE_MAX || head.memory == 0 ||
+	if (r == 0 && (memcmp(head.magic, send_magic, sizeof(send_magic)) != 0 || head.memory == 0 ||
 		       sums_at(SNAPSHOT_NOTES_MAX) + 8 * (chunks(head.memory) + chunks(SNAPSHOT_CODE_MAX)) > SNAPSHOT_MEMORY ||
 		       !memchr(head.engine, '\0', sizeof(head.engine))))
 		r = -EPROTO;
 	if (r == 0) {
-		f->state_len = head.state_len;
 		f->memory = head.memory;
 		memcpy(f->engine, head.engine, sizeof(f->engine));
 		f->sums = calloc(chunks(head.memory) + chunks(SNAPSHOT_CODE_MAX), sizeof(*f->sums));
-		r = !f->sums ? -ENOMEM : ftruncate(fd, (off_t)snapshot_size(head.memory)) < 0 ? -errno : take_state(from, f);
+		r = !f->sums ? -ENOMEM : ftruncate(fd, (off_t)snapshot_size(head.memory)) < 0 ? -errno : take_guest(from, f);
 	}
 	if (r == 0)
-		r = take_memory(from, f);
+		r = sum_memory(f);
 	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
 }
 

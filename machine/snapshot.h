@@ -14,7 +14,7 @@
  *
  * A template is written by the VM's process (snapshot_write()), through a mapping of a file in memory.  For what
  * people keep that process, which must not write files, only sends the guest through a pipe
- * (snapshot_send()), and its owner makes the file (snapshot_build(), snapshot_finish()).
+ * (snapshot_send_*()), and its owner makes the file (snapshot_build(), snapshot_finish()).
  */
 #ifndef MACHINE_SNAPSHOT_H
 #define MACHINE_SNAPSHOT_H
@@ -78,14 +78,20 @@ void snapshot_close(struct snapshot *snapshot);
  */
 int snapshot_check_memory(const struct snapshot *snapshot, const char *path, struct err *err);
 
-/* Sends the guest of @vm, which is paused, to pipe @fd, which blocks.  0 or a negative errno with a sentence. */
-int snapshot_send(int fd, const struct blob *state, struct vm *vm, struct err *err);
+/*
+ * To pipe @fd, which blocks: that a guest comes; its memory, all that is not zero or the pages of @bitmap
+ * (mem_each_marked()), as often as one likes, also while it runs; and its state, which is the end.  0 or a negative errno
+ * with a sentence.
+ */
+int snapshot_send_start(int fd, const struct vm *vm, struct err *err);
+int snapshot_send_memory(int fd, const struct vm *vm, const uint64_t *bitmap, struct err *err);
+int snapshot_send_end(int fd, const struct blob *state, struct err *err);
 
-/* A file that is being made of what snapshot_send() sends. */
+/* A file that is being made of that. */
 struct snapshot_file {
 	int fd;	/* borrowed */
 	struct snapshot_id id;	/* drawn by snapshot_draw() */
-	uint64_t state_len, memory, code, written;	/* @written: bytes of memory that are not zero */
+	uint64_t state_len, memory, code, written;	/* @written: bytes of memory that came */
 	char engine[16];
 	uint8_t state_sum[32];
 	uint64_t *sums;	/* owned */

@@ -1092,6 +1092,10 @@ int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t h
 		c->tx_cnt = s->tx_cnt;
 		c->fwd_cnt = s->fwd_cnt;
 		c->fwd_cnt_sent = s->fwd_cnt_sent;
+		if (c->fwd_cnt != c->fwd_cnt_sent)	/* the guest may be waiting for one that was due */
+			want(c, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
+		if (dev->running)
+			pump(v);
 		update_watch(c);
 	} else if (c) {
 		c->fd = -1;	/* it stays the caller's */

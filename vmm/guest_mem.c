@@ -132,6 +132,25 @@ int mem_each(const struct mem *mem, int (*fn)(void *ctx, uint64_t offset, const 
 	return 0;
 }
 
+int mem_each_marked(const struct mem *mem, const uint64_t *bitmap,
+		    int (*fn)(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len), void *ctx)
+{
+	for (unsigned i = 0; i < mem->nbanks; i++) {
+		const struct mem_bank *b = &mem->bank[i];
+
+		for (uint64_t at = 0; at < b->size; at += MEM_PAGE) {
+			uint64_t page = (b->offset + at) / MEM_PAGE;
+			int r = bitmap[page / 64] >> page % 64 & 1 ? fn(ctx, b->offset + at, b->host + at, MEM_PAGE) : 0;
+
+			if (r < 0)
+				return r;
+			if (page % 64 == 0 && !bitmap[page / 64])	/* 63 more that are not */
+				at += 63 * MEM_PAGE;
+		}
+	}
+	return 0;
+}
+
 void mem_destroy(struct mem *mem)
 {
 	if (!mem)

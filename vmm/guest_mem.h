@@ -83,6 +83,10 @@ void mem_copy(const struct mem *mem, uint8_t *to);
  */
 int mem_each(const struct mem *mem, int (*fn)(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len), void *ctx);
 
+/* The same for the pages of @bitmap, a bit per MEM_PAGE bytes of all banks in order, zero or not. */
+int mem_each_marked(const struct mem *mem, const uint64_t *bitmap,
+		    int (*fn)(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len), void *ctx);
+
 /* Unmaps and frees.  NULL is fine. */
 void mem_destroy(struct mem *mem);
 

@@ -107,13 +107,15 @@ def test_input_goes_on():
 
 def test_output_on_its_way_is_neither_lost_nor_doubled():
     path = snapshot("flood")
-    with vm("flooding", "sh", "-c", "seq 1 200000; sleep 1; echo done; sleep 1000"):
+    with vm("flooding", "sh", "-c", "seq 1 200000; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo done; sleep 1000"):
         for i in range(5):
             ok("checkpoint", "flooding", f"{path}{i}")
+        ok("exec", "flooding", "touch", "/tmp/go")
         wait_until("the flood to be over", lambda: logs("flooding")[-1] == "done")
         assert logs("flooding") == [str(n) for n in range(1, 200001)] + ["done"]
     for i in range(5):
         with restored(f"{path}{i}", "flooded"):
+            ok("exec", "flooded", "touch", "/tmp/go")
             wait_until("the flood to go on", lambda: "done" in logs("flooded"))
             lines = logs("flooded")[:-1]
             expected = [str(n) for n in range(200001 - len(lines), 200001)]
@@ -132,6 +134,22 @@ def test_memory_and_files_are_what_they_were():
         ok("exec", "remembered", "sh", "-c", "echo go > /tmp/go")
         assert ok("wait", "remembered") == "0\n"
         assert logs("remembered")[0] == sums[0], (sums, logs("remembered"))
+
+
+def test_a_guest_that_writes_all_the_time_is_saved_at_one_moment():
+    path = snapshot("writer")
+    script = ("n=0; while :; do n=$((n + 1)); head -c 4000000 /dev/urandom > /tmp/x; md5sum /tmp/x > /tmp/x.md5; "
+              "cp /tmp/x /tmp/y; cmp /tmp/x /tmp/y && md5sum -c -s /tmp/x.md5 && echo good || echo BAD; done")
+    with vm("writer", "sh", "-c", script, options=("--cpus", "2")):
+        wait_for_log("writer", 3)
+        for i in range(4):
+            ok("checkpoint", "writer", f"{path}{i}")
+            wait_for_log("writer", len(logs("writer")) + 1)
+        assert set(logs("writer")) == {"good"}, logs("writer")
+    for i in range(4):
+        with restored(f"{path}{i}", "written"):
+            wait_for_log("written", 3)
+            assert set(logs("written")) == {"good"}, (i, logs("written"))
 
 
 def test_several_processors_go_on():

@@ -278,7 +278,11 @@ static void *sender(void *arg)
 	const struct blob blob = { .bytes = (uint8_t *)(uintptr_t)state_bytes, .len = sizeof(state_bytes) };
 	int *ret = arg;
 
-	*ret = snapshot_send(pipe_in, &blob, vm, NULL);
+	*ret = snapshot_send_start(pipe_in, vm, NULL);
+	if (*ret == 0)
+		*ret = snapshot_send_memory(pipe_in, vm, NULL, NULL);
+	if (*ret == 0)
+		*ret = snapshot_send_end(pipe_in, &blob, NULL);
 	(void)close(pipe_in);
 	return NULL;
 }
@@ -418,20 +422,21 @@ static void test_what_does_not_send_a_guest_is_refused(void **state)
 {
 	struct start {
 		char magic[8];
-		uint64_t state_len, memory;
+		uint64_t memory;
 		char engine[16];
 		struct {
-			uint64_t offset, len;
+			uint64_t offset, len;	/* of 0 bytes: state that follows */
 		} run;
-	} good = { "rouxsend", 0, RAM, "fake", { 0, 0 } };
+	} good = { "rouxsend", RAM, "fake", { 0, 0 } };
 	struct start bad[] = { good, good, good, good, good, good, good };
 	struct snapshot_file f;
 
 	bad[1].magic[0] ^= 1;
-	bad[2].state_len = SNAPSHOT_NOTES;
+	bad[2].run.offset = SNAPSHOT_NOTES;
 	bad[3].memory = 1ull << 50;
 	memset(bad[4].engine, 'x', sizeof(bad[4].engine));
 	bad[5].run.offset = RAM + 1;
+	bad[5].run.len = 1;
 	bad[6].run.len = RAM + 1;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		for (size_t len = i ? sizeof(good) : 0; len <= sizeof(good); len++) {
