@@ -1,17 +1,18 @@
 """Pictures of what was measured, as SVG without anything else."""
+import math
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 360, 64, 48, 40, 24
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT, LEGEND = 720, 360, 64, 48, 40, 24, 268
 COLOURS = ["#0b6e99", "#c2571a", "#5b8c2a", "#7a4fa3"]
 STYLE = ("<style>text{font:13px sans-serif;fill:#444}.t{font-size:16px;fill:#111}line{stroke:#ccc}polyline{fill:none;"
          "stroke-width:2}@media(prefers-color-scheme:dark){text{fill:#bbb}.t{fill:#eee}line{stroke:#555}}</style>")
 
 
 def steps(most):
-    """Round numbers from 0 to beyond @most."""
+    """Round numbers from 0 to @most or beyond."""
     step = 10 ** (len(str(int(most))) - 1)
     while most / step < 4:
         step /= 2
-    return [step * i for i in range(int(most / step) + 2)]
+    return [step * i for i in range(math.ceil(most / step) + 1)]
 
 
 def text(x, y, what, anchor="middle", css=""):
@@ -35,8 +36,8 @@ def draw_lines(path, title, x_title, y_title, series):
     for i, (name, line) in enumerate(series.items()):
         colour = COLOURS[i % len(COLOURS)]
         out += [f'<polyline stroke="{colour}" points="{" ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in line)}"/>',
-                f'<rect x="{WIDTH - RIGHT - 190}" y="{TOP + 18 * i}" width="12" height="12" fill="{colour}"/>',
-                text(WIDTH - RIGHT - 172, TOP + 11 + 18 * i, name, "start")]
+                f'<rect x="{LEGEND + 154 * i}" y="11" width="12" height="12" fill="{colour}"/>',
+                text(LEGEND + 18 + 154 * i, 22, name, "start")]
     path.write_text("\n".join([*out, "</svg>"]) + "\n")
 
 
