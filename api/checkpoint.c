@@ -3,27 +3,35 @@
 #include "api/handle.h"
 
 #include "api/template.h"
+#include "base/sha256.h"
 #include "machine/code_file.h"
 #include "machine/snapshot.h"
+#include "os/file.h"
+#include "os/folders.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define CHECKPOINT_TIMEOUT_MS 600000u	/* the disk may be slow */
 #define PIPE_BYTES (1 << 20)
+#define KEY_FILE "/code-key"	/* in the data folder */
 
 /* ------------------------------------------------------------------ restored */
 
-int machine_restore_from(struct roux_machine *m, const char *path, const char *stream)
+int machine_restore_from(struct roux_machine *m, const char *path, const char *stream, bool own_code)
 {
 	free(m->template);
 	m->template = NULL;
 	m->spec.restore = strdup(path);
 	m->spec.stream = strdup(stream);
+	m->spec.no_code = !own_code;
 	m->restoring = true;
 	return m->spec.restore && m->spec.stream ? 0 : -ENOMEM;
 }
@@ -48,13 +56,67 @@ int machine_identify(struct roux_machine *m, struct err *err)
 	return r;
 }
 
-int checkpoint_notes(const char *path, bool whole, char **ret_notes, struct err *err)
+/* ---------------------------------------------------------------------- code */
+
+/* By which we know translated code that we made ourselves: drawn once, and nobody else's to read. */
+static int own_key(uint8_t ret_key[SHA256_SIZE])
+{
+	char path[PATH_MAX], *text;
+	size_t len;
+	int r = folder_data(path, sizeof(path) - sizeof(KEY_FILE), NULL);
+
+	if (r < 0)
+		return r;
+	(void)strcat(path, KEY_FILE);
+	r = file_read_all(path, SHA256_SIZE, &text, &len, NULL);
+	if (r == -ENOENT) {
+		if (getrandom(ret_key, SHA256_SIZE, 0) != SHA256_SIZE)
+			return -EIO;
+		return file_write_atomic(path, ret_key, SHA256_SIZE, 0600, NULL);
+	}
+	if (r == 0 && len != SHA256_SIZE)
+		r = -EBADMSG;
+	else if (r == 0)
+		memcpy(ret_key, text, SHA256_SIZE);
+	if (r != -ENOENT)
+		free(text);
+	return r;
+}
+
+/* The seal of @bytes from @offset of @fd. */
+static int seal(int fd, uint64_t offset, uint64_t bytes, uint8_t ret_seal[SHA256_SIZE])
+{
+	uint8_t key[SHA256_SIZE];
+	void *at;
+	int r = own_key(key);
+
+	if (r < 0)
+		return r;
+	at = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+	if (at == MAP_FAILED)
+		return -errno;
+	sha256_keyed(key, at, bytes, ret_seal);
+	(void)munmap(at, bytes);
+	return 0;
+}
+
+static bool is_own_code(const struct snapshot *s)
+{
+	uint8_t found[SHA256_SIZE];
+
+	return s->code && seal(s->fd, SNAPSHOT_MEMORY + s->memory, s->code, found) == 0 &&
+	       memcmp(found, s->code_seal, sizeof(found)) == 0;
+}
+
+int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, struct err *err)
 {
 	struct snapshot s;
 	int r = snapshot_open(path, &s, err);
 
-	if (r == 0 && whole)
+	if (r == 0 && ret_own_code)
 		r = snapshot_check_memory(&s, path, err);
+	if (r == 0 && ret_own_code)
+		*ret_own_code = is_own_code(&s);
 	*ret_notes = r == 0 ? s.notes : NULL;
 	if (r == 0)
 		s.notes = NULL;
@@ -138,7 +200,7 @@ int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes,
 	(void)pthread_join(c->thread, NULL);
 	*err = c->err;
 	r = c->err.code;
-	if (r == 0 && c->code)
+	if (r == 0 && c->code && seal(c->code_fd, 0, c->code, c->file.code_seal) == 0)
 		r = snapshot_add_code(&c->file, c->code_fd, c->code, err);
 	if (r == 0)
 		r = snapshot_finish(&c->file, notes, err);

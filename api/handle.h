@@ -147,9 +147,10 @@ int machine_ask_with(struct roux_machine *machine, enum control_type what, int32
 /* --- checkpoint.c --- */
 /*
  * The machine goes on from snapshot @path instead of booting.  @stream: of the guest's connections the one that
- * machine_take_saved() gives.  Between roux_machine_create() and roux_machine_start().  0 or a negative errno.
+ * machine_take_saved() gives.  @own_code: the translated code in the file is ours (checkpoint_notes()).  Between
+ * roux_machine_create() and roux_machine_start().  0 or a negative errno.
  */
-int machine_restore_from(struct roux_machine *machine, const char *path, const char *stream);
+int machine_restore_from(struct roux_machine *machine, const char *path, const char *stream, bool own_code);
 
 /* That session, after roux_machine_start().  0, or -ENOENT with a sentence. */
 int machine_take_saved(struct roux_machine *machine, struct session *ret_session, struct err *err);
@@ -158,10 +159,11 @@ int machine_take_saved(struct roux_machine *machine, struct session *ret_session
 int machine_identify(struct roux_machine *machine, struct err *err);
 
 /*
- * The notes of snapshot @path, which the caller frees; NULL when it has none.  @whole: its memory is read too, to see
- * whether it is damaged.  0 or a negative errno with a sentence.
+ * The notes of snapshot @path, which the caller frees; NULL when it has none.  @ret_own_code, unless NULL: all of the
+ * file is read, to see whether it is damaged, and whether its translated code was made by this user; somebody else's
+ * could be anything.  0 or a negative errno with a sentence.
  */
-int checkpoint_notes(const char *path, bool whole, char **ret_notes, struct err *err);
+int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, struct err *err);
 
 /* A snapshot under way. */
 struct checkpoint;

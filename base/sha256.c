@@ -185,3 +185,26 @@ void sha256_finish_hex(struct sha256 *hash, char ret_hex[SHA256_HEX_SIZE])
 	}
 	ret_hex[SHA256_HEX_SIZE - 1] = '\0';
 }
+
+/* The key as a block, all of it changed by @with. */
+static void begin_keyed(struct sha256 *hash, const uint8_t key[SHA256_SIZE], uint8_t with)
+{
+	uint8_t block[64];
+
+	for (unsigned i = 0; i < sizeof(block); i++)
+		block[i] = (uint8_t)((i < SHA256_SIZE ? key[i] : 0) ^ with);
+	sha256_init(hash);
+	sha256_add(hash, block, sizeof(block));
+}
+
+void sha256_keyed(const uint8_t key[SHA256_SIZE], const void *data, size_t len, uint8_t ret_code[SHA256_SIZE])
+{
+	struct sha256 hash;
+
+	begin_keyed(&hash, key, 0x36);
+	sha256_add(&hash, data, len);
+	sha256_finish(&hash, ret_code);
+	begin_keyed(&hash, key, 0x5c);
+	sha256_add(&hash, ret_code, SHA256_SIZE);
+	sha256_finish(&hash, ret_code);
+}

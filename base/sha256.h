@@ -22,4 +22,7 @@ void sha256_finish(struct sha256 *hash, uint8_t ret_digest[SHA256_SIZE]);
 /* Finishes @hash and writes the digest as lower-case text. */
 void sha256_finish_hex(struct sha256 *hash, char ret_hex[SHA256_HEX_SIZE]);
 
+/* HMAC-SHA-256 (RFC 2104) of @data: nobody makes the same without @key. */
+void sha256_keyed(const uint8_t key[SHA256_SIZE], const void *data, size_t len, uint8_t ret_code[SHA256_SIZE]);
+
 #endif /* BASE_SHA256_H */

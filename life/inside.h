@@ -67,7 +67,7 @@ struct starter {
 	int status;	/* exit status that tells the failure */
 	struct roux_error error;
 	struct session session;	/* of the command */
-	bool restored;	/* it goes on from a snapshot */
+	bool restored, own_code;	/* it goes on from a snapshot, whose translated code is ours */
 	struct session_notes notes;	/* of that */
 	uint64_t started_ns;	/* CLOCK_MONOTONIC when the command ran */
 	char *before;	/* counters before the command ran, or NULL */

@@ -56,7 +56,7 @@ int snapshot_path(const struct vms *vms, const char *what, bool make, char ret_p
 int snapshot_record(const char *path, struct vm_record *record, struct err *err)
 {
 	char *notes, *text = NULL;
-	int r = checkpoint_notes(path, false, &notes, err);
+	int r = checkpoint_notes(path, &notes, NULL, err);
 	cJSON *json = r == 0 ? cJSON_Parse(notes ? notes : "") : NULL;
 
 	free(notes);

@@ -142,7 +142,7 @@ static int start_machine(struct starter *s, const struct wanted *w)
 	if (s->cancel)
 		return -EINTR;
 	if (s->restored) {
-		r = machine_restore_from(machine, m->options.restore, s->notes.stream);
+		r = machine_restore_from(machine, m->options.restore, s->notes.stream, s->own_code);
 		if (r < 0)
 			return r;
 	}
@@ -194,7 +194,7 @@ static int read_notes(struct starter *s)
 {
 	struct err err = { 0 };
 	char *text = NULL;
-	int r = checkpoint_notes(s->monitor->options.restore, true, &text, &err);
+	int r = checkpoint_notes(s->monitor->options.restore, &text, &s->own_code, &err);
 
 	if (r == 0)
 		r = session_notes_read(text, &s->notes, &err);

@@ -49,7 +49,7 @@ int machine_restore(struct machine *m, struct snapshot *snapshot, const struct m
 
 	if (spec->code)
 		r = code_file_take_path(spec->code, &snapshot->id, m->vm, &m->snapshot.generation, err);
-	else if (snapshot->code)
+	else if (snapshot->code && !spec->no_code)
 		r = code_file_take(snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->code, &snapshot->id, m->vm,
 				   &m->snapshot.generation, err);
 	if (r < 0)

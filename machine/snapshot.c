@@ -38,10 +38,11 @@ struct header {
 	char engine[16];	/* NUL-terminated */
 	uint8_t state_sum[32];	/* SHA-256 of the state */
 	uint8_t notes_sum[32];	/* of notes and checksums */
+	uint8_t code_seal[32];	/* see struct snapshot */
 	uint8_t sum[32];	/* of the header in front of this */
 };
 
-_Static_assert(sizeof(struct header) == 176, "no padding");
+_Static_assert(sizeof(struct header) == 208, "no padding");
 
 static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 {
@@ -179,6 +180,7 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 		goto fail;
 	ret->memory = h.memory;
 	ret->code = h.code;
+	memcpy(ret->code_seal, h.code_seal, sizeof(h.code_seal));
 	ret->id = h.id;
 	memcpy(ret->engine, h.engine, sizeof(ret->engine));
 	ret->state_len = h.state_len;
@@ -492,6 +494,7 @@ int snapshot_finish(struct snapshot_file *f, const char *notes, struct err *err)
 		return err_set(err, -E2BIG, "the description of the VM is too long to be saved");
 	memcpy(h.engine, f->engine, sizeof(h.engine));
 	memcpy(h.state_sum, f->state_sum, sizeof(h.state_sum));
+	memcpy(h.code_seal, f->code_seal, sizeof(h.code_seal));
 	sha256_init(&hash);
 	if (notes)
 		sha256_add(&hash, notes, h.notes_len);

@@ -10,7 +10,8 @@
  *   behind it               what the engine keeps to save time (machine/code_file.h), if anything
  *
  * Numbers are little-endian.  Checksums show damage and not malice: who may write the
- * file may write any guest.
+ * file may write any guest.  But code is for the host's processor: whoever takes it has to know from its seal
+ * that he made it himself.
  *
  * A template is written by the VM's process (snapshot_write()), through a mapping of a file in memory.  For what
  * people keep that process, which must not write files, only sends the guest through a pipe
@@ -45,6 +46,7 @@ struct snapshot {
 	size_t state_len;
 	uint64_t memory;	/* bytes of guest RAM */
 	uint64_t code;	/* bytes behind it */
+	uint8_t code_seal[32];	/* sha256_keyed() of them, by who made the file */
 	struct snapshot_id id;
 	char *notes;	/* owned, NUL-terminated; NULL: none */
 	uint64_t *sums;	/* owned, of memory; 0: the chunk is a hole.  NULL: none */
@@ -93,7 +95,7 @@ struct snapshot_file {
 	struct snapshot_id id;	/* drawn by snapshot_draw() */
 	uint64_t state_len, memory, code, written;	/* @written: bytes of memory that came */
 	char engine[16];
-	uint8_t state_sum[32];
+	uint8_t state_sum[32], code_seal[32];	/* the second is the owner's to fill in */
 	uint64_t *sums;	/* owned */
 };
 

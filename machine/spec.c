@@ -57,6 +57,7 @@ static const struct field top_fields[] = {
 	TOP("guest_conf", TEXT, guest_conf),
 	TOP("restore", TEXT, restore),
 	TOP("code", TEXT, code),
+	TOP("no_code", FLAG, no_code),
 	TOP("stream", TEXT, stream),
 	TOP("vsock", FLAG, vsock),
 	TOP("balloon", FLAG, balloon),

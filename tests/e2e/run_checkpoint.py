@@ -286,6 +286,30 @@ def test_kill_9_in_the_middle_leaves_the_old_snapshot():
             assert ok("exec", "survivor", "echo", "alive") == "alive\n"
 
 
+def test_translated_code_of_somebody_else_is_not_run():
+    path = snapshot("foreign")
+    with vm("foreign", "sleep", "1000"):
+        ok("checkpoint", "foreign", path)
+        engine = ok("inspect", "--format", "{{.State.Engine}}", "foreign").strip()
+    key = environ()["ROUX_STORE"] + "/code-key"
+    assert os.stat(key).st_mode & 0o777 == 0o600
+
+    def mapped(name):
+        with open(f"/proc/{ok('inspect', '--format', '{{.State.Pid}}', name).strip()}/maps") as f:
+            return any(path in line and "r-xp" in line for line in f)
+
+    with restored(path, "own"):
+        own = mapped("own")
+    os.rename(key, key + ".old")	# as on another machine
+    try:
+        with restored(path, "foreigner"):
+            assert ok("exec", "foreigner", "echo", "well") == "well\n"
+            assert not mapped("foreigner")
+    finally:
+        os.rename(key + ".old", key)
+    assert own or engine != "dbt", "our own was not run either"
+
+
 DAMAGE = {"the header": 40, "the state": 5000, "the notes": 8 << 20, "memory": None}
 
 

@@ -43,7 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define CPUID_END (8 + sizeof(struct cpuid_table))	/* in state: what is before it only says whose state it is */
 #define DEVICE_FIXED (8 + 48)	/* bytes of a device's state before its queues, with its length */
 #define QUEUE_STATE 32u
-#define HEADER_SUMMED 144u	/* bytes of a file's header in front of their checksum */
+#define HEADER_SUMMED 176u	/* bytes of a file's header in front of their checksum */
 
 enum what { CHANGES, CHANGES_AND_CUT, FOLDER, HEADER, FILE_START, CODE_FILE, WHAT_COUNT };
 

@@ -81,9 +81,22 @@ static void test_counting_gives_the_size_and_overflow_is_noticed(void **state)
 	assert_int_equal(cpio_end(&c), 0);
 }
 
+/* RFC 4231, test case 2; a short key is one with zeros behind it. */
+static void test_keyed_hashes_are_those_of_the_rfc(void **state)
+{
+	static const uint8_t key[SHA256_SIZE] = "Jefe", expected[SHA256_SIZE] = {
+		0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e, 0x6a, 0x04, 0x24, 0x26, 0x08, 0x95, 0x75, 0xc7,
+		0x5a, 0x00, 0x3f, 0x08, 0x9d, 0x27, 0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43 };
+	uint8_t found[SHA256_SIZE];
+
+	sha256_keyed(key, "what do ya want for nothing?", 28, found);
+	assert_memory_equal(found, expected, sizeof(found));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_keyed_hashes_are_those_of_the_rfc),
 		cmocka_unit_test(test_published_examples_match),
 		cmocka_unit_test(test_pieces_hash_like_the_whole),
 		cmocka_unit_test(test_archive_has_the_layout_linux_reads),

@@ -39,9 +39,9 @@ struct header {
 	uint64_t state_len, memory, notes_len, code;
 	uint8_t id[16];
 	char engine[16];
-	uint8_t state_sum[32], notes_sum[32], sum[32];
+	uint8_t state_sum[32], notes_sum[32], code_seal[32], sum[32];
 };
-_Static_assert(sizeof(struct header) == 176, "as it is written");
+_Static_assert(sizeof(struct header) == 208, "as it is written");
 
 /* --------------------------------------------------------------------- files */
 
