@@ -134,10 +134,7 @@ int machine_session(struct roux_machine *m, struct session *ret_session, struct 
 		return err->code;
 	}
 	if (m->ready_fd >= 0 && m->greeted) {
-		*ret_session = (struct session){ .fd = m->ready_fd };
-		memcpy(ret_session->stream, m->ready_stream, sizeof(m->ready_stream));
-		m->ready_fd = -1;
-		r = 0;
+		r = machine_take_saved(m, ret_session, err);
 	} else if (m->ready_fd >= 0) {
 		r = machine_check_ready(m, patience(m), ret_session, err);
 		memcpy(ret_session->stream, m->ready_stream, sizeof(m->ready_stream));

@@ -32,7 +32,6 @@ int machine_restore_from(struct roux_machine *m, const char *path, const char *s
 	m->spec.restore = strdup(path);
 	m->spec.stream = strdup(stream);
 	m->spec.no_code = !own_code;
-	m->restoring = true;
 	return m->spec.restore && m->spec.stream ? 0 : -ENOMEM;
 }
 
@@ -61,7 +60,7 @@ int machine_identify(struct roux_machine *m, struct err *err)
 /* By which we know translated code that we made ourselves: drawn once, and nobody else's to read. */
 static int own_key(uint8_t ret_key[SHA256_SIZE])
 {
-	char path[PATH_MAX], *text;
+	char path[PATH_MAX], *text = NULL;
 	size_t len;
 	int r = folder_data(path, sizeof(path) - sizeof(KEY_FILE), NULL);
 
@@ -78,8 +77,7 @@ static int own_key(uint8_t ret_key[SHA256_SIZE])
 		r = -EBADMSG;
 	else if (r == 0)
 		memcpy(ret_key, text, SHA256_SIZE);
-	if (r != -ENOENT)
-		free(text);
+	free(text);
 	return r;
 }
 
@@ -159,9 +157,12 @@ int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_che
 	struct checkpoint *c = calloc(1, sizeof(*c));
 	int pipes[2], r;
 
-	if (!c || pipe2(pipes, O_CLOEXEC) < 0) {
+	if (!c)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (pipe2(pipes, O_CLOEXEC) < 0) {
+		r = err_set(err, -errno, "cannot make a pipe: %s", strerror(errno));
 		free(c);
-		return err_set(err, c ? -errno : -ENOMEM, "cannot make a pipe");
+		return r;
 	}
 	(void)fcntl(pipes[1], F_SETPIPE_SZ, PIPE_BYTES);
 	*c = (struct checkpoint){ .from = pipes[0], .fd = fd, .code_fd = -1 };

@@ -54,7 +54,6 @@ struct roux_machine {
 		struct err err;
 	} answer;	/* to the last machine_ask() */
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
-	bool restoring;	/* from a snapshot that somebody keeps */
 	bool learns;	/* what its process translated may be worth being kept when it ends */
 	struct template_writer *writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
@@ -152,7 +151,10 @@ int machine_ask_with(struct roux_machine *machine, enum control_type what, int32
  */
 int machine_restore_from(struct roux_machine *machine, const char *path, const char *stream, bool own_code);
 
-/* That session, after roux_machine_start().  0, or -ENOENT with a sentence. */
+/*
+ * That session, or the one begun in the template that it comes from; after roux_machine_start().  0, or -ENOENT with a
+ * sentence.
+ */
 int machine_take_saved(struct roux_machine *machine, struct session *ret_session, struct err *err);
 
 /* Tells the restored guest the time, and gives it random numbers that no copy of it has.  0 or a negative errno with a sentence. */
@@ -169,9 +171,9 @@ int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, str
 struct checkpoint;
 
 /*
- * Stops the guest and has it written to the empty file @fd, which stays the caller's, on a thread.  It stands still
- * until checkpoint_go_on(): so the caller can find out what it has received of it by then.  0 or a negative errno with a
- * sentence, and then it does not stand.
+ * Has the guest written to the empty file @fd, which stays the caller's, on a thread: while it runs, and what has
+ * changed meanwhile with it standing still.  It stands until checkpoint_go_on(): so the caller can find out what it
+ * has received of it by then.  0 or a negative errno with a sentence, and then it does not stand.
  */
 int checkpoint_begin(struct roux_machine *machine, int fd, struct checkpoint **ret_checkpoint, struct err *err);
 void checkpoint_go_on(struct roux_machine *machine);

@@ -167,7 +167,7 @@ static int leave_template(struct roux_machine *m)
 	struct err err = { 0 };
 	int fd, r;
 
-	/* Of connections only what both have agreed on may be in it; on this one the guest has said whether it is well on the one that is. */
+	/* The guest says on this connection whether it is well.  It ends first: a template has none that only one side knows. */
 	r = machine_check_ready(m, deadline, &s, &err);
 	if (r < 0) {
 		(void)err_set(&m->boot_failed, err.code, "%s", err.msg);
@@ -249,9 +249,7 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 
 	if (m->pid || machine_ended(m))
 		return give_error(error, &err, -EALREADY);
-	clone = m->restoring ? start(m, &err) : start_clone(m, &err);
-	if (m->restoring && clone == 0)
-		clone = 1;
+	clone = start_clone(m, &err);
 	r = clone == 0 ? start(m, &err) : clone;
 	if (r < 0)
 		return give_error(error, &err, r);

@@ -431,7 +431,6 @@ uint64_t dispatch_slow(struct cpu *cpu)
 
 /* -------------------------------------------------------------------- links */
 
-
 static bool same_vbase(const struct cpu *cpu, const struct block *b)
 {
 	return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
