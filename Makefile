@@ -3,6 +3,7 @@
 #   make run      installs what is missing, builds, boots a micro-VM, runs a command in it
 #   make test     all tests that fit in CI          make fuzz   fuzz targets, long
 #   make stress   hours of a mixed load in guests, resumable
+#   make test-kernel  builds a guest kernel and tests on it, minutes
 #   make nightly  differential tests, fuzz targets and stress at length
 #   make bench    every table of SPECIFICATION.md   make deps   Debian packages only
 #   make packetdrill         the scripts of tests/net with PACKETDRILL, which we do not install
@@ -14,7 +15,7 @@ FUZZ_MINUTES ?= 10
 STRESS_HOURS ?= 24
 NIGHTLY_HOURS ?= 2
 PACKETDRILL ?= packetdrill
-.PHONY: all run test bench fuzz stress nightly packetdrill packetdrill-kernel deps install clean
+.PHONY: all run test test-kernel bench fuzz stress nightly packetdrill packetdrill-kernel deps install clean
 
 all: deps
 	@[ -f $(OUT)/build.ninja ] || meson setup $(OUT) >/dev/null
@@ -29,6 +30,9 @@ run: all
 
 test: all
 	@tools/run-tests.sh $(OUT)
+
+test-kernel: all
+	@tools/test-kernel.sh $(OUT)
 
 bench: all
 	@bench/run.sh $(OUT)

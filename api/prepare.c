@@ -7,6 +7,7 @@
 #include "api/template.h"
 #include "build/initramfs.h"
 #include "build/kernel.h"
+#include "build/kernel_built.h"
 #include "oci/image.h"
 #include "oci/transfer.h"
 #include "store/store.h"
@@ -23,7 +24,7 @@
  * for calibration, reset (seen by roux) instead of a hang after a panic.
  */
 #define CMDLINE "console=ttyS0 quiet panic=-1 reboot=k nokaslr tsc=reliable no_timer_check " \
-	"random.trust_cpu=on mitigations=off cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
+	"random.trust_cpu=on mitigations=off noreplace-smp cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
 
 static int add_share(struct machine_spec *spec, const char *tag, const char *path, bool read_only,
 		     enum spec_cache cache, struct err *err)
@@ -166,27 +167,24 @@ static int add_disks(struct roux_machine *m, const struct roux_options *o, struc
 	return 0;
 }
 
+/* One of the user's, one that was built, or Debian's own; only the last has modules. */
 static int add_kernel(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
 	unsigned parts = parts_of(&m->spec, o);
 	struct kernel_package package;
-	char initrd[PATH_MAX];
-	int r;
+	char path[PATH_MAX], initrd[PATH_MAX];
+	int r = o->kernel ? -ENOENT : kernel_built_current(path, err);
+	bool packaged = !o->kernel && r == -ENOENT;
 
-	if (o->kernel) {
-		m->spec.kernel = realpath(o->kernel, NULL);
-		if (!m->spec.kernel)
-			return err_set(err, -errno, "kernel %s: %s", o->kernel, strerror(errno));
-		r = initramfs_get(NULL, parts, initrd, err);
-	} else {
+	if (o->kernel)
+		r = realpath(o->kernel, path) ? 0 : err_set(err, -errno, "kernel %s: %s", o->kernel, strerror(errno));
+	else if (packaged)
 		r = kernel_package_get(false, o->cancel, &package, err);
-		if (r == 0)
-			r = initramfs_get(&package, parts, initrd, err);
-		if (r == 0)
-			m->spec.kernel = strdup(package.vmlinuz);
-	}
+	if (r == 0)
+		r = initramfs_get(packaged ? &package : NULL, parts, initrd, err);
 	if (r < 0)
 		return r;
+	m->spec.kernel = strdup(packaged ? package.vmlinuz : path);
 	r = m->spec.kernel ? spec_list_add(&m->spec.initrd, initrd) : -ENOMEM;
 	return r == 0 ? 0 : err_set(err, -ENOMEM, "out of memory");
 }

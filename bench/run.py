@@ -17,6 +17,7 @@ import time
 
 import chart
 import clones
+import cold
 import network
 import programs
 import start
@@ -24,7 +25,7 @@ from guests import MEMORY_MIB, Guests, output, started, until_init, wait_init
 from results import Results, geomean, median, ratios, spread
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
-BOOTS, SUITES, IOS, STARTS, RUNS = (3, 1, 1, 3, 10) if QUICK else (15, 3, 3, 10, 100)
+BOOTS, COLDS, SUITES, IOS, STARTS, RUNS = (3, 3, 1, 1, 3, 10) if QUICK else (15, 20, 3, 3, 10, 100)
 IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
 PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
 NETWORKS, NETWORK_SECONDS = (1, 2) if QUICK else (3, 5)
@@ -282,6 +283,8 @@ def targets(res):
         row(f"network {name} over libslirp", least, single(f"network/{name}/roux-over-slirp"))
     row("connections at once", network.CONNECTIONS, median(got["network/held/roux"]) if "network/held/roux" in got else None)
     row("two processes on 2 vCPUs over one", 1.8, median(got["smp/throughput/roux"]) if "smp/throughput/roux" in got else None)
+    row("cold boot with a kernel that was built, ms", None, median(got["cold/built/output"]) if "cold/built/output" in got else None,
+        most=200)
     row("idle guest, % of a core", None, median(got["idle/roux"]) if "idle/roux" in got else None, most=1)
     res.say("### Targets\n")
     res.table(["", "target", "measured", "met"], rows)
@@ -296,12 +299,13 @@ def machine_line():
             f"QEMU {qemu}; {time.strftime('%Y-%m-%d')}{'; short run' if QUICK else ''}")
 
 
-PARTS = ("boot", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "clones", "idle")
+PARTS = ("boot", "cold", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "clones", "idle")
 
 
 def run_part(name, res, guests, out, work):
     roux, suites = out / "cli" / "roux", out / "bench"
     {"boot": lambda: part_boot(res, guests),
+     "cold": lambda: cold.part(res, roux, work / "rootfs", work, COLDS),
      "cpu": lambda: part_cpu(res, guests, suites / "cpu_suite"),
      "io": lambda: part_io(res, roux, work / "rootfs", work),
      "memory": lambda: part_memory(res, guests),

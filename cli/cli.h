@@ -63,6 +63,7 @@ int verb_login(int argc, char **argv);
 int verb_logout(int argc, char **argv);
 int verb_store(int argc, char **argv);
 int verb_doctor(int argc, char **argv);
+int verb_kernel(int argc, char **argv);
 int verb_network(int argc, char **argv);
 int verb_template(int argc, char **argv);
 int verb_switch(int argc, char **argv);

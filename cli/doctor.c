@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "build/kernel.h"
+#include "build/kernel_built.h"
 #include "machine/engines.h"
 #include "os/cgroup.h"
 #include "os/err.h"
@@ -81,9 +82,12 @@ static void check_kernel(struct report *rep)
 {
 	struct kernel_package package;
 	struct err err = { 0 };
-	char text[512];
+	char text[512], built[PATH_MAX];
 
-	if (kernel_package_get(false, NULL, &package, &err) == 0) {
+	if (kernel_built_current(built, NULL) == 0) {
+		(void)snprintf(text, sizeof(text), "built by 'roux kernel build' (%.400s)", built);
+		tell(rep, "kernel", "ok", text, NULL);
+	} else if (kernel_package_get(false, NULL, &package, &err) == 0) {
 		(void)snprintf(text, sizeof(text), "%.128s (%.300s)", package.release, package.vmlinuz);
 		tell(rep, "kernel", "ok", text, NULL);
 	} else {

@@ -43,6 +43,7 @@ const struct verb verbs[] = {
 	{ "save", "Write images to a tar", verb_save, VERB_IMAGES },
 	{ "store", "Look after the store of images", verb_store, VERB_IMAGES },
 	{ "tag", "Give an image another name", verb_tag, VERB_IMAGES },
+	{ "kernel", "Build small kernels for VMs and choose among them", verb_kernel, VERB_OTHER },
 	{ "network", "Look after networks that join VMs", verb_network, VERB_OTHER },
 	{ "snapshot", "Look after VMs that were saved", verb_snapshot, VERB_OTHER },
 	{ "template", "Look after machines saved when they had booted", verb_template, VERB_OTHER },

@@ -5,7 +5,7 @@ set -eu
 packages=(
 	gcc clang musl-tools meson ninja-build pkg-config python3 libc6-dev
 	libcmocka-dev libzydis-dev libclang-rt-14-dev
-	libarchive-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libbz2-dev libxxhash-dev libcjson-dev libcurl4-openssl-dev busybox-static cpio curl debootstrap iperf3 iproute2 iputils-ping nginx-light passt wrk runc crun qemu-system-x86 e2fsprogs erofs-utils gdb strace xz-utils
+	libarchive-dev libzstd-dev liblz4-dev liblzma-dev zlib1g-dev libbz2-dev libxxhash-dev libcjson-dev libcurl4-openssl-dev busybox-static cpio curl debootstrap iperf3 iproute2 iputils-ping nginx-light passt wrk runc crun qemu-system-x86 e2fsprogs erofs-utils gdb strace xz-utils flex bison bc libelf-dev make
 	docker-registry skopeo umoci apache2-utils openssl gpgv debian-archive-keyring
 )
 missing=()
