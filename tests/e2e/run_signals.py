@@ -129,7 +129,8 @@ def test_standard_output_that_is_stalled_does_not_hold_the_timeout():
 
 def test_machines_of_a_closed_terminal_session_end():
     p = subprocess.Popen(["sh", "-c", f"{ROUX} run {ROOT} -- sh -c 'echo go; sleep 100' & read x"],
-                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ(), start_new_session=True)
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ(), start_new_session=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))	# we may run under nohup
     read_until(p.stdout, b"go\n")
     os.killpg(p.pid, signal.SIGHUP)
     p.wait(10)
