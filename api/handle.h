@@ -54,6 +54,8 @@ struct roux_machine {
 		struct err err;
 	} answer;	/* to the last machine_ask() */
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
+	dev_t template_dev;	/* which file that was when the machine was made of it */
+	ino_t template_ino;
 	bool learns;	/* what its process translated may be worth being kept when it ends */
 	struct template_writer *writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
@@ -114,10 +116,21 @@ int machine_set_shares(struct roux_machine *machine, uint32_t shares, struct err
 int machine_launch(struct roux_machine *machine, struct err *err);
 /* Waits for one that is about to end; *@pid becomes 0. */
 void machine_reap(pid_t *pid, int *ret_status);
-/* Hangs up and kills what there is of it; it takes some milliseconds to be gone. */
+/* Kills what there is of it; it takes some milliseconds to be gone. */
 void machine_kill(struct roux_machine *machine);
-/* The same, and waits: nothing is in its hands then. */
+/*
+ * The same, and waits until nothing of the host is in its hands: no file, no memory, no port, no
+ * place on a network; and its template is written.
+ */
+void machine_let_go(struct roux_machine *machine);
+/* The same, and waits until it is gone. */
 void machine_end_process(struct roux_machine *machine);
+
+/*
+ * Has @machine, which was not started yet, run in the process of @ready: of the same make, from the same template, and
+ * never told who it is.  True, and @ready is only to be destroyed; or false, and nothing has changed.
+ */
+bool machine_take_over(struct roux_machine *machine, struct roux_machine *ready);
 
 /* --- agent.c --- */
 #define CONNECT_TIMEOUT_MS 10000u	/* for a guest that is up */
@@ -182,10 +195,17 @@ void checkpoint_go_on(struct roux_machine *machine);
 int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, struct err *err);
 
 /* --- start.c --- */
+/*
+ * Has the agent do what it will do for every machine of the template: what that takes is then there.  0, 1 when once is
+ * enough, or a negative errno with a sentence.
+ */
+int machine_warm_up(struct roux_machine *machine, uint64_t deadline, struct err *err);
 /* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
 int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
 /* Has its template know what the machine, which is about to end, translated. */
 void machine_learn(struct roux_machine *machine);
+/* roux_machine_destroy() of one that nobody has used: there is nothing to learn from it.  NULL is fine. */
+void machine_discard(struct roux_machine *machine);
 
 /*
  * Handles control messages that are there; blocks up to @timeout_ms for the first,

@@ -2,22 +2,27 @@
 /* The process of a machine: started, limited, ended. */
 #include "api/handle.h"
 
+#include "api/network.h"
+#include "api/template.h"
 #include "os/cgroup.h"
 #include "os/weight.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define PROCESS_MEMORY (512ull << 20)	/* bytes a VM's process may use besides the guest's memory; half is the translator's code */
 #define PROCESS_TASKS 128u	/* threads and processes besides the vCPUs */
+#define LAST_BREATH_MS 2000	/* for a process that was killed to let go of its files */
 #define CONTROL_FD 3	/* where the VM's process finds its socket */
 
 extern char **environ;
@@ -140,22 +145,39 @@ static int spawn(struct roux_machine *m, struct err *err)
 
 void machine_kill(struct roux_machine *m)
 {
-	if (m->sock >= 0)
-		(void)close(m->sock);
-	m->sock = -1;
-	/* They stop by themselves when the socket closes; do not depend on that. */
 	if (m->pid > 0)
 		(void)kill(m->pid, SIGKILL);
 	if (m->helper > 0)
 		(void)kill(m->helper, SIGKILL);
 }
 
+/* A process that ends gives back its memory, then its files, and takes its time for its namespaces, which hold nothing of ours. */
+static void hang_up(struct roux_machine *m)
+{
+	struct pollfd end = { .fd = m->sock };
+
+	machine_kill(m);
+	machine_reap(&m->helper, NULL);
+	while (m->sock >= 0 && m->pid > 0 && poll(&end, 1, LAST_BREATH_MS) < 0 && errno == EINTR)
+		;
+	if (m->sock >= 0)
+		(void)close(m->sock);
+	m->sock = -1;
+}
+
+void machine_let_go(struct roux_machine *m)
+{
+	hang_up(m);
+	leave_networks(m);
+	template_writer_finish(m->writer);
+	m->writer = NULL;
+}
+
 void machine_end_process(struct roux_machine *m)
 {
-	machine_kill(m);
+	hang_up(m);
 	end_limiting(m);
 	machine_reap(&m->pid, NULL);
-	machine_reap(&m->helper, NULL);
 	cgroup_destroy(m->cgroup);
 	m->cgroup = NULL;
 }
@@ -174,4 +196,58 @@ int machine_launch(struct roux_machine *m, struct err *err)
 		r = 0;
 	}
 	return r;
+}
+
+static bool is_made_alike(const struct roux_machine *m, const struct roux_machine *ready)
+{
+	struct machine_spec spec = ready->spec;	/* its strings stay the original's */
+	struct stat st;
+	char *a, *b;
+	bool alike;
+
+	if (!m->template || !ready->template || strcmp(m->template, ready->template) != 0 || strcmp(m->vmm, ready->vmm) != 0 ||
+	    stat(m->template, &st) < 0 || st.st_dev != ready->template_dev || st.st_ino != ready->template_ino)
+		return false;
+	spec.restore = spec.code = NULL;
+	for (unsigned i = 0; i < spec.nnets && i < m->spec.nnets; i++)
+		memcpy(spec.net[i].mac, m->spec.net[i].mac, sizeof(spec.net[i].mac));	/* drawn by lot */
+	a = machine_spec_text(&spec);
+	b = machine_spec_text(&m->spec);
+	alike = a && b && strcmp(a, b) == 0;
+	free(a);
+	free(b);
+	return alike;
+}
+
+bool machine_take_over(struct roux_machine *m, struct roux_machine *ready)
+{
+	(void)machine_events(ready, 0);
+	if (ready->state != ROUX_RUNNING || !ready->spec.restore || ready->ready_fd < 0 || !ready->greeted || ready->identified ||
+	    !is_made_alike(m, ready))
+		return false;
+	end_limiting(ready);
+	m->pid = ready->pid;
+	m->helper = ready->helper;
+	m->sock = ready->sock;
+	m->cgroup = ready->cgroup;
+	m->counts = ready->counts;
+	m->ready_fd = ready->ready_fd;
+	m->greeted = true;
+	m->learns = ready->learns;
+	m->last_connect = ready->last_connect;
+	m->spec.restore = ready->spec.restore;
+	m->spec.code = ready->spec.code;
+	for (unsigned i = 0; i < m->spec.nnets; i++)
+		memcpy(m->spec.net[i].mac, ready->spec.net[i].mac, sizeof(m->spec.net[i].mac));
+	memcpy(m->ready_stream, ready->ready_stream, sizeof(m->ready_stream));
+	memcpy(m->engine, ready->engine, sizeof(m->engine));
+	m->phase[ROUX_PHASE_SPAWNED] = m->phase[ROUX_PHASE_LOADED] = m->phase[ROUX_PHASE_READY] = monotonic_ns();
+	m->state = ROUX_RUNNING;
+	ready->state = ROUX_STOPPED;
+	ready->pid = ready->helper = 0;
+	ready->sock = ready->ready_fd = -1;
+	ready->cgroup = NULL;
+	ready->counts = NULL;
+	ready->spec.restore = ready->spec.code = NULL;
+	return true;
 }

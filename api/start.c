@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define TEMPLATE_TIMEOUT_MS 10000u	/* in all */
@@ -81,8 +82,7 @@ static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t de
 	return r < 0 ? r : 1;
 }
 
-/* Has the agent do what it will do for every machine of the template: what that takes is then there.  1: once is enough. */
-static int warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
 {
 	uint8_t buf[256];
 	struct frame_writer w;
@@ -156,6 +156,13 @@ void machine_learn(struct roux_machine *m)
 	(void)close(fd);
 }
 
+void machine_discard(struct roux_machine *m)
+{
+	if (m)
+		m->learns = false;
+	roux_machine_destroy(m);
+}
+
 /*
  * Saves the guest as a template for others.  That fails quietly, as this machine has what it
  * needs: 0, or -EINTR when it was interrupted.
@@ -178,7 +185,7 @@ static int leave_template(struct roux_machine *m)
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
 	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
-		r = warm_up(m, deadline, &err);
+		r = machine_warm_up(m, deadline, &err);
 	if (r < 0)
 		return r == -EINTR ? r : 0;
 	/* A session that has begun is saved too, for the first command. */
@@ -212,10 +219,15 @@ static int start(struct roux_machine *m, struct err *err)
 static int start_clone(struct roux_machine *m, struct err *err)
 {
 	char code[PATH_MAX];
+	struct stat st;
 	int r;
 
 	if (!m->template || !template_is_there(m->template))
 		return 0;
+	if (stat(m->template, &st) == 0) {
+		m->template_dev = st.st_dev;
+		m->template_ino = st.st_ino;
+	}
 	m->spec.restore = strdup(m->template);
 	if (template_code_path(m->template, code) && template_is_there(code))
 		m->spec.code = strdup(code);

@@ -50,7 +50,7 @@ def distribution(samples):
 def draw(res, folder):
     got = res.samples
     starts = {title: distribution(got[name]) for title, name in (
-        ("roux run, template", "start/roux"), ("runc run", "start/runc"), ("crun run", "start/crun")) if name in got}
+        ("roux run, live template", "start/roux"), ("roux run, template", "start/disk"), ("runc run", "start/runc"), ("crun run", "start/crun")) if name in got}
     if starts:
         draw_lines(folder / "start-times.svg", "Start to exit of true", "ms", "% of runs that took at most so long", starts)
     counts = sorted(int(name.split("/")[1]) for name in got if name.startswith("clones/") and name.endswith("/system"))

@@ -8,7 +8,7 @@ import sys
 import time
 
 from results import median, short, spread
-from start import percentile
+from start import NONE_WAITS, SETTLE, percentile
 
 SLEEP = ["/bin/busybox", "sleep", "100000"]
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -79,10 +79,10 @@ def cpu_seconds(pids):
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def first_byte(roux, rootfs):
+def first_byte(roux, rootfs, env=None):
     begin = time.perf_counter()
     p = subprocess.Popen([str(roux), "run", "--rm", "--engine", "dbt", "--network", "none", str(rootfs), "--", "/bin/busybox",
-                          "echo", "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+                          "echo", "x"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env)
     p.stdout.read(1)
     took = (time.perf_counter() - begin) * 1e3
     p.communicate()
@@ -109,6 +109,7 @@ def restore(res, fleet, work, rounds):
 
 def idle(res, fleet, label, seconds):
     """What all of them hold and do while their guests have nothing to do, and how soon one answers."""
+    fleet.call("template", "stop", "--all")	# the one that waits is none of them
     time.sleep(5)
     found = fleet.processes()
     vms, monitors = found["roux-vm"], found["roux-monitor"]
@@ -134,6 +135,10 @@ def part(res, roux, rootfs, work, rounds, counts, seconds):
         fleet.grow(1, 1)
         fleet.end()
     for _ in range(rounds):
+        res.add("clones/first-byte-disk", "ms", first_byte(roux, rootfs, NONE_WAITS))
+    first_byte(roux, rootfs)
+    for _ in range(rounds):
+        time.sleep(SETTLE)
         res.add("clones/first-byte", "ms", first_byte(roux, rootfs))
     for _ in range(3):
         for label, at_once in (("one-after-another", 1), ("at-once", 100)):
@@ -157,7 +162,8 @@ def part(res, roux, rootfs, work, rounds, counts, seconds):
             "snapshot of 256 MiB in the page cache until `roux restore -d` returns, and until a `roux exec true` after it has.\n")
     res.table(["", "median", "p99", "lowest..highest", "unit"],
               [[title, median(res[name]), percentile(res[name], .99), spread(res[name]), unit] for title, name, unit in (
-                  ("first byte", "clones/first-byte", "ms"), ("100 machines, one after another", "clones/100-one-after-another", "s"),
+                  ("first byte, live template", "clones/first-byte", "ms"),
+                  ("first byte, template from disk", "clones/first-byte-disk", "ms"), ("100 machines, one after another", "clones/100-one-after-another", "s"),
                   ("100 machines, at once", "clones/100-at-once", "s"), ("checkpoint", "clones/checkpoint", "ms"),
                   ("restored", "clones/restore", "ms"), ("restored, and an exec", "clones/restore-exec", "ms"))])
     res.say(f"Idle machines: private memory of the VM's process and of its monitor, medians of 20; what the whole system has less, for each; "

@@ -265,9 +265,9 @@ def targets(res):
                                 (("syscall", *TIMES_IN_SUITE), 4, "tcg")):
         for name in names:
             row(f"{name} over {'TCG' if other == 'tcg' else other}", least, suite(name, other))
-    for title, name, most, share in (("start to exit from a template, median, ms", "start/roux", 15, .5),
+    for title, name, most, share in (("start to exit from a live template, median, ms", "start/roux", 15, .5),
                                      ("the same, p99, ms", "start/roux", 30, .99),
-                                     ("first byte from a template, median, ms", "clones/first-byte", 8, .5),
+                                     ("first byte from a live template, median, ms", "clones/first-byte", 8, .5),
                                      ("100 machines one after another, s", "clones/100-one-after-another", 0.8, .5),
                                      ("100 machines at once, s", "clones/100-at-once", 0.5, .5),
                                      ("private memory of an idle clone, KiB", "clones/100/vm-private", 1024, .5),

@@ -67,6 +67,7 @@ int verb_kernel(int argc, char **argv);
 int verb_network(int argc, char **argv);
 int verb_template(int argc, char **argv);
 int verb_switch(int argc, char **argv);
+int verb_standby(int argc, char **argv);
 int verb_vmm(int argc, char **argv);
 int verb_version(int argc, char **argv);
 

@@ -51,6 +51,7 @@ const struct verb verbs[] = {
 	{ "completion", "Print a script that completes commands in a shell", verb_completion, VERB_OTHER },
 	{ "version", "Print the version", verb_version, VERB_OTHER },
 	{ "complete", NULL, verb_complete, VERB_OTHER },
+	{ "standby", NULL, verb_standby, VERB_OTHER },
 	{ "vmm", NULL, verb_vmm, VERB_OTHER },
 	{ "switch", NULL, verb_switch, VERB_OTHER },
 	{ NULL, NULL, NULL, VERB_OTHER },

@@ -1,46 +1,64 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* roux template: machines that were saved when they had booted. */
 #include "cli/cli.h"
+#include "cli/create.h"
 #include "cli/image.h"
 
 #include "api/template.h"
+#include "life/standby.h"
 #include "life/when.h"
 #include "os/err.h"
+#include "os/jail.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define RECORD_FD 3
 
 static const char help[] =
 	"Usage: roux template COMMAND\n"
 	"\n"
 	"The first machine of its kind boots and leaves a template, a copy of itself at the moment when\n"
-	"it is ready; later ones go on from there.\n"
+	"it is ready; later ones go on from there.  A template is live while a machine made of it waits\n"
+	"for the next VM, a minute at most (ROUX_STANDBY: other seconds, 0: never).\n"
 	"\n"
 	"  ls [--json]               List templates, the one used last first\n"
-	"  rm ID... | --all          Remove templates; machines that came from them go on\n"
+	"  rm ID... | --all          Remove templates; VMs that came from them go on\n"
+	"  stop ID... | --all        End machines that wait\n"
 	"\n"
 	"Exit status: 1 when something failed.\n";
+
+/* How many machines of template @id, NULL: of any, wait; ends them if @end. */
+static unsigned waiting(const char *id, bool end)
+{
+	struct vms vms;
+
+	return vms_open(&vms, NULL) < 0 ? 0 : standby_count(&vms, id, end);
+}
 
 static int ls(bool json)
 {
 	struct template_info *infos;
 	struct err err = { 0 };
 	char size[16], when[WHEN_SIZE];
+	bool live;
 	size_t n;
 
 	if (template_list(&infos, &n, &err) < 0)
 		return image_failed(&err);
 	if (!json && n)
-		(void)printf("%-32s  %8s  %8s  %s\n", "TEMPLATE", "MEMORY", "DISK", "USED");
+		(void)printf("%-32s  %8s  %8s  %-4s  %s\n", "TEMPLATE", "MEMORY", "DISK", "LIVE", "USED");
 	for (size_t i = 0; i < n; i++) {
 		when_format(infos[i].used_s * 1000000000ll, when);
+		live = waiting(infos[i].id, false) > 0;
 		if (json)
-			(void)printf("{\"Id\": \"%s\", \"MemoryBytes\": %" PRIu64 ", \"DiskBytes\": %" PRIu64 ", \"Used\": \"%s\"}\n",
-				     infos[i].id, infos[i].memory, infos[i].bytes, when);
+			(void)printf("{\"Id\": \"%s\", \"MemoryBytes\": %" PRIu64 ", \"DiskBytes\": %" PRIu64 ", \"Live\": %s, \"Used\": \"%s\"}\n",
+				     infos[i].id, infos[i].memory, infos[i].bytes, live ? "true" : "false", when);
 		else
-			(void)printf("%s  %5" PRIu64 " MiB  %8s  %s\n", infos[i].id, infos[i].memory >> 20,
-				     image_size(infos[i].bytes, size), when);
+			(void)printf("%s  %5" PRIu64 " MiB  %8s  %-4s  %s\n", infos[i].id, infos[i].memory >> 20,
+				     image_size(infos[i].bytes, size), live ? "yes" : "no", when);
 	}
 	free(infos);
 	return 0;
@@ -54,6 +72,7 @@ static int rm_all(void)
 
 	if (template_remove_all(&infos, &n, &err) < 0)
 		return image_failed(&err);
+	(void)waiting(NULL, true);
 	for (size_t i = 0; i < n; i++)
 		(void)puts(infos[i].id);
 	free(infos);
@@ -66,11 +85,20 @@ static int rm(char **ids, int n)
 	int status = 0;
 
 	for (int i = 0; i < n; i++)
-		if (template_remove(ids[i], &err) < 0)
+		if (template_remove(ids[i], &err) < 0) {
 			status = image_failed(&err);
-		else
+		} else {
+			(void)waiting(ids[i], true);
 			(void)puts(ids[i]);
+		}
 	return status;
+}
+
+static int stop(char **ids, int n)
+{
+	for (int i = 0; i < n; i++)
+		(void)waiting(strcmp(ids[i], "--all") == 0 ? NULL : ids[i], true);
+	return 0;
 }
 
 int verb_template(int argc, char **argv)
@@ -86,5 +114,19 @@ int verb_template(int argc, char **argv)
 		return rm_all();
 	if (argc >= 3 && strcmp(argv[1], "rm") == 0 && argv[2][0] != '-')
 		return rm(argv + 2, argc - 2);
+	if (argc >= 3 && strcmp(argv[1], "stop") == 0)
+		return stop(argv + 2, argc - 2);
 	return verb_misused("template", argc < 2 ? "template needs a command" : "there is no such command, or it takes other words");
+}
+
+/* A machine of a template that waits for its VM: started by roux itself, with a VM's record as descriptor 3. */
+int verb_standby(int argc, char **argv)
+{
+	struct err err = { 0 };
+
+	(void)argv;
+	if (argc != 1 || fcntl(RECORD_FD, F_SETFD, FD_CLOEXEC) < 0)
+		return complain(EXIT_ROUX, "standby is started by roux itself; use 'roux run'");
+	jail_close_from(RECORD_FD + 1);
+	return standby_main(RECORD_FD, own_path(), &err) < 0 ? complain(EXIT_ROUX, "%s", err.msg) : 0;
 }

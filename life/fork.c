@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The process that a monitor is: how it comes off the command that starts it. */
 #include "life/inside.h"
+#include "life/standby.h"
 
 #include "os/loop.h"
 
@@ -97,12 +98,10 @@ static void tell_failure(int client, const struct err *err)
 			      strlen(body), body);
 }
 
-__attribute__((noreturn)) static void monitor_main(struct monitor *m, int client)
+void monitor_main(struct monitor *m, int client, struct err *err)
 {
-	struct err err = { 0 };
-	int r;
+	int r = err->code;
 
-	detach(m, client);
 	m->listen_fd = m->signal_fd = -1;
 	m->command.stream.fd = -1;
 	m->first_life = true;
@@ -110,14 +109,18 @@ __attribute__((noreturn)) static void monitor_main(struct monitor *m, int client
 	m->record.state.restarts = 0;
 	m->record.state.stopped_by_user = false;
 	output_open(&m->output, m->owned.data, m->record.config.log_max);
-	r = set_up(m, client, &err);
 	if (r == 0)
-		(void)loop_run(m->loop, &err);
+		r = set_up(m, client, err);
+	if (r == 0)
+		(void)loop_run(m->loop, err);
+	roux_machine_destroy(m->dying);
 	/* The process ends here: its memory needs no freeing. */
 	if (r < 0 && m->options.fresh)
 		(void)vm_remove(&m->vms, &m->owned, m->record.name, NULL);
 	if (r < 0)
-		tell_failure(client, &err);
+		tell_failure(client, err);
+	else
+		standby_instead(m);
 	_exit(r < 0);
 }
 
@@ -126,21 +129,25 @@ int monitor_fork(const struct vms *vms, struct vm_owned *owned, const struct vm_
 {
 	static struct monitor m;
 	int pair[2];
-	pid_t pid;
+	pid_t pid = -1;
+	bool stood_by;
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	pid = fork();
+	stood_by = standby_start(vms, owned, record, options, pair[1]);
+	if (!stood_by)
+		pid = fork();
 	if (pid == 0) {
 		m.vms = *vms;
 		m.owned = *owned;
 		m.record = *record;
 		m.options = *options;
 		(void)close(pair[0]);
-		monitor_main(&m, pair[1]);
+		detach(&m, pair[1]);
+		monitor_main(&m, pair[1], err);
 	}
 	(void)close(pair[1]);
-	if (pid < 0) {
+	if (!stood_by && pid < 0) {
 		(void)close(pair[0]);
 		return err_set(err, -errno, "cannot make a process for the VM's monitor: %s", strerror(errno));
 	}

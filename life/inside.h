@@ -3,7 +3,7 @@
  * What the files of the monitor share.  All of it lives on the thread of the loop, but
  * for struct starter while its thread runs.
  *
- *   fork.c      the process
+ *   fork.c      the process; standby.c: one that was there before
  *   monitor.c   lives: start, end, restart, stop
  *   notes.c     what the first client is told besides: phases, counters
  *   starter.c   the thread that prepares and boots a machine
@@ -75,6 +75,13 @@ struct starter {
 
 /* Begins; monitor_started() is called when it has ended.  0 or a negative errno. */
 int starter_begin(struct monitor *m);
+
+/*
+ * A machine for VMs like that of @record, made of their template, which has not been told who it is.  0 or a negative
+ * errno with a sentence.
+ */
+int starter_make_ready(const struct vm_record *record, const struct monitor_options *options, struct roux_machine **ret_machine,
+		       struct roux_error *error);
 
 /* Asks it to end soon; it still calls monitor_started(). */
 void starter_cancel(struct monitor *m);
@@ -234,7 +241,20 @@ struct monitor {
 	bool finished;
 	bool forget;	/* it never became anything: its record goes */
 	struct health *health;	/* owned, NULL without checks */
+	struct roux_machine *ready;	/* owned: one that has waited for this VM; NULL: none */
+	struct {	/* what makes one for the next VM */
+		bool possible;	/* it can be made of a template */
+		pid_t pid;	/* 0: none at work */
+		int pidfd;
+		struct loop_source *source, *timer;
+	} standby;
 };
+
+/*
+ * Serves the VM until it has ended, and ends the process.  @client is the connection to the command that starts the VM.
+ * @err: what has failed already, which that is told; code 0: nothing.
+ */
+__attribute__((noreturn)) void monitor_main(struct monitor *m, int client, struct err *err);
 
 /* The client that starts the VM has attached: its first life begins. */
 void monitor_begin(struct monitor *m);

@@ -16,6 +16,7 @@
 #include "api/handle.h"
 #include "life/events.h"
 #include "life/restart.h"
+#include "life/standby.h"
 #include "life/when.h"
 #include "os/loop.h"
 #include "os/prompt.h"
@@ -88,7 +89,8 @@ static void finish(struct monitor *m)
 	} else {
 		monitor_save(m);
 	}
-	bury(m);
+	if (m->dying)
+		machine_let_go(m->dying);	/* the rest of its end nobody has to wait for */
 	answer_waiting(m, false);
 	answer_waiting(m, true);
 	vm_release(&m->owned);
@@ -230,6 +232,7 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	struct vm_state *st = &m->record.state;
 
 	m->machine = s->machine;
+	m->standby.possible = m->machine->template;
 	m->command_ns = s->started_ns;
 	m->counters = s->before;
 	s->before = NULL;
@@ -248,6 +251,7 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	answer_waiting(m, true);
 	guest_begin(m);
 	events_add(&m->vms, &m->record, "start", NULL);
+	standby_prepare(m);
 	monitor_save(m);
 	if (m->first_life && !m->record.config.auto_remove)	/* which nobody would start again after a crash of the host */
 		vm_sync(&m->vms, &m->owned);
@@ -264,7 +268,7 @@ void monitor_started(struct monitor *m)
 	if (wanted) {
 		start_succeeded(m, s);
 	} else {
-		roux_machine_destroy(s->machine);
+		machine_discard(s->machine);
 		start_failed(m, s);
 	}
 	session_close(&s->session);

@@ -7,6 +7,7 @@
 
 #include "api/handle.h"
 #include "api/process.h"
+#include "api/template.h"
 #include "os/loop.h"
 #include "os/prompt.h"
 
@@ -14,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define WARM_UP_NS 5000000000ull
 
 /* Text on its way from the thread to the first client. */
 struct note {
@@ -85,25 +88,26 @@ static void fill_network(const struct vm_config *c, struct roux_network *net)
 		.send_frames = n->send_frames, .receive_bytes = n->receive_bytes, .receive_frames = n->receive_frames };
 }
 
-static void fill_wanted(const struct monitor *m, const struct starter *s, struct wanted *w)
+static void fill_wanted(const struct vm_record *record, const struct monitor_options *o, bool first_life,
+			const volatile int *cancel, struct wanted *w)
 {
-	const struct vm_config *c = &m->record.config;
+	const struct vm_config *c = &record->config;
 
 	*w = (struct wanted){ .machine = { .size = sizeof(w->machine), .image = c->image, .engine = c->engine,
 					   .cpus = c->cpus, .memory = c->memory, .kernel = c->kernel, .append = c->append,
-					   .hostname = c->hostname, .name = m->record.name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
+					   .hostname = c->hostname, .name = record->name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
 					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
 					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
-					   .no_template = c->no_template || m->options.console,
+					   .no_template = c->no_template || o->console,
 					   .pull = c->no_pull ? ROUX_PULL_NEVER : ROUX_PULL_MISSING, .insecure_registry = c->insecure,
-					   .cancel = &s->cancel, .vmm = m->options.vmm,
+					   .cancel = cancel, .vmm = o->vmm,
 					   /* The limit of the VM's life has a timer of its own, which comes first. */
 					   .start_timeout_ms = c->timeout_s > 50 ? c->timeout_s * 1000 + 10000 : 0,
-					   .gdb = m->first_life && m->options.gdb, .gdb_port = m->options.gdb_port,
-					   .gdb_wait = m->options.gdb_wait },
+					   .gdb = first_life && o->gdb, .gdb_port = o->gdb_port,
+					   .gdb_wait = o->gdb_wait },
 			      .exec = { .size = sizeof(w->exec), .argv = (const char *const *)c->argv.v,
 					.use_entrypoint = !c->no_entrypoint, .env = (const char *const *)c->env.v,
-					.cwd = c->cwd, .user = c->user, .tty = c->tty, .rows = m->options.rows, .cols = m->options.cols,
+					.cwd = c->cwd, .user = c->user, .tty = c->tty, .rows = o->rows, .cols = o->cols,
 					.stdin_fd = c->open_stdin ? 0 : -1 } };
 	fill_network(c, &w->network);
 	for (uint32_t i = 0; i < c->nshares; i++)
@@ -129,6 +133,16 @@ static int status_of(int error)
 	return error == -EACCES || error == -ENOEXEC || error == -EISDIR ? STATUS_NOT_RUNNABLE : STATUS_FAILED;
 }
 
+/* From what has waited for a machine like this, whose end it is in any case. */
+static bool take_ready(struct monitor *m, struct roux_machine *machine)
+{
+	bool taken = m->ready && machine_take_over(machine, m->ready);
+
+	machine_discard(m->ready);
+	m->ready = NULL;
+	return taken;
+}
+
 static int start_machine(struct starter *s, const struct wanted *w)
 {
 	struct monitor *m = s->monitor;
@@ -150,7 +164,7 @@ static int start_machine(struct starter *s, const struct wanted *w)
 		roux_machine_on_console(machine, on_console, m);
 	if (m->first_life && m->options.gdb)
 		roux_machine_on_gdb(machine, on_gdb, m);
-	r = roux_machine_start(machine, &s->error);
+	r = take_ready(m, machine) ? 0 : roux_machine_start(machine, &s->error);
 	if (r < 0 && *roux_machine_console_tail(machine) && !m->options.console)
 		(void)snprintf(tail, sizeof(tail), " (--console shows more)");
 	if (r < 0 && strlen(s->error.message) + sizeof(tail) < sizeof(s->error.message))
@@ -215,7 +229,7 @@ static void *run(void *ctx)
 	struct starter *s = ctx;
 	struct wanted w;
 
-	fill_wanted(s->monitor, s, &w);
+	fill_wanted(&s->monitor->record, &s->monitor->options, s->monitor->first_life, &s->cancel, &w);
 	s->status = STATUS_FAILED;
 	s->restored = s->monitor->first_life && s->monitor->options.restore;
 	s->result = s->restored ? read_notes(s) : 0;
@@ -228,6 +242,31 @@ static void *run(void *ctx)
 	while (loop_post(s->monitor->loop, ended, s) < 0)
 		;	/* no memory for a few bytes: nobody else can tell the monitor */
 	return NULL;
+}
+
+int starter_make_ready(const struct vm_record *record, const struct monitor_options *options, struct roux_machine **ret_machine,
+		       struct roux_error *error)
+{
+	struct roux_machine *machine;
+	struct err err = { 0 };
+	struct wanted w;
+	int r;
+
+	fill_wanted(record, options, false, NULL, &w);
+	w.machine.pull = ROUX_PULL_NEVER;
+	r = roux_machine_create(&w.machine, &machine, error);
+	if (r < 0)
+		return r;
+	r = machine->template && template_is_there(machine->template) ? roux_machine_start(machine, error) : -ENOENT;
+	if (r == 0) {
+		r = machine_warm_up(machine, monotonic_ns() + WARM_UP_NS, &err);
+		r = r < 0 ? give_error(error, &err, r) : 0;
+	}
+	if (r < 0)
+		machine_discard(machine);
+	else
+		*ret_machine = machine;
+	return r;
 }
 
 int starter_begin(struct monitor *m)

@@ -68,6 +68,14 @@ bool vms_is_owned(const struct vms *vms, const char *id)
 	return owned;
 }
 
+void vms_owned(const struct vms *vms, const char *id, int lock_fd, struct vm_owned *ret)
+{
+	*ret = (struct vm_owned){ .lock_fd = lock_fd };
+	(void)snprintf(ret->id, sizeof(ret->id), "%s", id);
+	vms_path(vms, id, "", ret->data);
+	(void)snprintf(ret->state, sizeof(ret->state), "%s/vms/%s", vms->state, id);
+}
+
 /* Takes the lock at once, or -EBUSY; -ENOENT when the VM is gone. */
 static int try_own(const struct vms *vms, const char *id, bool create, struct vm_owned *ret)
 {
@@ -88,10 +96,7 @@ static int try_own(const struct vms *vms, const char *id, bool create, struct vm
 		(void)close(fd);
 		return r;
 	}
-	*ret = (struct vm_owned){ .lock_fd = fd };
-	memcpy(ret->id, id, VM_ID_SIZE);
-	vms_path(vms, id, "", ret->data);
-	(void)snprintf(ret->state, sizeof(ret->state), "%s/vms/%s", vms->state, id);
+	vms_owned(vms, id, fd, ret);
 	return 0;
 }
 
@@ -135,17 +140,6 @@ int vms_read_record(const struct vms *vms, const char *id, struct vm_record *rec
 	return r < 0 ? err_prefix(err, r, "the record of VM %.12s is damaged ('roux rm -f' removes it)", id) : 0;
 }
 
-int vm_save(const struct vm_owned *owned, const struct vm_record *record, struct err *err)
-{
-	char path[PATH_MAX], *text = record_encode(record);
-	int r = text ? file_path(path, err, owned->data, "/record.json", NULL) : err_set(err, -ENOMEM, "out of memory");
-
-	if (r == 0)
-		r = file_write_atomic(path, text, strlen(text), 0600, err);
-	free(text);
-	return r;
-}
-
 /* As vm_save(), but only as durable as vm_sync() makes it: it costs no wait for the disk. */
 static int save_soon(const struct vm_owned *owned, const struct vm_record *record, struct err *err)
 {
@@ -169,6 +163,22 @@ static int save_soon(const struct vm_owned *owned, const struct vm_record *recor
 	if (r == 0 && rename(temp, path) < 0)
 		r = -errno;
 	return r < 0 ? err_set(err, r, "cannot write %.150s: %s", path, strerror(-r)) : 0;
+}
+
+int vm_save(const struct vm_owned *owned, const struct vm_record *record, struct err *err)
+{
+	char path[PATH_MAX], *text;
+	int r;
+
+	if (record->config.auto_remove)	/* which does not outlive its host */
+		return save_soon(owned, record, err);
+	text = record_encode(record);
+	r = text ? file_path(path, err, owned->data, "/record.json", NULL) : err_set(err, -ENOMEM, "out of memory");
+
+	if (r == 0)
+		r = file_write_atomic(path, text, strlen(text), 0600, err);
+	free(text);
+	return r;
 }
 
 static void sync_file(const char *path)

@@ -70,7 +70,7 @@ int vms_own(const struct vms *vms, const char *id, unsigned wait_ms, struct vm_o
 /* Gives the lock back. */
 void vm_release(struct vm_owned *owned);
 
-/* Writes the record durably.  0 or a negative errno; the file is then as it was. */
+/* Writes the record, durably unless the VM goes when it ends.  0 or a negative errno; the file is then as it was. */
 int vm_save(const struct vm_owned *owned, const struct vm_record *record, struct err *err);
 
 /* Makes durable what vms_create() wrote. */

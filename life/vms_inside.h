@@ -9,6 +9,9 @@
 void vms_path(const struct vms *vms, const char *id, const char *file, char ret[PATH_MAX]);
 void vms_name_path(const struct vms *vms, const char *name, char ret[PATH_MAX]);
 
+/* VM @id as owned by whoever has @lock_fd, which passes to it. */
+void vms_owned(const struct vms *vms, const char *id, int lock_fd, struct vm_owned *ret_owned);
+
 /* Reads the record as it is in its file.  0, -ENOENT, -EBADMSG with a sentence, ... */
 int vms_read_record(const struct vms *vms, const char *id, struct vm_record *record, struct err *err);
 

@@ -21,6 +21,7 @@ ROUX = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else None
 CACHE = rootfs.cache_folder()
 MARK = f"ROUX_TEST_MARK={os.getpid()}.{time.time_ns()}"
 WORK = tempfile.mkdtemp(prefix="roux-e2e.")	# everything a test makes goes here
+STANDBY = os.environ.get("ROUX_STANDBY", "0")	# machines wait for their VMs only where that is tested
 LIMIT = 180	# seconds after which a run hangs, on the busiest machine
 
 
@@ -34,7 +35,7 @@ class ExpectedFailure(Exception):
 
 def environ(**extra):
     env = dict(os.environ, ROUX_CACHE=CACHE, TMPDIR=WORK, ROUX_STORE=WORK + "/store", ROUX_STATE=WORK + "/state",
-               DOCKER_CONFIG=WORK + "/docker")
+               DOCKER_CONFIG=WORK + "/docker", ROUX_STANDBY=STANDBY)
     name, value = MARK.split("=")
     env[name] = value
     env.update(extra)
@@ -197,8 +198,19 @@ def vm_processes():
 
 # ------------------------------------------------------------------------ leak checks
 
-def marked_processes():
-    """Processes of this test file that still run: pid -> command line."""
+def waits(pid):
+    """Whether a process only waits for a VM: it, or the one whose child it is."""
+    with open(f"/proc/{pid}/stat") as f:
+        name, rest = f.read().split("(", 1)[1].rsplit(")", 1)
+    if name == "roux-standby":
+        return True
+    parent = rest.split()[1]
+    with open(f"/proc/{parent}/comm") as f:
+        return f.read() == "roux-standby\n"
+
+
+def marked_processes(waiting=False):
+    """Processes of this test file that still run: pid -> command line; with those that wait for VMs?"""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -208,7 +220,7 @@ def marked_processes():
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 found[int(pid)] = f.read().replace(b"\0", b" ").decode(errors="replace")
             with open(f"/proc/{pid}/stat") as f:
-                if f.read().rsplit(")", 1)[1].split()[0] == "Z":
+                if f.read().rsplit(")", 1)[1].split()[0] == "Z" or (not waiting and STANDBY != "0" and waits(pid)):
                     del found[int(pid)]
         except OSError:
             found.pop(int(pid), None)
@@ -233,7 +245,9 @@ def cache_files(cache=None):
 def check_nothing_left(before_mounts, seconds=5):
     """A VM's process ends within moments of its owner."""
     end = time.monotonic() + seconds
-    while (left := marked_processes()) and time.monotonic() < end:
+    while (left := marked_processes(waiting=True)) and time.monotonic() < end:
+        if STANDBY != "0":
+            verb("template", "stop", "--all")
         time.sleep(0.05)
     for pid in left:
         os.kill(pid, 9)	# ours by its marker; the next test starts clean

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The small modules of os/: reports, log, saved state, thread pool. */
+#include "base/sha256.h"
 #include "os/blob.h"
+#include "os/context.h"
 #include "os/err.h"
 #include "os/lazy.h"
 #include "os/log.h"
@@ -8,6 +10,7 @@
 #include "os/publish.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -16,6 +19,8 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -315,6 +320,74 @@ static void test_published_ports_are_written_in_one_way(void **state)
 			fail_msg("'%s' was taken", bad[i]);
 }
 
+static void digest_of_context(char ret_hex[SHA256_HEX_SIZE])
+{
+	struct sha256 hash;
+
+	sha256_init(&hash);
+	assert_int_equal(context_add(&hash), 0);
+	sha256_finish_hex(&hash, ret_hex);
+}
+
+static void lower_limit(void)
+{
+	struct rlimit files = { .rlim_cur = 64, .rlim_max = 64 };
+
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+}
+
+static void change_mask(void)
+{
+	(void)umask(umask(0) ^ 022);
+}
+
+static void change_priority(void)
+{
+	errno = 0;
+	assert_true(nice(1) != -1 || errno == 0);
+}
+
+static void change_environment(void)
+{
+	assert_int_equal(setenv("https_proxy", "http://127.0.0.1:9", 1), 0);
+}
+
+/* What a shell changes from one command to the next. */
+static void change_nothing_that_counts(void)
+{
+	assert_int_equal(setenv("SHLVL", "17", 1), 0);
+	assert_int_equal(setenv("_", "/somewhere/else", 1), 0);
+	assert_int_equal(chdir("/"), 0);
+	(void)close(open("/dev/null", O_RDONLY));
+	free(malloc(1u << 20));
+}
+
+static void test_processes_have_one_context_until_what_they_inherit_differs(void **state)
+{
+	static const struct {
+		void (*change)(void);
+		bool same;
+	} cases[] = { { change_nothing_that_counts, true }, { lower_limit, false }, { change_mask, false },
+		      { change_priority, false }, { change_environment, false } };
+	char before[SHA256_HEX_SIZE], after[SHA256_HEX_SIZE];
+	int status;
+
+	(void)state;
+	digest_of_context(before);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (pid == 0) {
+			cases[i].change();
+			digest_of_context(after);
+			_exit((strcmp(before, after) == 0) == cases[i].same ? 0 : 1);
+		}
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_int_equal(status, 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -332,6 +405,7 @@ int main(void)
 		cmocka_unit_test(test_no_more_threads_than_allowed_work_at_once),
 		cmocka_unit_test(test_workers_take_no_signals_and_the_caller_keeps_its_own),
 		cmocka_unit_test(test_bad_pools_are_refused),
+		cmocka_unit_test(test_processes_have_one_context_until_what_they_inherit_differs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
