@@ -10,6 +10,7 @@
  *   HELLO  --------------------------->
  *          <---------------------------    HELLO
  *   MOUNT, CLOCK, IDENTITY, PING, POWER,
+ *   FREEZE, THAW,
  *   STATS, PROCESSES  ---------------->              any number, one at a time
  *          <---------------------------    OK | ERROR | STATS_REPLY | PROCESS* OK
  *   EXEC   --------------------------->              at most one a session
@@ -82,8 +83,11 @@ enum agent_frame {
 	AGENT_STDIN_EOF = 25,	/* empty */
 	AGENT_RESIZE = 26,	/* fields ROWS, COLS */
 	AGENT_SIGNAL = 27,	/* field SIGNO */
-	AGENT_IDENTITY = 29,	/* any of CLOCK_NS, SEED, HOSTNAME: this machine is a copy from now on */
+	AGENT_IDENTITY = 29,	/* any of CLOCK_NS, SEED, HOSTNAME .. MAC: this machine is a copy from now on */
 	AGENT_PUT = 28,	/* fields PATH, NAME: receive into PATH as `docker cp` does */
+
+	AGENT_FREEZE = 30,	/* empty: stop all programs, before the machine is saved; ERROR ENOENT: the kernel cannot */
+	AGENT_THAW = 31,	/* empty: they go on; behind IDENTITY in a copy, in any session */
 
 	/* a tree, either way */
 	AGENT_ENTRY = 32,	/* fields PATH, MODE, UID, GID, MTIME_NS and SIZE or LINK */
@@ -135,6 +139,12 @@ enum agent_tag {
 	AGENT_TAG_CLOCK_NS = 40,	/* u64 since 1970-01-01 UTC */
 	AGENT_TAG_SEED = 43,	/* bytes, 1..AGENT_SEED_MAX: unpredictable */
 	AGENT_TAG_HOSTNAME = 44,	/* string, 1..64 bytes */
+	AGENT_TAG_RESET = 45,	/* empty: TCP connections are reset, but those within the guest and with hosts KEPT */
+	AGENT_TAG_KEPT = 46,	/* string "ADDRESS/BITS", at most 4 times, as all of these */
+	AGENT_TAG_OUTSIDE = 47,	/* string "ADDRESS": not kept, though it is there */
+	AGENT_TAG_LEFT = 48,	/* string "ADDRESS/BITS": the first interface has it no more */
+	AGENT_TAG_TAKEN = 49,	/* string "ADDRESS/BITS": it has it from now on */
+	AGENT_TAG_MAC = 50,	/* 6 bytes: as well as that */
 	AGENT_TAG_POWER_HOW = 41,	/* u32, enum agent_power */
 	AGENT_TAG_GRACE_MS = 42,	/* u32: time between SIGTERM and SIGKILL; default 0 */
 

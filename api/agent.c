@@ -101,10 +101,43 @@ void machine_forget_connects(struct roux_machine *m)
 	}
 }
 
+static void put_all(struct frame_writer *w, uint16_t tag, const struct spec_list *list)
+{
+	for (unsigned i = 0; i < list->n; i++)
+		field_put_str(w, tag, list->at[i]);
+}
+
+/*
+ * Its connections over the host are gone with the process that held them.  Those with others on its network are not,
+ * if it has its addresses still.
+ */
+static void put_network(const struct roux_machine *m, struct frame_writer *w)
+{
+	const struct spec_net *n = &m->spec.net[0];
+	bool moved = false;
+
+	if (!m->had.known || !m->spec.nnets || n->kind == SPEC_NET_TAP)
+		return;
+	for (unsigned i = 0; i < n->guest.n && i < 2; i++)
+		moved |= strcmp(n->guest.at[i], m->had.addr[i]) != 0;
+	field_put(w, AGENT_TAG_RESET, NULL, 0);
+	if (n->kind == SPEC_NET_NAMED && !moved)
+		put_all(w, AGENT_TAG_KEPT, &n->guest);
+	put_all(w, AGENT_TAG_OUTSIDE, &n->gateway);
+	put_all(w, AGENT_TAG_OUTSIDE, &n->dns);
+	if (!moved)
+		return;
+	for (unsigned i = 0; i < 2; i++)
+		if (m->had.addr[i][0])
+			field_put_str(w, AGENT_TAG_LEFT, m->had.addr[i]);
+	put_all(w, AGENT_TAG_TAKEN, &n->guest);
+	field_put(w, AGENT_TAG_MAC, n->mac, sizeof(n->mac));
+}
+
 /* Before the guest does anything for anybody. */
 static int give_identity(const struct roux_machine *m, struct session *s)
 {
-	uint8_t buf[512], seed[64];
+	uint8_t buf[2048], seed[64];
 	struct frame_writer w;
 	struct timespec now;
 
@@ -116,6 +149,7 @@ static int give_identity(const struct roux_machine *m, struct session *s)
 	field_put(&w, AGENT_TAG_SEED, seed, sizeof(seed));
 	if (m->hostname)
 		field_put_str(&w, AGENT_TAG_HOSTNAME, m->hostname);
+	put_network(m, &w);
 	s->identity_due = true;
 	return session_send_frame(s, buf, frame_end(&w));
 }

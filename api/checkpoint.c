@@ -2,10 +2,12 @@
 /* Machines saved while they run, and made of what was saved. */
 #include "api/handle.h"
 
+#include "abi/agent.h"
+#include "api/session.h"
 #include "api/template.h"
 #include "base/sha256.h"
 #include "machine/code_file.h"
-#include "machine/snapshot.h"
+#include "machine/snapshot_make.h"
 #include "os/file.h"
 #include "os/folders.h"
 
@@ -13,6 +15,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -35,6 +38,30 @@ int machine_restore_from(struct roux_machine *m, const char *path, const char *s
 	return m->spec.restore && m->spec.stream ? 0 : -ENOMEM;
 }
 
+void machine_addresses(const struct roux_machine *m, char ret_addr[2][50])
+{
+	const struct spec_net *n = &m->spec.net[0];
+
+	for (unsigned i = 0; i < 2; i++)
+		(void)snprintf(ret_addr[i], 50, "%s", m->spec.nnets && i < n->guest.n ? n->guest.at[i] : "");
+}
+
+void machine_restore_addresses(struct roux_machine *m, const char *addr4, const char *addr6)
+{
+	(void)snprintf(m->had.addr[0], sizeof(m->had.addr[0]), "%s", addr4);
+	(void)snprintf(m->had.addr[1], sizeof(m->had.addr[1]), "%s", addr6);
+	m->had.known = true;
+}
+
+int machine_restore_layer(struct roux_machine *m, unsigned index, const char *path)
+{
+	if (index >= m->spec.ndisks || !m->spec.disk[index].overlay)
+		return -EINVAL;
+	free(m->spec.disk[index].layer);
+	m->spec.disk[index].layer = strdup(path);
+	return m->spec.disk[index].layer ? 0 : -ENOMEM;
+}
+
 int machine_take_saved(struct roux_machine *m, struct session *ret_session, struct err *err)
 {
 	*ret_session = (struct session){ .fd = m->ready_fd };
@@ -43,16 +70,36 @@ int machine_take_saved(struct roux_machine *m, struct session *ret_session, stru
 	return ret_session->fd >= 0 ? 0 : err_set(err, -ENOENT, "the snapshot does not have the session of the VM's command");
 }
 
-int machine_identify(struct roux_machine *m, struct err *err)
+/* One request without fields in a session of its own. */
+static int ask_agent(struct roux_machine *m, uint8_t type, struct err *err)
 {
+	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
 	struct session s;
+	struct frame f;
 	int r = machine_session(m, &s, err);
 
 	if (r < 0)
 		return r;
-	r = machine_settle(m, &s, err);
+	r = session_send(&s, type, NULL, 0);
+	if (r == 0)
+		r = machine_settle(m, &s, err);
+	else
+		(void)err_set(err, r, "the guest hung up");
+	if (r == 0) {
+		r = session_wait(&s, deadline, m->wake_fd, &f);
+		if (r < 0)
+			(void)err_set(err, r, "the guest's agent does not answer: %s", strerror(-r));
+		else if (f.type != AGENT_OK)
+			r = f.type == AGENT_ERROR ? session_error(&f, err) :
+				err_set(err, -EPROTO, "the guest's agent does not keep to its protocol");
+	}
 	session_close(&s);
 	return r;
+}
+
+int machine_identify(struct roux_machine *m, struct err *err)
+{
+	return ask_agent(m, AGENT_THAW, err);
 }
 
 /* ---------------------------------------------------------------------- code */
@@ -98,12 +145,22 @@ static int seal(int fd, uint64_t offset, uint64_t bytes, uint8_t ret_seal[SHA256
 	return 0;
 }
 
-static bool is_own_code(const struct snapshot *s)
+/* 0, or -EBADMSG with a sentence when it cannot be decompressed. */
+static int check_code(const struct snapshot *s, bool *ret_own, struct err *err)
 {
 	uint8_t found[SHA256_SIZE];
+	uint64_t at;
+	int fd, r;
 
-	return s->code && seal(s->fd, SNAPSHOT_MEMORY + s->memory, s->code, found) == 0 &&
-	       memcmp(found, s->code_seal, sizeof(found)) == 0;
+	*ret_own = false;
+	r = s->code ? snapshot_code(s, &fd, &at) : 0;
+	if (r < 0)
+		return err_set(err, r, r == -EBADMSG ? "snapshot %s is damaged; take it again" : "cannot read snapshot %s", s->path);
+	if (!s->code)
+		return 0;
+	*ret_own = seal(fd, at, s->code, found) == 0 && memcmp(found, s->code_seal, sizeof(found)) == 0;
+	(void)close(fd);
+	return 0;
 }
 
 int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, struct err *err)
@@ -112,9 +169,11 @@ int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, str
 	int r = snapshot_open(path, &s, err);
 
 	if (r == 0 && ret_own_code)
-		r = snapshot_check_memory(&s, path, err);
+		r = snapshot_open_bases(&s, err);
 	if (r == 0 && ret_own_code)
-		*ret_own_code = is_own_code(&s);
+		r = snapshot_check_memory(&s, err);
+	if (r == 0 && ret_own_code)
+		r = check_code(&s, ret_own_code, err);
 	*ret_notes = r == 0 ? s.notes : NULL;
 	if (r == 0)
 		s.notes = NULL;
@@ -125,6 +184,7 @@ int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, str
 /* --------------------------------------------------------------------- saved */
 
 struct checkpoint {
+	struct checkpoint_plan plan;
 	struct snapshot_file file;
 	struct snapshot_id id;
 	struct err err;
@@ -137,11 +197,32 @@ struct checkpoint {
 static void *build(void *arg)
 {
 	struct checkpoint *c = arg;
+	struct snapshot base = { .fd = -1 };
+	struct snapshot_plan plan = { .base_path = c->plan.base_name, .scratch = c->plan.scratch };
+	int r = c->plan.base ? snapshot_open(c->plan.base, &base, &c->err) : 0;
 
-	(void)snapshot_build(c->from, c->fd, &c->id, &c->file, &c->err);
+	/* What is not whole can be nobody's base: it would only be found out when the guest is needed. */
+	if (r == 0 && c->plan.base)
+		r = snapshot_open_bases(&base, &c->err);
+	if (r == 0 && c->plan.base)
+		r = snapshot_check_memory(&base, &c->err);
+	plan.base = c->plan.base ? &base : NULL;
+	if (r == 0)
+		(void)snapshot_build(c->from, c->fd, &c->id, &plan, &c->file, &c->err);
+	snapshot_close(&base);
 	/* The VM's process may still be sending: it must not wait for ever. */
 	(void)close(c->from);
 	return NULL;
+}
+
+/* What is left when its programs do nothing more, so that in a copy they wait for its identity. */
+static int stand(struct roux_machine *m, struct err *err)
+{
+	int r = ask_agent(m, AGENT_FREEZE, err);
+
+	if (r < 0 && r != -ENOENT)	/* kernels without control groups: the agent is only likely to be first */
+		return r;
+	return machine_ask(m, CONTROL_STAND, 0, -1, CHECKPOINT_TIMEOUT_MS, err);
 }
 
 /* A restored guest would have to be translated anew: it works without. */
@@ -152,7 +233,8 @@ static void take_code(struct roux_machine *m, struct checkpoint *c)
 		(void)machine_ask_for_code(m, 0, c->code_fd, &c->code);
 }
 
-int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_checkpoint, struct err *err)
+int checkpoint_begin(struct roux_machine *m, int fd, const struct checkpoint_plan *plan, struct checkpoint **ret_checkpoint,
+		     struct err *err)
 {
 	struct checkpoint *c = calloc(1, sizeof(*c));
 	int pipes[2], r;
@@ -165,7 +247,7 @@ int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_che
 		return r;
 	}
 	(void)fcntl(pipes[1], F_SETPIPE_SZ, PIPE_BYTES);
-	*c = (struct checkpoint){ .from = pipes[0], .fd = fd, .code_fd = -1 };
+	*c = (struct checkpoint){ .plan = *plan, .from = pipes[0], .fd = fd, .code_fd = -1 };
 	snapshot_draw(&c->id);
 	r = -pthread_create(&c->thread, NULL, build, c);
 	if (r < 0) {
@@ -176,6 +258,11 @@ int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_che
 	}
 	r = machine_ask_with(m, CONTROL_CHECKPOINT, 0, &c->id, sizeof(c->id), pipes[1], CHECKPOINT_TIMEOUT_MS, err);
 	(void)close(pipes[1]);
+	if (r == 0) {
+		r = stand(m, err);
+		if (r < 0)
+			checkpoint_go_on(m);
+	}
 	if (r == 0) {
 		take_code(m, c);
 		*ret_checkpoint = c;
@@ -192,6 +279,7 @@ int checkpoint_begin(struct roux_machine *m, int fd, struct checkpoint **ret_che
 void checkpoint_go_on(struct roux_machine *m)
 {
 	(void)control_send(m->sock, CONTROL_GO_ON, 0, 0, NULL, 0, -1);
+	(void)ask_agent(m, AGENT_THAW, NULL);
 }
 
 int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes, struct err *err)

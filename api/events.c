@@ -184,6 +184,16 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_NETWORK_LOST:
 		rejoin_network(m, (unsigned)msg->value);
 		break;
+	case CONTROL_WATCHED:
+		if (m->answer.fd >= 0)
+			(void)close(m->answer.fd);
+		m->answer.fd = fd;
+		fd = -1;
+		if (msg->value == 0)
+			(void)snprintf(m->answer.text, sizeof(m->answer.text), "%.63s", msg->text);
+		m->answer.done = true;
+		(void)err_set(&m->answer.err, msg->value, "%s", msg->text);
+		break;
 	case CONTROL_RESIZED:
 	case CONTROL_SAVED:
 	case CONTROL_CHECKPOINTED:
@@ -210,6 +220,8 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_FORGET:
 	case CONTROL_SAVE:
 	case CONTROL_CHECKPOINT:
+	case CONTROL_WATCH:
+	case CONTROL_STAND:
 	case CONTROL_GO_ON:
 	case CONTROL_KEEP:
 	case CONTROL_CONSOLE_INPUT:

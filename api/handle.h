@@ -52,6 +52,8 @@ struct roux_machine {
 		bool done;
 		int32_t value;
 		struct err err;
+		int fd;	/* owned until it is taken, of CONTROL_WATCHED; -1: none */
+		char text[64];	/* of that */
 	} answer;	/* to the last machine_ask() */
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
 	dev_t template_dev;	/* which file that was when the machine was made of it */
@@ -59,6 +61,10 @@ struct roux_machine {
 	bool learns;	/* what its process translated may be worth being kept when it ends */
 	struct template_writer *writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
+	struct {	/* that a restored guest had on its network */
+		char addr[2][50];	/* "ADDRESS/BITS", "": none */
+		bool known;
+	} had;
 	bool identified;	/* the guest has been told which machine it is */
 	char *hostname;
 	unsigned start_timeout_ms;	/* 0: none */
@@ -165,17 +171,31 @@ int machine_ask_with(struct roux_machine *machine, enum control_type what, int32
 int machine_restore_from(struct roux_machine *machine, const char *path, const char *stream, bool own_code);
 
 /*
+ * The guest's addresses on its first network, "ADDRESS/BITS" each, "" for none.  What machine_addresses() said when
+ * a guest was saved is what machine_restore_addresses() has to be told before it starts: it keeps them when they are
+ * free, with its connections on the network; else the guest gets others.
+ */
+void machine_addresses(const struct roux_machine *machine, char ret_addr[2][50]);
+void machine_restore_addresses(struct roux_machine *machine, const char *addr4, const char *addr6);
+
+/* And its disk @index, which has an overlay, from layer @path (api/disks.h), which it writes to. */
+int machine_restore_layer(struct roux_machine *machine, unsigned index, const char *path);
+
+/*
  * That session, or the one begun in the template that it comes from; after roux_machine_start().  0, or -ENOENT with a
  * sentence.
  */
 int machine_take_saved(struct roux_machine *machine, struct session *ret_session, struct err *err);
 
-/* Tells the restored guest the time, and gives it random numbers that no copy of it has.  0 or a negative errno with a sentence. */
+/*
+ * Tells the restored guest the time, and gives it random numbers that no copy of it has; then its programs go on.  0 or a negative errno
+ * with a sentence.
+ */
 int machine_identify(struct roux_machine *machine, struct err *err);
 
 /*
  * The notes of snapshot @path, which the caller frees; NULL when it has none.  @ret_own_code, unless NULL: all of the
- * file is read, to see whether it is damaged, and whether its translated code was made by this user; somebody else's
+ * file and of those that it is on top of is read, to see whether it is damaged, and whether its translated code was made by this user; somebody else's
  * could be anything.  0 or a negative errno with a sentence.
  */
 int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, struct err *err);
@@ -183,12 +203,20 @@ int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, str
 /* A snapshot under way. */
 struct checkpoint;
 
+/* What it is to be; all zero but @scratch -1: full and as it is. */
+struct checkpoint_plan {
+	const char *base;	/* borrowed until checkpoint_end(): the snapshot that it goes on top of.  NULL: none */
+	const char *base_name;	/* the same: its path from the new file's folder */
+	int scratch;	/* borrowed the same, an empty file for memory until it is compressed.  -1: it is not to be */
+};
+
 /*
  * Has the guest written to the empty file @fd, which stays the caller's, on a thread: while it runs, and what has
- * changed meanwhile with it standing still.  It stands until checkpoint_go_on(): so the caller can find out what it
+ * changed meanwhile with its programs frozen and it standing still.  It stands until checkpoint_go_on(): so the caller can find out what it
  * has received of it by then.  0 or a negative errno with a sentence, and then it does not stand.
  */
-int checkpoint_begin(struct roux_machine *machine, int fd, struct checkpoint **ret_checkpoint, struct err *err);
+int checkpoint_begin(struct roux_machine *machine, int fd, const struct checkpoint_plan *plan,
+		     struct checkpoint **ret_checkpoint, struct err *err);
 void checkpoint_go_on(struct roux_machine *machine);
 
 /* Completes the file, with @notes, and frees it.  0 and how many bytes of memory it has, or a negative errno with a sentence. */

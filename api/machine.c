@@ -60,6 +60,7 @@ int roux_machine_create(const struct roux_options *options, struct roux_machine 
 	m->sock = m->ready_fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->seat_fd[i] = -1;
+	m->answer.fd = -1;
 	m->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	m->phase[ROUX_PHASE_BEGIN] = monotonic_ns();
 	m->start_timeout_ms = o.start_timeout_ms || o.gdb ? o.start_timeout_ms : START_TIMEOUT_MS;
@@ -152,6 +153,8 @@ void roux_machine_destroy(struct roux_machine *m)
 	machine_end_process(m);
 	if (m->ready_fd >= 0)
 		(void)close(m->ready_fd);
+	if (m->answer.fd >= 0)
+		(void)close(m->answer.fd);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
 	oci_image_close(m->image);

@@ -112,11 +112,15 @@ static int add_named(struct roux_machine *m, struct spec_net *n, const struct ro
 		     const struct network_guest *vm, unsigned index, struct conf_text *conf, struct err *err)
 {
 	struct network_seat *seat = malloc(sizeof(*seat));
+	struct network_guest wish = *vm;
 	int r;
 
 	if (!seat)
 		return err_set(err, -ENOMEM, "out of memory");
-	r = network_join(net->name, vm, m->vmm, seat, err);
+	wish.addr = net->address4;
+	r = network_join(net->name, &wish, m->vmm, seat, err);
+	if (r == -EADDRNOTAVAIL && wish.addr)
+		r = network_join(net->name, vm, m->vmm, seat, err);
 	if (r == 0) {
 		const char *guest[] = { seat->addr[0], seat->addr[1] };
 		const char *gateway[] = { seat->network.gateway[0], seat->network.gateway[1] };

@@ -89,22 +89,44 @@ def first_byte(roux, rootfs, env=None):
     return took
 
 
+# Kinds of snapshots, how they are made, and what they are on top of.
+SNAPSHOTS = (("whole", (), None), ("on top of another", (), "whole"), ("compressed", ("--compress",), None),
+             ("both", ("--compress",), "whole"))
+
+
 def restore(res, fleet, work, rounds):
-    """A guest of 256 MiB, saved and restored: until its agent has run another command."""
-    path = str(work / "snapshot")
+    """A guest of 256 MiB, saved and restored in each way, in turns: until its agent has run another command."""
     fleet.options = ("--memory", "256M")
     fleet.grow(1, 1)
+    time.sleep(2)
     for _ in range(rounds):
-        begin = time.perf_counter()
-        fleet.call("checkpoint", fleet.names[0], path)
-        res.add("clones/checkpoint", "ms", (time.perf_counter() - begin) * 1e3)
-        begin = time.perf_counter()
-        fleet.call("restore", "-d", "--name", "restored", path)
-        res.add("clones/restore", "ms", (time.perf_counter() - begin) * 1e3)
-        fleet.call("exec", "restored", "/bin/busybox", "true")
-        res.add("clones/restore-exec", "ms", (time.perf_counter() - begin) * 1e3)
-        fleet.call("rm", "-f", "restored")
+        for kind, options, base in SNAPSHOTS:
+            path = str(work / f"snapshot {kind}")
+            name = "clones" if kind == "whole" else f"clones/{kind}"
+            on = ("--base", str(work / f"snapshot {base}")) if base else ()
+            begin = time.perf_counter()
+            fleet.call("checkpoint", *options, *on, fleet.names[0], path)
+            res.add(f"{name}/checkpoint", "ms", (time.perf_counter() - begin) * 1e3)
+            res.add(f"{name}/snapshot-bytes", "MB", os.stat(path).st_blocks * 512 / 1e6)
+            begin = time.perf_counter()
+            fleet.call("restore", "-d", "--name", "restored", path)
+            res.add(f"{name}/restore", "ms", (time.perf_counter() - begin) * 1e3)
+            fleet.call("exec", "restored", "/bin/busybox", "true")
+            res.add(f"{name}/restore-exec", "ms", (time.perf_counter() - begin) * 1e3)
+            fleet.call("rm", "-f", "restored")
     fleet.end()
+
+
+def snapshot_table(res):
+    rows = []
+    for kind, _, _ in SNAPSHOTS:
+        name = "clones" if kind == "whole" else f"clones/{kind}"
+        rows.append([kind, median(res[f"{name}/snapshot-bytes"])] + [
+            cell for what in ("checkpoint", "restore", "restore-exec")
+            for cell in (median(res[f"{name}/{what}"]), percentile(res[f"{name}/{what}"], .99))])
+    res.say("Snapshots of an idle guest of 256 MiB in the page cache, in turns: bytes of disk; until `roux checkpoint` has written it; "
+            "until `roux restore -d` returns, and until a `roux exec true` after it has.\n")
+    res.table(["snapshot", "MB", "checkpoint, ms", "p99", "restored, ms", "p99", "and an exec, ms", "p99"], rows)
 
 
 def idle(res, fleet, label, seconds):
@@ -158,14 +180,14 @@ def part(res, roux, rootfs, work, rounds, counts, seconds):
                      percentile(res[f"clones/{count}/exec"], .99)])
     restore(res, fleet, work, max(3, rounds // 5))
     res.say(f"### Many machines\n\nFrom one template, network none, 512 MiB of memory each. First byte: of `echo` on standard output, {rounds} "
-            "rounds. 100 machines: until all of their commands run, started one after another, and all at once. Restored: from a "
-            "snapshot of 256 MiB in the page cache until `roux restore -d` returns, and until a `roux exec true` after it has.\n")
+            "rounds. 100 machines: until all of their commands run, started one after another, and all at once.\n")
     res.table(["", "median", "p99", "lowest..highest", "unit"],
               [[title, median(res[name]), percentile(res[name], .99), spread(res[name]), unit] for title, name, unit in (
                   ("first byte, live template", "clones/first-byte", "ms"),
-                  ("first byte, template from disk", "clones/first-byte-disk", "ms"), ("100 machines, one after another", "clones/100-one-after-another", "s"),
-                  ("100 machines, at once", "clones/100-at-once", "s"), ("checkpoint", "clones/checkpoint", "ms"),
-                  ("restored", "clones/restore", "ms"), ("restored, and an exec", "clones/restore-exec", "ms"))])
+                  ("first byte, template from disk", "clones/first-byte-disk", "ms"),
+                  ("100 machines, one after another", "clones/100-one-after-another", "s"),
+                  ("100 machines, at once", "clones/100-at-once", "s"))])
+    snapshot_table(res)
     res.say(f"Idle machines: private memory of the VM's process and of its monitor, medians of 20; what the whole system has less, for each; "
             f"processor time of all of them over {short(seconds)} s; `roux exec true` in 50 of them.\n")
     res.table(["machines", "started in s", "VM, KiB", "monitor, KiB", "system, KiB", "% of a core", "exec, ms", "p99, ms"], rows)

@@ -28,13 +28,31 @@ int block_readv(struct block *blk, uint64_t off, const struct iovec *iov, unsign
 	return r < 0 ? r : blk->ops->readv(blk, off, iov, niov);
 }
 
+/* Also when it has failed: a part may have been changed. */
+static void mark(struct block *blk, uint64_t off, uint64_t len)
+{
+	for (uint64_t n = off / BLOCK_PIECE; blk->changed && len && n <= (off + len - 1) / BLOCK_PIECE; n++)
+		blk->changed[n / 8] |= (uint8_t)(1u << n % 8);
+}
+
+static uint64_t total(const struct iovec *iov, unsigned niov)
+{
+	uint64_t len = 0;
+
+	for (unsigned i = 0; i < niov; i++)
+		len += iov[i].iov_len;
+	return len;
+}
+
 int block_writev(struct block *blk, uint64_t off, const struct iovec *iov, unsigned niov)
 {
 	int r = check_iov(blk, off, iov, niov);
 
-	if (r < 0)
-		return r;
-	return blk->read_only ? -EROFS : blk->ops->writev(blk, off, iov, niov);
+	if (r < 0 || blk->read_only)
+		return r < 0 ? r : -EROFS;
+	r = blk->ops->writev(blk, off, iov, niov);
+	mark(blk, off, total(iov, niov));
+	return r;
 }
 
 int block_read(struct block *blk, uint64_t off, void *buf, size_t len)
@@ -50,6 +68,16 @@ int block_write(struct block *blk, uint64_t off, const void *buf, size_t len)
 	const struct iovec iov = { .iov_base = (void *)(uintptr_t)buf, .iov_len = len };
 
 	return block_writev(blk, off, &iov, 1);
+}
+
+void block_watch(struct block *blk, uint8_t *bitmap)
+{
+	blk->changed = bitmap;
+}
+
+int block_file_of(struct block *blk, int *ret_fd, uint64_t *ret_at)
+{
+	return blk->ops->file_of && !blk->read_only ? blk->ops->file_of(blk, ret_fd, ret_at) : -EOPNOTSUPP;
 }
 
 int block_flush(struct block *blk)
@@ -70,7 +98,9 @@ int block_discard(struct block *blk, uint64_t off, uint64_t len)
 
 	if (r < 0 || !blk->ops->discard || !len)
 		return r;
-	return blk->ops->discard(blk, off, len);
+	r = blk->ops->discard(blk, off, len);
+	mark(blk, off, len);
+	return r;
 }
 
 static int write_zero_bytes(struct block *blk, uint64_t off, uint64_t len)
@@ -104,12 +134,11 @@ int block_write_zeroes(struct block *blk, uint64_t off, uint64_t len, bool unmap
 
 	if (r < 0 || !len)
 		return r;
-	if (blk->ops->write_zeroes) {
-		r = blk->ops->write_zeroes(blk, off, len, unmap);
-		if (r != -EOPNOTSUPP)
-			return r;
-	}
-	return write_zero_bytes(blk, off, len);
+	r = blk->ops->write_zeroes ? blk->ops->write_zeroes(blk, off, len, unmap) : -EOPNOTSUPP;
+	if (r == -EOPNOTSUPP)
+		r = write_zero_bytes(blk, off, len);
+	mark(blk, off, len);
+	return r;
 }
 
 void block_destroy(struct block *blk)

@@ -25,6 +25,7 @@ struct err;
 
 #define BLOCK_SECTOR 512u	/* bytes; sizes of disks are multiples of it */
 #define BLOCK_IOV_MAX 1024u	/* entries a vector may have */
+#define BLOCK_PIECE 65536ull	/* bytes that a bit of block_watch() stands for */
 
 /* Ranges and vectors are already checked.  All return 0 or a negative errno. */
 struct block_ops {
@@ -40,6 +41,8 @@ struct block_ops {
 	int (*discard)(struct block *blk, uint64_t off, uint64_t len);
 	/* NULL: zeroes are written.  @unmap: storage may be given back. */
 	int (*write_zeroes)(struct block *blk, uint64_t off, uint64_t len, bool unmap);
+	/* NULL: there is no such file.  As block_file_of(). */
+	int (*file_of)(struct block *blk, int *ret_fd, uint64_t *ret_at);
 	/* Required.  Accepts a half-built object. */
 	void (*destroy)(struct block *blk);
 };
@@ -50,6 +53,7 @@ struct block {
 	uint64_t size;	/* bytes, fixed for the object's life */
 	uint32_t best_io;	/* bytes; the granularity that is cheapest, a power of two */
 	bool read_only;
+	uint8_t *changed;	/* of block_watch(), borrowed; NULL: nobody wants to know */
 };
 
 /*
@@ -76,6 +80,24 @@ int block_discard(struct block *blk, uint64_t off, uint64_t len);
 
 /* Makes [@off, @off + @len) read as zeroes; @unmap lets storage go.  As above. */
 int block_write_zeroes(struct block *blk, uint64_t off, uint64_t len, bool unmap);
+
+/*
+ * From here on bit N of @bitmap (bit 0 of byte 0 first; borrowed, block_watch_bytes() long) is set when bytes
+ * [N * BLOCK_PIECE, (N + 1) * BLOCK_PIECE) were changed; NULL: no longer.
+ */
+void block_watch(struct block *blk, uint8_t *bitmap);
+
+static inline uint64_t block_watch_bytes(uint64_t size)
+{
+	return (size + 8 * BLOCK_PIECE - 1) / (8 * BLOCK_PIECE);
+}
+
+/*
+ * The file that, with a base below it if it is an overlay's, holds all of a writable disk, as of now: *@ret_fd
+ * (borrowed) has the disk's first byte at offset *@ret_at; what is before is the layer's own.  Need not be durable.
+ * 0, -EOPNOTSUPP when there is none, or another negative errno.
+ */
+int block_file_of(struct block *blk, int *ret_fd, uint64_t *ret_at);
 
 /* Flushes nothing, frees @blk and what it holds.  NULL is fine. */
 void block_destroy(struct block *blk);

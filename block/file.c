@@ -71,6 +71,13 @@ static int f_write_zeroes(struct block *blk, uint64_t off, uint64_t len, bool un
 	return fallocate(file_of(blk)->fd, mode, (off_t)off, (off_t)len) < 0 ? -errno : 0;
 }
 
+static int f_file_of(struct block *blk, int *ret_fd, uint64_t *ret_at)
+{
+	*ret_fd = file_of(blk)->fd;
+	*ret_at = 0;
+	return 0;
+}
+
 static void f_destroy(struct block *blk)
 {
 	struct file *f = file_of(blk);
@@ -88,6 +95,7 @@ static const struct block_ops file_ops = {
 	.writev = f_writev,
 	.flush = f_flush,
 	.discard = f_discard,
+	.file_of = f_file_of,
 	.write_zeroes = f_write_zeroes,
 	.destroy = f_destroy,
 };

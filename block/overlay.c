@@ -241,6 +241,16 @@ static int write_bitmap(struct overlay *o)
 	return 0;
 }
 
+static int overlay_file_of(struct block *blk, int *ret_fd, uint64_t *ret_at)
+{
+	struct overlay *o = overlay_of(blk);
+	int r = write_bitmap(o);
+
+	*ret_fd = o->fd;
+	*ret_at = o->data_off;
+	return r;
+}
+
 static int overlay_flush(struct block *blk)
 {
 	struct overlay *o = overlay_of(blk);
@@ -278,6 +288,7 @@ static const struct block_ops overlay_ops = {
 	.flush = overlay_flush,
 	.discard = overlay_discard,
 	.write_zeroes = overlay_write_zeroes,
+	.file_of = overlay_file_of,
 	.destroy = overlay_destroy,
 };
 
@@ -333,16 +344,28 @@ static int load_file(struct overlay *o)
 	return block_file_readv(o->fd, OVERLAY_HEADER_BYTES, &iov, 1);
 }
 
+/* The same layout in memory, so that it can be kept after all: block_file_of(). */
+static int open_memory(struct overlay *o)
+{
+	struct overlay_header h;
+	const struct iovec iov = { .iov_base = &h, .iov_len = sizeof(h) };
+
+	overlay_header_make(&h, o->blk.size, o->base->size);
+	o->data_off = le64toh(h.data_off);
+	o->fd = memfd_create("roux-overlay", MFD_CLOEXEC);
+	if (o->fd < 0)
+		return -errno;
+	if (ftruncate(o->fd, (off_t)(o->data_off + o->blk.size)) < 0)
+		return -errno;
+	return block_file_writev(o->fd, 0, &iov, 1);
+}
+
 static int open_store(struct overlay *o, const char *path)
 {
 	int r;
 
-	if (!path) {
-		o->fd = memfd_create("roux-overlay", MFD_CLOEXEC);
-		if (o->fd < 0)
-			return -errno;
-		return ftruncate(o->fd, (off_t)o->blk.size) < 0 ? -errno : 0;
-	}
+	if (!path)
+		return open_memory(o);
 	o->persistent = true;
 	o->fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 	if (o->fd >= 0)

@@ -26,7 +26,7 @@ static const struct {
 	{ 0, { "?virtio_mmio", "overlay", "vmw_vsock_virtio_transport", "?virtio_balloon", NULL } },
 	{ INITRAMFS_SHARE, { "virtiofs", NULL } },
 	{ INITRAMFS_IMAGE, { "virtio_blk", "erofs", NULL } },
-	{ INITRAMFS_NET, { "virtio_net", "?af_packet", NULL } },
+	{ INITRAMFS_NET, { "virtio_net", "?af_packet", "?tcp_diag", NULL } },
 	{ INITRAMFS_DISK, { "virtio_blk", "?crc32c_generic", "?crc32c_intel", "?ext4", "?erofs", "?squashfs", "?loop",
 			    NULL } },
 	{ INITRAMFS_OTHER, { "?virtio_pci", "virtio_console", "?virtio_rng", NULL } },

@@ -3,7 +3,10 @@
 #include "cli/cli.h"
 #include "cli/create.h"
 #include "cli/image.h"
+#include "cli/options.h"
+#include "cli/pick.h"
 
+#include "api/handle.h"
 #include "api/template.h"
 #include "life/standby.h"
 #include "life/when.h"
@@ -24,6 +27,7 @@ static const char help[] =
 	"it is ready; later ones go on from there.  A template is live while a machine made of it waits\n"
 	"for the next VM, a minute at most (ROUX_STANDBY: other seconds, 0: never).\n"
 	"\n"
+	"  build [OPTIONS] IMAGE     Make the template of machines that 'roux run OPTIONS IMAGE' starts\n"
 	"  ls [--json]               List templates, the one used last first\n"
 	"  rm ID... | --all          Remove templates; VMs that came from them go on\n"
 	"  stop ID... | --all        End machines that wait\n"
@@ -94,6 +98,56 @@ static int rm(char **ids, int n)
 	return status;
 }
 
+static const char *id_of(const char *path, char ret_id[NAME_MAX + 1])
+{
+	const char *name = strrchr(path, '/');
+
+	(void)snprintf(ret_id, NAME_MAX + 1, "%.*s", (int)strcspn(name ? name + 1 : path, "."), name ? name + 1 : path);
+	return ret_id;
+}
+
+/* Boots a machine, which leaves the template, unless there is one. */
+static int make(struct run_options *r)
+{
+	struct roux_machine *machine;
+	struct roux_error error = { 0 };
+	char path[PATH_MAX], id[NAME_MAX + 1];
+
+	r->machine.vmm = own_path();
+	if (roux_machine_create(&r->machine, &machine, &error) < 0)
+		return complain(EXIT_VERB, "%s", error.message);
+	if (!machine->template) {
+		roux_machine_destroy(machine);
+		return complain(EXIT_VERB, "machines like this have no template: they may write to a disk, or are on a network of their own");
+	}
+	(void)snprintf(path, sizeof(path), "%s", machine->template);
+	if (!template_is_there(path) && roux_machine_start(machine, &error) < 0) {
+		roux_machine_destroy(machine);
+		return complain(EXIT_VERB, "%s", error.message);
+	}
+	roux_machine_destroy(machine);	/* not before the template is written */
+	if (!template_is_there(path))
+		return complain(EXIT_VERB, "the machine has booted, but its template could not be saved; is there room on the disk of %s?",
+				path);
+	(void)puts(id_of(path, id));
+	return 0;
+}
+
+static int build(int argc, char **argv)
+{
+	static struct run_options r;
+	int status = run_options_parse(&r, argc, argv);
+
+	if (status == 0 && r.exec.argv && r.exec.argv[0])
+		status = verb_misused("template", "build takes no command: it is for all of them");
+	if (status == 0)
+		status = fetch_image(&r);
+	if (status == 0)
+		status = make(&r);
+	run_options_finish(&r);
+	return status < 0 ? 0 : status;
+}
+
 static int stop(char **ids, int n)
 {
 	for (int i = 0; i < n; i++)
@@ -103,7 +157,7 @@ static int stop(char **ids, int n)
 
 int verb_template(int argc, char **argv)
 {
-	for (int i = 1; i < argc; i++)
+	for (int i = 1; i < argc && (i == 1 || strcmp(argv[1], "build") != 0); i++)
 		if (strcmp(argv[i], "--help") == 0)
 			return verb_help(help);
 	if (argc == 2 && (strcmp(argv[1], "ls") == 0 || strcmp(argv[1], "list") == 0))
@@ -114,6 +168,8 @@ int verb_template(int argc, char **argv)
 		return rm_all();
 	if (argc >= 3 && strcmp(argv[1], "rm") == 0 && argv[2][0] != '-')
 		return rm(argv + 2, argc - 2);
+	if (argc >= 2 && strcmp(argv[1], "build") == 0)
+		return build(argc - 1, argv + 1);
 	if (argc >= 3 && strcmp(argv[1], "stop") == 0)
 		return stop(argv + 2, argc - 2);
 	return verb_misused("template", argc < 2 ? "template needs a command" : "there is no such command, or it takes other words");

@@ -2,6 +2,8 @@
 #include "guest/identity.h"
 
 #include "guest/network.h"
+#include "guest/streams.h"
+#include "guest/text.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,6 +60,11 @@ int identity_take(const struct identity_request *id)
 	if (id->seed_len && reseed(id->seed, id->seed_len) < 0)
 		return -1;
 	if (id->clock_ns && clock_settime(CLOCK_REALTIME, &now) < 0)
+		return -1;
+	/* A kernel that cannot has its programs find out by themselves. */
+	if (booted && id->reset && streams_reset(id) < 0)
+		say("cannot reset connections", errno);
+	if (booted && (id->nleft || id->ntaken || id->mac) && network_move(id, booted) < 0)
 		return -1;
 	return id->hostname ? take_name(id->hostname) : 0;
 }

@@ -16,6 +16,7 @@
 #include "base/checked.h"
 #include "guest/conf.h"
 #include "guest/files.h"
+#include "guest/freeze.h"
 #include "guest/identity.h"
 #include "guest/network.h"
 #include "guest/server.h"
@@ -306,6 +307,7 @@ static void set_up_machine(const struct conf *conf)
 	/* The sessions inherit it: memory is taken from commands, never from them. */
 	(void)file_set_oom_score("-1000");
 	(void)sethostname(conf->hostname, strlen(conf->hostname));
+	freeze_allow();
 	be_quiet();
 	network_up(conf);
 	if (conf->has_clock) {

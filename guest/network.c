@@ -18,6 +18,7 @@
 #include <net/if.h>
 #include <stdbool.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -75,10 +76,10 @@ static size_t parse(const char *text, uint8_t bytes[16], uint8_t *ret_family)
 	return inet_pton(AF_INET6, text, bytes) == 1 ? 16 : 0;
 }
 
-static int add_address(int fd, unsigned index, const struct conf_address *a)
+static int change_address(int fd, uint16_t what, unsigned index, const struct conf_address *a)
 {
-	struct request rq = { .header = { .nlmsg_len = NLMSG_LENGTH(sizeof(rq.addr)), .nlmsg_type = RTM_NEWADDR,
-					  .nlmsg_flags = NLM_F_CREATE | NLM_F_REPLACE },
+	struct request rq = { .header = { .nlmsg_len = NLMSG_LENGTH(sizeof(rq.addr)), .nlmsg_type = what,
+					  .nlmsg_flags = what == RTM_NEWADDR ? NLM_F_CREATE | NLM_F_REPLACE : 0 },
 			      .addr = { .ifa_prefixlen = a->prefix, .ifa_flags = IFA_F_NODAD, .ifa_index = index } };
 	uint8_t bytes[16];
 	size_t len = parse(a->addr, bytes, &rq.addr.ifa_family);
@@ -115,6 +116,98 @@ static void complain(const char *what, const char *name, int error)
 	say(message.str, error);
 }
 
+static int set_mac(int fd, unsigned index, const uint8_t mac[6])
+{
+	struct request rq = { .header = { .nlmsg_len = NLMSG_LENGTH(sizeof(rq.link)), .nlmsg_type = RTM_NEWLINK },
+			      .link = { .ifi_index = (int)index } };
+
+	add_attribute(&rq, IFLA_ADDRESS, mac, 6);
+	return ask(fd, &rq);
+}
+
+/* The link-local address that the kernel made of the MAC address (RFC 4291, appendix A). */
+static void move_link_local(int fd, uint16_t what, unsigned index, const uint8_t mac[6])
+{
+	const uint8_t bytes[16] = { 0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] };
+	char text[INET6_ADDRSTRLEN];
+
+	/* A kernel without IPv6 has none. */
+	if (inet_ntop(AF_INET6, bytes, text, sizeof(text)))
+		(void)change_address(fd, what, index, &(struct conf_address){ .addr = text, .prefix = 64 });
+}
+
+static int move_mac(int fd, unsigned index, const uint8_t mac[6])
+{
+	struct ifreq old = { .ifr_name = "eth0" };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = errno;
+
+	if (s >= 0)
+		r = ioctl(s, SIOCGIFHWADDR, &old) < 0 ? errno : set_mac(fd, index, mac);
+	if (s >= 0)
+		close(s);
+	if (r == 0) {
+		move_link_local(fd, RTM_DELADDR, index, (const uint8_t *)old.ifr_hwaddr.sa_data);
+		move_link_local(fd, RTM_NEWADDR, index, mac);
+	}
+	return r;
+}
+
+/* "ADDRESS/BITS", cut in two in @room. */
+static bool split(const char *text, char room[INET6_ADDRSTRLEN], struct conf_address *ret)
+{
+	const char *slash = strchr(text, '/');
+	uint64_t bits;
+
+	if (!slash || (size_t)(slash - text) >= INET6_ADDRSTRLEN || text_to_num(slash + 1, strlen(slash + 1), 128, &bits) < 0)
+		return false;
+	memcpy(room, text, (size_t)(slash - text));
+	room[slash - text] = '\0';
+	*ret = (struct conf_address){ .interface = "eth0", .addr = room, .prefix = (uint8_t)bits };
+	return true;
+}
+
+/* The one of @conf of the same family becomes @a. */
+static void note_address(struct conf *conf, const struct conf_address *a)
+{
+	for (unsigned i = 0; i < conf->naddresses; i++)
+		if (strcmp(conf->address[i].interface, a->interface) == 0 &&
+		    !strchr(conf->address[i].addr, ':') == !strchr(a->addr, ':'))
+			conf->address[i] = *a;
+}
+
+int network_move(const struct identity_request *id, struct conf *booted)
+{
+	static char room[IDENTITY_ADDRESSES_MAX][INET6_ADDRSTRLEN];
+	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r = 0;
+	unsigned index = if_nametoindex("eth0");
+	struct conf_address a;
+
+	if (fd < 0)
+		return -1;
+	if (!index)
+		r = ENODEV;
+	for (unsigned i = 0; i < id->nleft && r == 0; i++) {
+		r = split(id->left[i], room[0], &a) ? change_address(fd, RTM_DELADDR, index, &a) : EINVAL;
+		if (r == EADDRNOTAVAIL)	/* a program has changed it */
+			r = 0;
+	}
+	if (id->mac && r == 0)
+		r = move_mac(fd, index, id->mac);
+	for (unsigned i = 0; i < id->ntaken && r == 0; i++) {
+		r = split(id->taken[i], room[i], &a) ? change_address(fd, RTM_NEWADDR, index, &a) : EINVAL;
+		if (r == 0 && booted)
+			note_address(booted, &a);
+	}
+	/* They went with the last address. */
+	for (unsigned i = 0; booted && i < booted->ngateways && r == 0; i++)
+		r = add_gateway(fd, booted->gateway[i]);
+	close(fd);
+	if (r == 0 && booted && !booted->readonly)
+		network_files(booted);
+	errno = r;
+	return r ? -1 : 0;
+}
+
 void network_up(const struct conf *conf)
 {
 	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), r;
@@ -128,7 +221,7 @@ void network_up(const struct conf *conf)
 
 		r = index ? raise(fd, index) : ENODEV;
 		if (r == 0)
-			r = add_address(fd, index, a);
+			r = change_address(fd, RTM_NEWADDR, index, a);
 		if (r)
 			complain("cannot set up the network's address", a->addr, r);
 	}

@@ -220,6 +220,11 @@ int request_clock(const struct frame *frame, uint64_t *ret_ns)
 	return each_field(frame, store_clock, ret_ns) < 0 || *ret_ns == 0 ? -1 : 0;
 }
 
+static bool store_address(const struct field *field, const char **list, unsigned *n)
+{
+	return *n < IDENTITY_ADDRESSES_MAX && store_str(field, &list[(*n)++]);
+}
+
 static bool store_identity(const struct field *field, void *into)
 {
 	struct identity_request *id = into;
@@ -231,6 +236,20 @@ static bool store_identity(const struct field *field, void *into)
 		id->seed = field->data;
 		id->seed_len = field->len;
 		return field->len >= 1 && field->len <= IDENTITY_SEED_MAX;
+	case AGENT_TAG_RESET:
+		id->reset = true;
+		return field->len == 0;
+	case AGENT_TAG_KEPT:
+		return store_address(field, id->kept, &id->nkept);
+	case AGENT_TAG_OUTSIDE:
+		return store_address(field, id->outside, &id->noutside);
+	case AGENT_TAG_LEFT:
+		return store_address(field, id->left, &id->nleft);
+	case AGENT_TAG_TAKEN:
+		return store_address(field, id->taken, &id->ntaken);
+	case AGENT_TAG_MAC:
+		id->mac = field->data;
+		return field->len == 6;
 	case AGENT_TAG_HOSTNAME:
 		return store_str(field, &id->hostname) && id->hostname[0] && strlen(id->hostname) <= HOSTNAME_MAX;
 	default:

@@ -41,12 +41,18 @@ struct copy_request {
 };
 
 #define IDENTITY_SEED_MAX 512
+#define IDENTITY_ADDRESSES_MAX 4u
 
 struct identity_request {
 	uint64_t clock_ns;	/* 0: not given */
 	const uint8_t *seed;
 	size_t seed_len;	/* bytes, at most IDENTITY_SEED_MAX; 0: not given */
 	const char *hostname;	/* NULL: not given */
+	bool reset;	/* TCP connections end but those with hosts of kept that are not in outside */
+	const char *kept[IDENTITY_ADDRESSES_MAX], *outside[IDENTITY_ADDRESSES_MAX];	/* "ADDRESS/BITS"; "ADDRESS" */
+	const char *left[IDENTITY_ADDRESSES_MAX], *taken[IDENTITY_ADDRESSES_MAX];	/* of the first interface */
+	unsigned nkept, noutside, nleft, ntaken;
+	const uint8_t *mac;	/* of it, 6 bytes; NULL: not given */
 };
 
 struct hello {

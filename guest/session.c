@@ -9,7 +9,7 @@
  *
  *   state      frames taken                  leaves when
  *   GREETING   HELLO                         HELLO taken
- *   REQUESTS   MOUNT CLOCK IDENTITY PING POWER EXEC   EXEC started a command (RUNNING), failed or left it
+ *   REQUESTS   MOUNT CLOCK IDENTITY FREEZE THAW PING POWER EXEC   EXEC started a command (RUNNING), failed or left it
  *              STATS PROCESSES GET PUT       alone (CLOSING); a copy was made, blocking (CLOSING)
  *   RUNNING    STDIN* RESIZE SIGNAL PING     command dead and its output read: EXITED queued
  *   CLOSING    any, ignored                  host closed, or CLOSE_TIMEOUT_MS passed
@@ -25,6 +25,7 @@
 #include "copy/tree.h"
 #include "guest/facts.h"
 #include "guest/files.h"
+#include "guest/freeze.h"
 #include "guest/identity.h"
 #include "guest/spawn.h"
 #include "guest/text.h"
@@ -414,6 +415,17 @@ static void on_identity(struct session *s, const struct frame *f)
 	s->state = CLOSING;	/* an EXEC may be under way already */
 }
 
+static void on_freeze(struct session *s)
+{
+	send_result(s, freeze_begin() == 0, "cannot stop the guest's programs");
+}
+
+static void on_thaw(struct session *s)
+{
+	freeze_end();
+	send_empty(s, AGENT_OK);
+}
+
 static void on_power(struct session *s, const struct frame *f)
 {
 	struct power_request req;
@@ -462,6 +474,12 @@ static void on_request(struct session *s, const struct frame *f)
 		break;
 	case AGENT_IDENTITY:
 		on_identity(s, f);
+		break;
+	case AGENT_FREEZE:
+		on_freeze(s);
+		break;
+	case AGENT_THAW:
+		on_thaw(s);
 		break;
 	case AGENT_POWER:
 		on_power(s, f);

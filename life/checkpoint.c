@@ -3,22 +3,27 @@
  * A running VM in a file: machine/snapshot.h, whose notes are one JSON document,
  *
  *   { "Record": {...}, "Session": { "Stream": "5252:1073741825", "In": "00ff", "Out": "", "Window": 131072,
- *     "EofSent": false } }
+ *     "EofSent": false }, "Network": { "Address4": "10.89.1.2/24", "Address6": "" }, "Disks": [...] }
  *
- * the VM's record (life/record.h) and where its command's session with the agent was: the guest
- * stands still until all that it sent is here.
+ * the VM's record (life/record.h), its addresses, where its command's session with the agent was (the guest
+ * stands still until all that it sent is here), and its disks (life/snapshot_disks.h).
  */
 #include "life/inside.h"
 
 #include "abi/agent.h"
+#include "api/disks.h"
 #include "api/handle.h"
 #include "life/events.h"
+#include "life/snapshot_disks.h"
+#include "life/snapshots.h"
 #include "os/file.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* -------------------------------------------------------------------- notes */
 
@@ -69,21 +74,35 @@ static void add_bytes(cJSON *json, const char *name, const uint8_t *bytes, size_
 	free(text);
 }
 
-static char *describe(const struct monitor *m)
+static void add_addresses(cJSON *json, const struct monitor *m)
+{
+	char addr[2][50];
+
+	machine_addresses(m->machine, addr);
+	(void)cJSON_AddStringToObject(json, "Address4", addr[0]);
+	(void)cJSON_AddStringToObject(json, "Address6", addr[1]);
+}
+
+static cJSON *describe(const struct monitor *m)
 {
 	const struct stream *s = &m->command.stream;
 	cJSON *json = cJSON_CreateObject(), *session = cJSON_AddObjectToObject(json, "Session");
-	char *text;
 
 	(void)cJSON_AddItemToObject(json, "Record", record_to_json(&m->record));
+	add_addresses(cJSON_AddObjectToObject(json, "Network"), m);
 	(void)cJSON_AddStringToObject(session, "Stream", m->command.name);
 	add_bytes(session, "In", s->in, s->in_len);
 	add_bytes(session, "Out", s->out ? s->out + s->out_at : NULL, s->out_len);
 	(void)cJSON_AddNumberToObject(session, "Window", m->command.window);
 	(void)cJSON_AddBoolToObject(session, "EofSent", m->command.eof_sent);
-	text = cJSON_PrintUnformatted(json);
-	cJSON_Delete(json);
-	return text;
+	return json;
+}
+
+static bool get_address(const cJSON *network, const char *name, char ret[50])
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(network, name));
+
+	return text && snprintf(ret, 50, "%s", text) < 50;
 }
 
 int session_notes_read(const char *text, struct session_notes *n, struct err *err)
@@ -98,6 +117,8 @@ int session_notes_read(const char *text, struct session_notes *n, struct err *er
 	       window->valuedouble <= AGENT_STDIN_WINDOW &&
 	       from_hex(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(session, "In")), &n->in, &n->in_len) &&
 	       from_hex(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(session, "Out")), &n->out, &n->out_len);
+	for (unsigned i = 0; i < 2 && good; i++)
+		good = get_address(cJSON_GetObjectItemCaseSensitive(json, "Network"), i ? "Address6" : "Address4", n->address[i]);
 	if (good) {
 		memcpy(n->stream, stream, strlen(stream) + 1);
 		n->window = (uint32_t)window->valuedouble;
@@ -120,67 +141,149 @@ static int check(const struct monitor *m, struct err *err)
 {
 	const struct vm_config *c = &m->record.config;
 
-	for (uint32_t i = 0; i < c->ndisks; i++)
-		if (!c->disk[i].read_only)
-			return err_set(err, -EOPNOTSUPP, "the VM writes to disk %s, which is not saved with it; only disks with ':ro' can be",
-				       c->disk[i].path);
-	if (c->network.kind && strcmp(c->network.kind, "user") != 0)
-		return err_set(err, -EOPNOTSUPP, "VMs on %s networks cannot be saved yet", c->network.kind);
+	if (c->network.kind && strcmp(c->network.kind, "tap") == 0)
+		return err_set(err, -EOPNOTSUPP, "a VM on a TAP device cannot be saved: two of them would have its addresses, of which "
+			       "roux knows nothing");
 	return 0;
 }
 
-/* All that the guest had sent when it was stopped is here then. */
-static int settle(struct monitor *m, char **ret_notes, struct err *err)
+struct saving {
+	struct monitor *m;
+	const struct checkpoint_options *options;
+	char prefix[PATH_MAX];	/* of the files of disks */
+	struct disk_saves disks;
+};
+
+static int begin_disks(struct saving *s, struct err *err)
 {
+	const struct vm_config *c = &s->m->record.config;
+	int r = 0;
+
+	for (uint32_t i = 0; i < c->ndisks && r == 0; i++)
+		if (!c->disk[i].read_only && (c->disk[i].overlay || !s->options->keep_disks))
+			r = disks_begin(&s->disks, s->m->machine, i, s->prefix, err);
+	return r;
+}
+
+/* All that the guest had sent when it was stopped is here then. */
+static int settle(struct saving *s, cJSON **ret_notes, struct err *err)
+{
+	struct monitor *m = s->m;
+	int r = disks_stand(&s->disks, err);
+
+	if (r < 0)
+		return r;
 	if (!stream_drain(&m->command.stream))
 		return err_set(err, -EBUSY, "what the command has written is not taken; try again");
 	if (!monitor_running(m))
 		return err_set(err, -ESRCH, "the command ended meanwhile");
 	*ret_notes = describe(m);
-	return *ret_notes ? 0 : err_set(err, -ENOMEM, "out of memory");
+	return 0;
 }
 
-/* The guest stands afterwards if that is all right and @stay. */
-static int save(struct monitor *m, int fd, bool stay, uint64_t *ret_bytes, struct err *err)
+static int add_disks(struct saving *s, cJSON *notes, struct err *err)
 {
+	int r = disks_finish(&s->disks, err);
+
+	return r < 0 ? r : snapshot_disks_describe(notes, &s->m->record.config, &s->disks, err);
+}
+
+/* The guest stands afterwards if that is all right and it is to be stopped. */
+static int save(struct saving *s, int fd, const struct checkpoint_plan *plan, uint64_t *ret_bytes, struct err *err)
+{
+	struct roux_machine *machine = s->m->machine;
+	bool stay = s->options->stop;
 	struct checkpoint *checkpoint;
 	struct err late = { 0 };
-	char *notes = NULL;
-	int r = checkpoint_begin(m->machine, fd, &checkpoint, err);
+	cJSON *notes = NULL;
+	char *text = NULL;
+	int r = begin_disks(s, err);
 
-	if (r < 0)
+	if (r == 0)
+		r = checkpoint_begin(machine, fd, plan, &checkpoint, err);
+	if (r < 0) {
+		if (s->m->machine)
+			checkpoint_go_on(machine);
 		return r;
-	r = settle(m, &notes, err);
-	if (m->machine && (r < 0 || !stay))
-		checkpoint_go_on(m->machine);
-	if (checkpoint_end(checkpoint, notes, ret_bytes, &late) < 0 && r == 0) {
+	}
+	r = settle(s, &notes, err);
+	if (s->m->machine && (r < 0 || !stay))
+		checkpoint_go_on(machine);
+	if (r == 0)
+		r = add_disks(s, notes, err);
+	if (r == 0)
+		text = cJSON_PrintUnformatted(notes);
+	cJSON_Delete(notes);
+	if (checkpoint_end(checkpoint, text, ret_bytes, &late) < 0 && r == 0) {
 		*err = late;
 		r = late.code;
-		if (stay)
-			checkpoint_go_on(m->machine);
 	}
-	free(notes);
+	if (r < 0 && stay && s->m->machine)
+		checkpoint_go_on(machine);
+	free(text);
 	return r;
 }
 
-int checkpoint_write(struct monitor *m, const char *path, bool stop, uint64_t *ret_bytes, struct err *err)
+/* A file on the same disk that nobody sees. */
+static int make_scratch(const char *path, struct err *err)
 {
 	struct file_new file;
-	int r = check(m, err);
+	int r = file_new_begin(&file, path, 0600, err);
 
-	if (r == 0)
-		r = file_new_begin(&file, path, 0600, err);
 	if (r < 0)
 		return r;
-	r = save(m, file.fd, stop, ret_bytes, err);
-	if (r < 0) {
-		file_new_abort(&file);
+	(void)unlink(file.temp);
+	return file.fd;
+}
+
+static int save_with(struct saving *s, int fd, uint64_t *ret_bytes, struct err *err)
+{
+	const struct checkpoint_options *o = s->options;
+	struct checkpoint_plan plan = { .base = o->base, .scratch = -1 };
+	char name[PATH_MAX];
+	int r = o->base ? snapshot_path_between(o->path, o->base, name, err) : 0;
+
+	if (r < 0)
 		return r;
+	plan.base_name = name;
+	plan.scratch = o->compress ? make_scratch(o->path, err) : -1;
+	if (o->compress && plan.scratch < 0)
+		return plan.scratch;
+	r = save(s, fd, &plan, ret_bytes, err);
+	if (plan.scratch >= 0)
+		(void)close(plan.scratch);
+	return r;
+}
+
+int checkpoint_write(struct monitor *m, const struct checkpoint_options *o, uint64_t *ret_bytes, struct err *err)
+{
+	struct saving *s = calloc(1, sizeof(*s));
+	struct file_new file;
+	int r = s ? check(m, err) : err_set(err, -ENOMEM, "out of memory");
+
+	if (r == 0)
+		r = snapshot_check_replaced(&m->vms, o->path, o->base, err);
+	if (r == 0) {
+		s->m = m;
+		s->options = o;
+		r = snapshot_disks_prefix(o->path, s->prefix, err);
 	}
-	r = file_new_commit(&file, err);
-	if (stop && r < 0)
-		checkpoint_go_on(m->machine);
-	else if (stop)
+	if (r == 0)
+		r = file_new_begin(&file, o->path, 0600, err);
+	if (r == 0) {
+		r = save_with(s, file.fd, ret_bytes, err);
+		if (r < 0)
+			file_new_abort(&file);
+		else
+			r = file_new_commit(&file, err);
+		if (r < 0 && o->stop && m->machine)	/* it may have ended by itself */
+			checkpoint_go_on(m->machine);
+		disks_close(&s->disks, r == 0);
+	}
+	if (r == 0)
+		snapshot_disks_tidy(o->path, s->prefix);
+	if (r == 0 && o->stop)
 		monitor_end(m);
+	free(s);
 	return r;
 }

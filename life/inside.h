@@ -54,6 +54,7 @@ struct session_notes {
 	size_t in_len, out_len;
 	uint32_t window;
 	bool eof_sent;
+	char address[2][50];	/* of the guest: "ADDRESS/BITS", IPv4 and IPv6; "": it had none */
 };
 
 /* A start under way: a machine and its command, or why there is none. */
@@ -193,8 +194,15 @@ void guest_end(struct monitor *m);	/* it is about to be destroyed */
 
 /* --------------------------------------------------------------- checkpoint */
 
-/* Saves the VM into file @path, and ends it then if @stop.  0 and bytes of memory in it, or a negative errno with a sentence. */
-int checkpoint_write(struct monitor *m, const char *path, bool stop, uint64_t *ret_bytes, struct err *err);
+struct checkpoint_options {
+	const char *path;	/* absolute, of the file */
+	const char *base;	/* the same of the snapshot that it goes on top of.  NULL: it is a full one */
+	bool compress, stop;	/* @stop: end the VM then */
+	bool keep_disks;	/* disks that it writes to are not saved: they have to be as they are when it is restored */
+};
+
+/* Saves the VM.  0 and bytes of memory in the file, before compression, or a negative errno with a sentence. */
+int checkpoint_write(struct monitor *m, const struct checkpoint_options *options, uint64_t *ret_bytes, struct err *err);
 
 /* What @text, the notes of a snapshot, says of the session.  0 or -EBADMSG with a sentence; to be finished in both cases. */
 int session_notes_read(const char *text, struct session_notes *ret_notes, struct err *err);

@@ -225,22 +225,24 @@ static void post_rename(struct conn *c, const struct http_request *rq, const cJS
 
 static void post_checkpoint(struct conn *c, const struct http_request *rq, const cJSON *body)
 {
-	const char *path = get_text(body, "Path");
+	const struct checkpoint_options o = { .path = get_text(body, "Path"), .base = get_text(body, "Base"),
+					      .compress = get_flag(body, "Compress"), .stop = get_flag(body, "Stop"),
+					      .keep_disks = get_flag(body, "KeepDisks") };
 	struct err err = { 0 };
 	uint64_t bytes = 0;
 	cJSON *json;
 
-	if (!path || path[0] != '/') {
-		conn_error(c, 400, 1, "a checkpoint needs the absolute path of a file");
+	if (!o.path || o.path[0] != '/' || (o.base && o.base[0] != '/')) {
+		conn_error(c, 400, 1, "a checkpoint needs absolute paths of files");
 		return;
 	}
 	if (!needs_running(c))
 		return;
-	if (checkpoint_write(c->m, path, get_flag(body, "Stop"), &bytes, &err) < 0) {
+	if (checkpoint_write(c->m, &o, &bytes, &err) < 0) {
 		conn_error(c, err.code == -EOPNOTSUPP ? 409 : 500, 1, "cannot save VM %s: %s", c->m->record.name, err.msg);
 		return;
 	}
-	events_add(&c->m->vms, &c->m->record, "checkpoint", path);
+	events_add(&c->m->vms, &c->m->record, "checkpoint", o.path);
 	json = cJSON_CreateObject();
 	(void)cJSON_AddNumberToObject(json, "Bytes", (double)bytes);
 	conn_json(c, 200, json);

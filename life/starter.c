@@ -8,6 +8,7 @@
 #include "api/handle.h"
 #include "api/process.h"
 #include "api/template.h"
+#include "life/snapshot_disks.h"
 #include "os/loop.h"
 #include "os/prompt.h"
 
@@ -143,6 +144,19 @@ static bool take_ready(struct monitor *m, struct roux_machine *machine)
 	return taken;
 }
 
+static int restore_from(struct starter *s, struct roux_machine *machine)
+{
+	const struct monitor *m = s->monitor;
+	char path[PATH_MAX];
+	int r = machine_restore_from(machine, m->options.restore, s->notes.stream, s->own_code);
+
+	machine_restore_addresses(machine, s->notes.address[0], s->notes.address[1]);
+	for (uint32_t i = 0; i < m->record.config.ndisks && r == 0; i++)
+		if (snapshot_disks_layer(m->owned.data, i, path))
+			r = machine_restore_layer(machine, i, path);
+	return r;
+}
+
 static int start_machine(struct starter *s, const struct wanted *w)
 {
 	struct monitor *m = s->monitor;
@@ -156,7 +170,7 @@ static int start_machine(struct starter *s, const struct wanted *w)
 	if (s->cancel)
 		return -EINTR;
 	if (s->restored) {
-		r = machine_restore_from(machine, m->options.restore, s->notes.stream, s->own_code);
+		r = restore_from(s, machine);
 		if (r < 0)
 			return r;
 	}
@@ -233,6 +247,8 @@ static void *run(void *ctx)
 	s->status = STATUS_FAILED;
 	s->restored = s->monitor->first_life && s->monitor->options.restore;
 	s->result = s->restored ? read_notes(s) : 0;
+	if (s->result == 0 && s->restored && w.network.kind == ROUX_NETWORK_NAMED && s->notes.address[0][0])
+		w.network.address4 = s->notes.address[0];
 	if (s->result == 0)
 		s->result = start_machine(s, &w);
 	if (s->result == 0) {

@@ -175,7 +175,8 @@ static int reserve(struct stream *s, size_t len)
 
 static void append(struct stream *s, const void *data, size_t len)
 {
-	memcpy(s->out + s->out_len, data, len);
+	if (len)	/* there may be no buffer yet */
+		memcpy(s->out + s->out_len, data, len);
 	s->out_len += len;
 }
 

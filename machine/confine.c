@@ -91,6 +91,11 @@ static const struct seccomp_rule disks_written[] = {
 	RULE(pwritev), RULE(pwrite64), RULE(fallocate), RULE(ftruncate),
 };
 
+/* The map of an overlay goes to its file when the guest is saved. */
+static const struct seccomp_rule disks_saved[] = {
+	RULE(pwritev),
+};
+
 static const struct seccomp_rule folders[] = {
 	RULE(openat), RULE(openat2), RULE(statx), RULE(newfstatat), RULE(fstatfs), RULE(readlinkat), RULE(getdents64),
 	RULE(preadv2), RULE(flock), RULE(fgetxattr), RULE(flistxattr), RULE(syncfs),
@@ -174,6 +179,8 @@ int confine_enter(const struct confine *c, enum confine_thread thread)
 		list[n++] = LIST(streams);
 		list[n++] = LIST(main_thread);
 		list[n++] = c->kvm ? LIST(kvm_state) : LIST(dbt_state);	/* the guest is saved, or GDB asks */
+		if (c->files_writable)
+			list[n++] = LIST(disks_saved);
 		if (c->debugger)
 			list[n++] = LIST(debugger);
 		break;

@@ -23,7 +23,11 @@
  *   FORGET ---------------------------->
  *   SAVE ------------------------------> + file of machine/snapshot.h to fill
  *          <----------------------------- SAVED (value: result)
+ *   WATCH (value: number of a disk) ---> + memory for block_watch()
+ *          <----------------------------- WATCHED (value: result; text: "AT SIZE") + the disk's file
  *   CHECKPOINT ------------------------> + pipe for snapshot_build()
+ *          <----------------------------- CHECKPOINTED (value: result)
+ *   STAND ----------------------------->
  *          <----------------------------- CHECKPOINTED (value: result)
  *   GO_ON ----------------------------->
  *   KEEP (value: what it is worth) ----> + file of machine/code_file.h to fill
@@ -42,6 +46,7 @@
 struct err;
 
 #define CONTROL_TEXT_MAX 65536u	/* bytes of text in a message */
+#define CONTROL_WATCH_MAX (64ull << 20)	/* bytes, of which few are ever there: for disks of 32 TiB */
 
 enum control_type {
 	CONTROL_SPEC = 1,
@@ -53,7 +58,9 @@ enum control_type {
 	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
 	CONTROL_SAVE,	/* value: 1: when the guest is idle; descriptor: a file of snapshot_size() bytes, all holes */
 	CONTROL_CHECKPOINT,	/* descriptor: a pipe for machine_checkpoint(); text: bytes of the struct snapshot_id */
-	CONTROL_GO_ON,	/* after it.  No answer */
+	CONTROL_WATCH,	/* value: number of a disk, until it stands; descriptor: CONTROL_WATCH_MAX bytes of memory for block_watch() */
+	CONTROL_STAND,	/* for machine_stand() */
+	CONTROL_GO_ON,	/* after either of them.  No answer */
 	CONTROL_KEEP,	/* once, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
 
@@ -70,7 +77,9 @@ enum control_type {
 	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_SAVED,	/* value: 0 or negative errno; text: a sentence */
-	CONTROL_CHECKPOINTED,	/* the same; the guest stands still now if it is 0 */
+	CONTROL_CHECKPOINTED,	/* the same */
+	CONTROL_WATCHED,	/* value: 0 or negative errno; text: what block_file_of() says, and bytes of the disk, in decimal, or a
+				 * sentence; descriptor: the file */
 	CONTROL_KEPT,	/* as SAVED; value2: pages of the file that were used, 0: it is not worth one */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */

@@ -5,7 +5,10 @@
 #include "machine/spec.h"
 #include "os/err.h"
 
+#include <errno.h>
 #include <stddef.h>
+#include <string.h>
+#include <unistd.h>
 
 /* Puts the rest of the disk's files behind @first, which is taken over in any case. */
 static int open_parts(const struct spec_disk *disk, struct block *first, struct block **ret_blk, struct err *err)
@@ -36,7 +39,10 @@ int disk_open(const struct spec_disk *disk, struct block **ret_blk, struct err *
 		*ret_blk = base;
 		return r;
 	}
-	r = block_overlay_create(base, NULL, 0, ret_blk, err);
+	if (disk->layer && access(disk->layer, F_OK) < 0)
+		r = err_set(err, -errno, "%s: %s", disk->layer, strerror(errno));
+	else
+		r = block_overlay_create(base, disk->layer, 0, ret_blk, err);
 	if (r < 0)
 		block_destroy(base);
 	return r;

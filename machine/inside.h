@@ -41,6 +41,11 @@ struct machine {
 	struct virtio_device *vsock, *balloon;	/* borrowed from their slots; NULL: none */
 	struct slot slot[DEVICES_MAX];
 	unsigned nslots;
+	struct {
+		struct virtio_device *dev;	/* borrowed from its slot */
+		void *map;	/* owned, of machine_watch(); NULL: none */
+		size_t map_len;
+	} disk[SPEC_DISKS_MAX];
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
 	struct named named[SPEC_NETS_MAX];
 	struct counts *counts;	/* NULL without networks */
@@ -50,7 +55,12 @@ struct machine {
 	struct jail *jail;	/* borrowed, NULL: none */
 	struct confine confine;	/* under which the threads come with a jail */
 	struct vm_end end;
-	bool stands;	/* from machine_checkpoint() to machine_go_on() */
+	bool stands;	/* from machine_stand() to machine_go_on() */
+	struct {	/* from machine_checkpoint() to machine_stand() */
+		uint64_t *bitmap;	/* owned, of pages yet to be sent; NULL: it is not being saved */
+		int fd;	/* owned, -1: none */
+		struct snapshot_id id;
+	} saving;
 	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
 	struct {	/* that was saved last, or that it came from */
 		const uint8_t *memory;	/* owned mapping; no file is open in the jail.  NULL: none */
@@ -66,8 +76,14 @@ struct machine {
 int machine_open_snapshot(struct machine *machine, const struct machine_spec *spec, struct snapshot *ret_snapshot,
 			  struct err *err);
 
+/* The VM of a guest from there: the processor that it has known. */
+int machine_make_vm(struct machine *machine, const struct snapshot *snapshot, const struct machine_spec *spec, struct err *err);
+
 /* State from @snapshot, of @spec, into a machine whose memory is from there already. */
 int machine_restore(struct machine *machine, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err);
+
+/* Ends all machine_watch(). */
+void machine_watch_none(struct machine *machine);
 
 /* There is none any more that machine_keep() could be for. */
 void machine_forget_snapshot(struct machine *machine);

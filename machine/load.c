@@ -7,6 +7,7 @@
 #include "os/err.h"
 #include "vmm/acpi.h"
 #include "vmm/boot.h"
+#include "vmm/generation.h"
 #include "vmm/load.h"
 #include "vmm/vm.h"
 
@@ -93,8 +94,10 @@ int machine_load(struct vm *vm, const struct machine_spec *spec, const struct ac
 	boot.initrd = in.blob;
 	boot.ninitrd = in.n;
 	if (r == 0)
-		r = acpi_build(vm->mem, &(struct acpi_spec){ .nvcpus = vm->nvcpus, .com1 = true, .device = device,
-							     .ndevices = ndevices }, &boot.rsdp, err);
+		r = acpi_build(vm->mem, &(struct acpi_spec){ .nvcpus = vm->nvcpus, .com1 = true, .generation = true,
+							     .device = device, .ndevices = ndevices }, &boot.rsdp, err);
+	if (r == 0)
+		r = generation_draw(vm->mem);
 	if (r == 0)
 		r = boot_load(vm->mem, &boot, &state, err);
 	if (r == -ENOEXEC)

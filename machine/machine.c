@@ -15,6 +15,7 @@
 #include "machine/load.h"
 #include "machine/network.h"
 #include "machine/snapshot.h"
+#include "machine/snapshot_memory.h"
 #include "os/err.h"
 #include "os/file.h"
 #include "os/jail.h"
@@ -182,6 +183,7 @@ static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned in
 		block_destroy(blk);
 		return r;
 	}
+	m->disk[index].dev = dev;
 	return add_device(m, dev, err);
 }
 
@@ -356,15 +358,15 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	m->loop = loop;
 	m->events = *events;
 	m->jail = jail;
-	m->counts_fd = -1;
+	m->counts_fd = m->saving.fd = -1;
 	for (unsigned i = 0; i < SPEC_NETS_MAX; i++)
 		m->named[i] = (struct named){ .machine = m, .fd = -1 };
 	r = spec->restore ? machine_open_snapshot(m, spec, &snapshot, err) : engine_choose(spec->engine, &m->engine, err);
 	if (r == 0)
-		r = spec->restore ? mem_create_from(snapshot.fd, SNAPSHOT_MEMORY, spec->memory, &m->mem, err) :
+		r = spec->restore ? snapshot_memory(&snapshot, &m->mem, err) :
 			mem_create(spec->memory, &m->mem, err);
 	if (r == 0)
-		r = vm_create(m->engine, m->mem, spec->cpus, &m->vm, err);
+		r = spec->restore ? machine_make_vm(m, &snapshot, spec, err) : vm_create(m->engine, m->mem, spec->cpus, &m->vm, err);
 	if (r == 0) {
 		m->vm->ended = vm_ended;
 		m->vm->ended_ctx = m;
@@ -402,6 +404,7 @@ void machine_destroy(struct machine *m)
 	worker_stop(&m->io);
 	worker_stop(&m->net);
 	debugger_destroy(m->debugger);
+	machine_watch_none(m);
 	for (unsigned i = m->nslots; i-- > 0;) {
 		virtio_mmio_destroy(m->slot[i].mmio);
 		virtio_device_destroy(m->slot[i].dev);
@@ -419,6 +422,9 @@ void machine_destroy(struct machine *m)
 	platform_destroy(m->platform);
 	vm_destroy(m->vm);
 	machine_forget_snapshot(m);
+	free(m->saving.bitmap);
+	if (m->saving.fd >= 0)
+		(void)close(m->saving.fd);
 	mem_destroy(m->mem);
 	free(m);
 }

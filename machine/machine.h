@@ -94,12 +94,25 @@ bool machine_learns(const struct machine *machine);
 
 /*
  * Writes the guest to @fd, a pipe or stream socket that blocks, for snapshot_build(), which makes snapshot @id of it:
- * while it runs, until little of it changes, then the rest. From there it is stopped until machine_go_on(), and
- * machine_keep() is of that snapshot.  0 or a negative errno with
- * a sentence.
+ * machine_checkpoint() while it runs, until little of it changes, and machine_stand() the rest.  From there it is
+ * stopped until machine_go_on(), and machine_keep() is of that snapshot.  machine_go_on() may also come in between,
+ * and calls it off.  @fd passes to the machine.  0 or a negative errno with a sentence, and then it is called off.
  */
 int machine_checkpoint(struct machine *machine, int fd, const struct snapshot_id *id, struct err *err);
+int machine_stand(struct machine *machine, struct err *err);
 void machine_go_on(struct machine *machine);
+
+/* What machine_watch() tells of a disk: block_file_of(), and its size in bytes. */
+struct machine_disk {
+	int fd;	/* borrowed */
+	uint64_t at, size;
+};
+
+/*
+ * Notes what is written to disk @index of the spec in @map, which passes to the machine and has CONTROL_WATCH_MAX
+ * bytes, until machine_stand() or machine_go_on().  0 or a negative errno with a sentence.
+ */
+int machine_watch(struct machine *machine, unsigned index, int map, struct machine_disk *ret_disk, struct err *err);
 
 /* True when its processors all wait, have done nothing since the last call, and streams to it are at rest: these are saved. */
 bool machine_is_idle(struct machine *machine);

@@ -247,16 +247,44 @@ static void checkpoint(struct process *p, int fd)
 {
 	struct err err = { 0 };
 	struct snapshot_id id;
-	int r = -EINVAL;
+	int r;
 
-	if (!p->machine || p->msg->len != sizeof(id))
-		(void)err_set(&err, r, "there is no machine, or the snapshot has no id");
-	else
+	if (!p->machine || p->msg->len != sizeof(id)) {
+		r = err_set(&err, -EINVAL, "there is no machine, or the snapshot has no id");
+		(void)close(fd);
+	} else {
 		memcpy(&id, p->msg->text, sizeof(id));
-	if (!err.code)
 		r = machine_checkpoint(p->machine, fd, &id, &err);
+	}
+	(void)control_send(p->sock, CONTROL_CHECKPOINTED, r, 0, err.msg, strlen(err.msg), -1);
+}
 
-	(void)close(fd);
+/* Takes @map. */
+static void watch(struct process *p, unsigned index, int map)
+{
+	struct machine_disk disk = { .fd = -1 };
+	struct err err = { 0 };
+	char text[64];
+	int n, r;
+
+	if (p->machine) {
+		r = machine_watch(p->machine, index, map, &disk, &err);
+	} else {
+		r = err_set(&err, -EINVAL, "there is no machine");
+		(void)close(map);
+	}
+	n = snprintf(text, sizeof(text), "%llu %llu", (unsigned long long)disk.at, (unsigned long long)disk.size);
+	if (r < 0)
+		(void)control_send(p->sock, CONTROL_WATCHED, r, 0, err.msg, strlen(err.msg), -1);
+	else
+		(void)control_send(p->sock, CONTROL_WATCHED, 0, 0, text, (size_t)n, disk.fd);
+}
+
+static void stand(struct process *p)
+{
+	struct err err = { 0 };
+	int r = p->machine ? machine_stand(p->machine, &err) : err_set(&err, -EINVAL, "there is no machine");
+
 	(void)control_send(p->sock, CONTROL_CHECKPOINTED, r, 0, err.msg, strlen(err.msg), -1);
 }
 
@@ -284,6 +312,10 @@ static void on_message(void *ctx, uint32_t events)
 		checkpoint(p, fd);
 		return;
 	}
+	if (p->msg->type == CONTROL_WATCH && fd >= 0) {
+		watch(p, (unsigned)p->msg->value, fd);
+		return;
+	}
 	if (p->msg->type == CONTROL_KEEP && fd >= 0) {
 		keep(p, (unsigned)p->msg->value, fd);
 		return;
@@ -303,6 +335,9 @@ static void on_message(void *ctx, uint32_t events)
 	case CONTROL_FORGET:
 		if (p->machine)
 			machine_forget(p->machine);
+		break;
+	case CONTROL_STAND:
+		stand(p);
 		break;
 	case CONTROL_GO_ON:
 		if (p->machine)

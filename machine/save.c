@@ -3,15 +3,20 @@
 #include "machine/inside.h"
 
 #include "base/checked.h"
+#include "block/block.h"
+#include "engine/dbt/engine_dbt.h"
 #include "machine/code_file.h"
+#include "machine/control.h"
 #include "machine/engines.h"
 #include "machine/snapshot.h"
 #include "machine/state.h"
 #include "os/blob.h"
 #include "os/err.h"
 #include "os/log.h"
+#include "virtio/blk.h"
 #include "virtio/mmio.h"
 #include "virtio/vsock.h"
+#include "vmm/generation.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -40,6 +45,29 @@ static void hold_snapshot(struct machine *m, int fd)
 	m->snapshot.memory = at == MAP_FAILED ? NULL : at;
 }
 
+static int take_code(struct machine *m, const struct snapshot *s, struct err *err)
+{
+	uint64_t at;
+	int fd, r = snapshot_code(s, &fd, &at);
+
+	if (r < 0)
+		return err_set(err, r, "translated code of the snapshot is damaged");
+	r = code_file_take(fd, at, s->code, &s->id, m->vm, &m->snapshot.generation, err);
+	(void)close(fd);
+	return r;
+}
+
+int machine_make_vm(struct machine *m, const struct snapshot *snapshot, const struct machine_spec *spec, struct err *err)
+{
+	struct cpuid_table cpuid;
+	int r;
+
+	if (state_cpuid(snapshot->state, snapshot->state_len, &cpuid) < 0)
+		return err_set(err, -EINVAL, "snapshot %s: the saved state is not of a machine like this", spec->restore);
+	r = vm_create_as(m->engine, m->mem, spec->cpus, &cpuid, &m->vm, err);
+	return r < 0 ? err_prefix(err, r, "snapshot %s", spec->restore) : 0;
+}
+
 int machine_restore(struct machine *m, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err)
 {
 	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
@@ -50,17 +78,27 @@ int machine_restore(struct machine *m, struct snapshot *snapshot, const struct m
 	if (spec->code)
 		r = code_file_take_path(spec->code, &snapshot->id, m->vm, &m->snapshot.generation, err);
 	else if (snapshot->code && !spec->no_code)
-		r = code_file_take(snapshot->fd, SNAPSHOT_MEMORY + snapshot->memory, snapshot->code, &snapshot->id, m->vm,
-				   &m->snapshot.generation, err);
+		r = take_code(m, snapshot, err);
 	if (r < 0)
 		log_msg(LOG_LEVEL_INFO, "machine", "%s", err ? err->msg : "translated code is made anew");
 	parts_of(m, &parts, mmio);
 	r = state_restore(&parts, &in, err);
-	if (r > 0)	/* the guest would go on naming what is gone */
+	/* Shared folders change while a guest runs too; but a template can as well be made anew. */
+	if (r > 1)
+		r = err_set(err, -ESTALE, "files in a shared folder that the guest has open were removed or replaced");
+	else if (r > 0 && !snapshot->notes)
 		r = err_set(err, -ESTALE, "files that the guest knows were replaced");
+	else if (r > 0)
+		r = 0;
+	if (r == 0)
+		r = generation_draw(m->mem);
 	if (r < 0)
 		return err_prefix(err, r, "snapshot %s", spec->restore);
-	hold_snapshot(m, snapshot->fd);
+	/* In a template only the agent runs, which reseeds before it does anything: a clone need not spend a millisecond on it. */
+	if (snapshot->notes)
+		generation_tell(m->vm);
+	if (!snapshot->pages)	/* as of templates, which learn */
+		hold_snapshot(m, snapshot->fd);
 	m->snapshot.id = snapshot->id;
 	return 0;
 }
@@ -171,42 +209,115 @@ static int send_running(struct machine *m, int fd, uint64_t *bitmap, struct err 
 	return r;
 }
 
+int machine_watch(struct machine *m, unsigned index, int map, struct machine_disk *ret_disk, struct err *err)
+{
+	struct virtio_device *dev = index < SPEC_DISKS_MAX ? m->disk[index].dev : NULL;
+	uint64_t len = dev ? block_watch_bytes(virtio_blk_size(dev)) : 0;
+	void *at = MAP_FAILED;
+	int r = dev && !m->disk[index].map ? 0 : -EINVAL;
+
+	if (r == 0 && len > CONTROL_WATCH_MAX)
+		r = -EFBIG;
+	if (r == 0)
+		at = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
+	if (r == 0 && at == MAP_FAILED)
+		r = -errno;
+	if (r == 0)
+		r = virtio_blk_watch(dev, at, &ret_disk->fd, &ret_disk->at, &ret_disk->size);
+	(void)close(map);
+	if (r < 0) {
+		if (at != MAP_FAILED)
+			(void)munmap(at, len);
+		return err_set(err, r, "disk %u cannot be saved: %s", index + 1, strerror(-r));
+	}
+	m->disk[index].map = at;
+	m->disk[index].map_len = len;
+	return 0;
+}
+
+void machine_watch_none(struct machine *m)
+{
+	for (unsigned i = 0; i < SPEC_DISKS_MAX; i++) {
+		if (!m->disk[i].map)
+			continue;
+		(void)virtio_blk_watch(m->disk[i].dev, NULL, NULL, NULL, NULL);
+		(void)munmap(m->disk[i].map, m->disk[i].map_len);
+		m->disk[i].map = NULL;
+	}
+}
+
+/* The file is complete, or is not wanted any more. */
+static void end_saving(struct machine *m)
+{
+	free(m->saving.bitmap);
+	m->saving.bitmap = NULL;
+	if (m->saving.fd >= 0)
+		(void)close(m->saving.fd);
+	m->saving.fd = -1;
+	machine_watch_none(m);
+}
+
+static int log_writes(struct machine *m, bool on, struct err *err)
+{
+	struct virtio_mmio *mmio[DEVICES_MAX];
+	struct state_parts parts;
+	int r;
+
+	parts_of(m, &parts, mmio);
+	stop_all(m, mmio);
+	r = m->engine->dirty_log_set(m->vm, on, err);
+	resume_all(m, mmio);
+	return r;
+}
+
 int machine_checkpoint(struct machine *m, int fd, const struct snapshot_id *id, struct err *err)
 {
-	uint64_t *bitmap = calloc((m->mem->size / MEM_PAGE + 63) / 64, sizeof(*bitmap));
+	int r;
+
+	if (m->stands || m->saving.bitmap) {
+		(void)close(fd);
+		return err_set(err, -EBUSY, "the guest is being saved already");
+	}
+	m->saving.fd = fd;
+	m->saving.id = *id;
+	m->saving.bitmap = calloc((m->mem->size / MEM_PAGE + 63) / 64, sizeof(*m->saving.bitmap));
+	r = m->saving.bitmap ? log_writes(m, true, err) : err_set(err, -ENOMEM, "out of host memory");
+	if (r == 0)
+		r = snapshot_send_start(fd, m->vm, err);
+	if (r == 0)
+		r = send_running(m, fd, m->saving.bitmap, err);
+	if (r < 0) {
+		(void)log_writes(m, false, NULL);
+		end_saving(m);
+	}
+	return r;
+}
+
+int machine_stand(struct machine *m, struct err *err)
+{
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
 	struct blob state = { 0 };
 	int r;
 
-	if (m->stands || !bitmap) {
-		free(bitmap);
-		return err_set(err, m->stands ? -EBUSY : -ENOMEM, m->stands ? "the guest is being saved already" : "out of host memory");
-	}
+	if (!m->saving.bitmap)
+		return err_set(err, -EINVAL, "the guest is not being saved");
 	parts_of(m, &parts, mmio);
 	stop_all(m, mmio);
-	r = m->engine->dirty_log_set(m->vm, true, err);
-	resume_all(m, mmio);
+	r = m->engine->dirty_log_get(m->vm, m->saving.bitmap, err);
 	if (r == 0)
-		r = snapshot_send_start(fd, m->vm, err);
-	if (r == 0)
-		r = send_running(m, fd, bitmap, err);
-	stop_all(m, mmio);
-	if (r == 0)
-		r = m->engine->dirty_log_get(m->vm, bitmap, err);
-	if (r == 0)
-		r = snapshot_send_memory(fd, m->vm, bitmap, err);
+		r = snapshot_send_memory(m->saving.fd, m->vm, m->saving.bitmap, err);
 	(void)m->engine->dirty_log_set(m->vm, false, NULL);
 	if (r == 0)
 		r = state_save(&parts, &state, err);
 	if (r == 0)
-		r = snapshot_send_end(fd, &state, err);
+		r = snapshot_send_end(m->saving.fd, &state, err);
 	blob_finish(&state);
-	free(bitmap);
+	end_saving(m);
 	if (r < 0)
 		resume_all(m, mmio);
 	m->stands = r == 0;
-	m->snapshot.id = *id;
+	m->snapshot.id = m->saving.id;
 	return r;
 }
 
@@ -215,6 +326,9 @@ void machine_go_on(struct machine *m)
 	struct virtio_mmio *mmio[DEVICES_MAX];
 	struct state_parts parts;
 
+	if (m->saving.bitmap)
+		(void)log_writes(m, false, NULL);
+	end_saving(m);
 	if (!m->stands)
 		return;
 	parts_of(m, &parts, mmio);
@@ -251,18 +365,30 @@ void machine_forget_snapshot(struct machine *m)
 	m->snapshot.memory = NULL;
 }
 
-/* A guest goes on on the engine that it ran on, if nobody says otherwise: that one was tried once. */
+/*
+ * A guest goes on on the engine that it ran on, if nobody says otherwise.  For a template that one was tried once; a snapshot
+ * may be from another host.  The translator looks when the VM is made whether it can, which is quicker.
+ */
+static int choose_engine(struct machine *m, const struct machine_spec *spec, const struct snapshot *s, struct err *err)
+{
+	bool automatic = !spec->engine || strcmp(spec->engine, "auto") == 0;
+
+	m->engine = engine_named(s->engine);
+	if (m->engine && (automatic || strcmp(spec->engine, m->engine->name) == 0) && (!s->sums || m->engine == &dbt_engine || m->engine->probe(NULL) == 0))
+		return 0;
+	return engine_choose(spec->engine, &m->engine, err);
+}
+
 int machine_open_snapshot(struct machine *m, const struct machine_spec *spec, struct snapshot *ret_snapshot, struct err *err)
 {
 	int r = snapshot_open(spec->restore, ret_snapshot, err);
 
+	if (r == 0)
+		r = snapshot_open_bases(ret_snapshot, err);
 	if (r < 0)
 		return r;
 	if (ret_snapshot->memory != spec->memory)
 		return err_set(err, -EINVAL, "snapshot %s is of a VM with %llu MiB of memory, and this one has %llu", spec->restore,
 			       (unsigned long long)(ret_snapshot->memory >> 20), (unsigned long long)(spec->memory >> 20));
-	m->engine = engine_named(ret_snapshot->engine);
-	if (m->engine && (!spec->engine || strcmp(spec->engine, "auto") == 0 || strcmp(spec->engine, m->engine->name) == 0))
-		return 0;
-	return engine_choose(spec->engine, &m->engine, err);
+	return choose_engine(m, spec, ret_snapshot, err);
 }

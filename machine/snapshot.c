@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "machine/snapshot.h"
+#include "machine/snapshot_inside.h"
 
 #include "base/sha256.h"
+#include "machine/snapshot_pack.h"
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/folders.h"
 #include "vmm/vm.h"
 
 #define XXH_INLINE_ALL
@@ -11,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,31 +23,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define VERSION 3u
-#define STATE_MAX (SNAPSHOT_NOTES - SNAPSHOT_HEADER)
-#define HAS_SUMS 1u
-
 static const char magic[8] = { 'r', 'o', 'u', 'x', 's', 'n', 'a', 'p' };
 
-struct header {
-	char magic[8];
-	uint32_t version;
-	uint32_t flags;	/* HAS_* */
-	uint64_t state_len;
-	uint64_t memory;
-	uint64_t notes_len;	/* bytes, NUL included; 0: none */
-	uint64_t code;	/* bytes behind the memory */
-	struct snapshot_id id;
-	char engine[16];	/* NUL-terminated */
-	uint8_t state_sum[32];	/* SHA-256 of the state */
-	uint8_t notes_sum[32];	/* of notes and checksums */
-	uint8_t code_seal[32];	/* see struct snapshot */
-	uint8_t sum[32];	/* of the header in front of this */
-};
-
-_Static_assert(sizeof(struct header) == 208, "no padding");
-
-static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
+void snapshot_sum_bytes(const void *bytes, size_t len, uint8_t ret_sum[32])
 {
 	struct sha256 hash;
 
@@ -53,51 +34,56 @@ static void sum(const void *bytes, size_t len, uint8_t ret_sum[32])
 	sha256_finish(&hash, ret_sum);
 }
 
-/* Of memory, and of code behind it: in a chunk of its own where it begins. */
-static uint64_t chunks(uint64_t bytes)
+void snapshot_seal(struct snapshot_header *h)
 {
-	return (bytes + SNAPSHOT_CHUNK - 1) / SNAPSHOT_CHUNK;
-}
-
-/* Where checksums are, behind the notes. */
-static uint64_t sums_at(uint64_t notes_len)
-{
-	return SNAPSHOT_NOTES + ((notes_len + 7) & ~7ull);
-}
-
-void snapshot_draw(struct snapshot_id *ret_id)
-{
-	(void)getrandom(ret_id, sizeof(*ret_id), 0);
-}
-
-static void seal(struct header *h)
-{
-	h->version = VERSION;
+	h->version = SNAPSHOT_VERSION;
 	memcpy(h->magic, magic, sizeof(magic));
-	sum(h, offsetof(struct header, sum), h->sum);
+	snapshot_sum_bytes(h, offsetof(struct snapshot_header, sum), h->sum);
+}
+
+uint64_t snapshot_sum_chunk(const uint8_t *bytes, uint64_t len)
+{
+	uint64_t found = XXH3_64bits(bytes, len);
+
+	return found ? found : 1;
+}
+
+uint64_t snapshot_gather(const uint64_t *pages, uint64_t memory_len, uint64_t chunk, const uint8_t *memory, uint8_t *to)
+{
+	const uint64_t per_chunk = SNAPSHOT_CHUNK / MEM_PAGE, all = memory_len / MEM_PAGE;
+	uint64_t page = chunk * per_chunk, end = page + per_chunk < all ? page + per_chunk : all, done = 0, run;
+
+	for (; page < end; page += run) {
+		run = snapshot_run(pages, page, end);
+		if (!snapshot_has_page(pages, page))
+			continue;
+		memcpy(to + done, memory + page * MEM_PAGE, run * MEM_PAGE);
+		done += run * MEM_PAGE;
+	}
+	return done;
 }
 
 int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snapshot_id *ret_id, struct err *err)
 {
 	size_t size = snapshot_size(vm->mem->size);
-	struct header header;
+	struct snapshot_header header;
 	struct stat st;
 	uint8_t *at;
 
 	if (state->failed)
 		return err_set(err, -ENOMEM, "out of host memory");
-	if (state->len > STATE_MAX)
+	if (state->len > SNAPSHOT_STATE_MAX)
 		return err_set(err, -E2BIG, "the state of the VM's devices is too large to be saved");
 	if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != size)
 		return err_set(err, -EINVAL, "the file for the snapshot has not the size that it needs");
 	at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (at == MAP_FAILED)
 		return err_set(err, -errno, "cannot write the snapshot: %s", strerror(errno));
-	header = (struct header){ .state_len = state->len, .memory = vm->mem->size };
+	header = (struct snapshot_header){ .state_len = state->len, .memory = vm->mem->size, .stored = vm->mem->size };
 	(void)snprintf(header.engine, sizeof(header.engine), "%s", vm->engine->name);
-	sum(state->bytes, state->len, header.state_sum);
-	snapshot_draw(&header.id);
-	seal(&header);
+	snapshot_sum_bytes(state->bytes, state->len, header.state_sum);
+	(void)getrandom(&header.id, sizeof(header.id), 0);
+	snapshot_seal(&header);
 	memcpy(at + SNAPSHOT_HEADER, state->bytes, state->len);
 	mem_copy(vm->mem, at + SNAPSHOT_MEMORY);
 	memcpy(at, &header, sizeof(header));
@@ -106,65 +92,163 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snaps
 	return 0;
 }
 
-static int read_all(int fd, void *to, size_t len, off_t at)
+/* ------------------------------------------------------------------------ open */
+
+static int read_all(int fd, void *to, size_t len, uint64_t at)
 {
-	ssize_t n = pread(fd, to, len, at);
+	ssize_t n = pread(fd, to, len, (off_t)at);
 
 	return n < 0 ? -errno : (size_t)n == len ? 0 : -EBADMSG;
 }
 
-static int check_header(const struct header *h, uint64_t file_size, const char *path, struct err *err)
+/* Bytes of what says which pages are there. */
+static uint64_t map_len(const struct snapshot_header *h)
+{
+	return (h->flags & HAS_PAGES ? snapshot_pages_len(h->memory) : 0) + (h->flags & IS_PACKED ? snapshot_packed_len(h->memory, h->code) : 0);
+}
+
+/* What only a file can be that has all flags that it needs. */
+static bool sane_flags(const struct snapshot_header *h)
+{
+	bool base = h->flags & HAS_BASE;
+
+	if (h->flags & ~(HAS_SUMS | HAS_PAGES | IS_PACKED | HAS_BASE) || (h->flags & HAS_PAGES && !(h->flags & HAS_SUMS)))
+		return false;
+	if ((base || h->flags & IS_PACKED) && !(h->flags & HAS_PAGES))
+		return false;
+	return memchr(h->base_path, '\0', sizeof(h->base_path)) && base == (h->base_path[0] != '\0');
+}
+
+static bool sane_sizes(const struct snapshot_header *h)
+{
+	const uint64_t chunks = snapshot_chunks(h->memory) + snapshot_chunks(h->code);
+
+	if (h->state_len > SNAPSHOT_STATE_MAX || h->memory == 0 || h->memory > INT64_MAX / 4 || h->notes_len > SNAPSHOT_NOTES_MAX ||
+	    h->code > SNAPSHOT_CODE_MAX)
+		return false;
+	if (h->flags & IS_PACKED ? h->stored > 2 * (h->memory + h->code) || h->stored % MEM_PAGE : h->stored != h->memory)
+		return false;
+	if (h->flags & HAS_SUMS && snapshot_sums_at(h->notes_len) + 8 * chunks > SNAPSHOT_MEMORY)
+		return false;
+	if ((h->code || h->flags & HAS_PAGES) && h->memory % MEM_PAGE)
+		return false;
+	return !h->code || h->flags & HAS_SUMS;
+}
+
+/* Of all. */
+static uint64_t map_at(const struct snapshot_header *h)
+{
+	return SNAPSHOT_MEMORY + h->stored + (h->flags & IS_PACKED ? 0 : h->code);
+}
+
+static int check_header(const struct snapshot_header *h, uint64_t file_size, const char *path, struct err *err)
 {
 	uint8_t found[32];
 
 	if (memcmp(h->magic, magic, sizeof(magic)) != 0)
 		return err_set(err, -EBADMSG, "%s is not a snapshot", path);
-	if (h->version != VERSION)
+	if (h->version != SNAPSHOT_VERSION)
 		return err_set(err, -ENOTSUP, "snapshot %s is of version %u, and this roux reads version %u; take it again",
-			       path, h->version, VERSION);
-	sum(h, offsetof(struct header, sum), found);
-	if (memcmp(found, h->sum, sizeof(found)) != 0 || h->state_len > STATE_MAX || h->memory == 0 ||
-	    h->memory > INT64_MAX / 2 || h->flags & ~HAS_SUMS || h->notes_len > SNAPSHOT_NOTES_MAX ||
-	    (h->flags & HAS_SUMS && sums_at(h->notes_len) + 8 * (chunks(h->memory) + chunks(h->code)) > SNAPSHOT_MEMORY) ||
-	    (h->code && (!(h->flags & HAS_SUMS) || h->memory % 4096 || h->code > SNAPSHOT_CODE_MAX)) ||
-	    memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != snapshot_size(h->memory) + h->code)
+			       path, h->version, SNAPSHOT_VERSION);
+	snapshot_sum_bytes(h, offsetof(struct snapshot_header, sum), found);
+	if (memcmp(found, h->sum, sizeof(found)) != 0 || !sane_flags(h) || !sane_sizes(h) ||
+	    memchr(h->engine, '\0', sizeof(h->engine)) == NULL || file_size != map_at(h) + map_len(h))
 		return err_set(err, -EBADMSG, "snapshot %s is damaged; take it again", path);
 	return 0;
 }
 
-/* Notes and checksums, in place of which a template has nothing. */
-static int read_notes(struct snapshot *s, const struct header *h)
+/* Allocates @len bytes, if any, reads them from @at and adds them to @hash. */
+static int read_part(const struct snapshot *s, uint64_t len, uint64_t at, struct sha256 *hash, void *ret)
 {
-	uint64_t n = h->flags & HAS_SUMS ? chunks(h->memory) + chunks(h->code) : 0;
+	void *bytes;
+	int r;
+
+	if (!len)
+		return 0;
+	bytes = malloc(len);
+	*(void **)ret = bytes;
+	r = bytes ? read_all(s->fd, bytes, len, at) : -ENOMEM;
+	if (r == 0)
+		sha256_add(hash, bytes, len);
+	return r;
+}
+
+/* Frames lie one behind the other, in chunks that have pages. */
+static bool sane_packed(const struct snapshot *s)
+{
+	const uint64_t per_chunk = SNAPSHOT_CHUNK / MEM_PAGE, all = s->memory / MEM_PAGE;
+	uint64_t sum = 0;
+
+	for (uint64_t i = 0; s->packed && i < snapshot_chunks(s->memory); i++) {
+		uint64_t start = i * per_chunk, end = start + per_chunk < all ? start + per_chunk : all;
+		bool some = snapshot_has_page(s->pages, start) || snapshot_run(s->pages, start, end) < end - start;
+
+		if (some != (s->packed[i] != 0))
+			return false;
+		sum += s->packed[i];
+	}
+	sum = snapshot_whole_pages(sum);
+	for (uint64_t i = 0; s->packed && i < snapshot_chunks(s->code); i++)
+		sum += s->packed[snapshot_chunks(s->memory) + i];
+	return sum <= s->stored;
+}
+
+/* Notes, checksums and what says which pages are there, in place of which a template has nothing. */
+static int read_notes(struct snapshot *s, const struct snapshot_header *h)
+{
+	const uint64_t n = h->flags & HAS_SUMS ? snapshot_chunks(h->memory) + snapshot_chunks(h->code) : 0;
+	const uint64_t map = map_at(h), pages = h->flags & HAS_PAGES ? snapshot_pages_len(h->memory) : 0;
 	struct sha256 hash;
 	uint8_t found[32];
-	int r = 0;
+	int r;
 
 	if (!n && !h->notes_len)
 		return 0;
-	s->notes = h->notes_len ? malloc(h->notes_len) : NULL;
-	s->sums = n ? malloc(n * sizeof(*s->sums)) : NULL;
-	if ((h->notes_len && !s->notes) || (n && !s->sums))
-		return -ENOMEM;
 	sha256_init(&hash);
-	if (s->notes) {
-		r = read_all(s->fd, s->notes, h->notes_len, SNAPSHOT_NOTES);
-		sha256_add(&hash, s->notes, h->notes_len);
-	}
-	if (r == 0 && n) {
-		r = read_all(s->fd, s->sums, n * sizeof(*s->sums), (off_t)sums_at(h->notes_len));
-		sha256_add(&hash, s->sums, n * sizeof(*s->sums));
-	}
+	r = read_part(s, h->notes_len, SNAPSHOT_NOTES, &hash, &s->notes);
+	if (r == 0)
+		r = read_part(s, n * sizeof(*s->sums), snapshot_sums_at(h->notes_len), &hash, &s->sums);
+	if (r == 0)
+		r = read_part(s, pages, map, &hash, &s->pages);
+	if (r == 0)
+		r = read_part(s, map_len(h) - pages, map + pages, &hash, &s->packed);
 	if (r < 0)
 		return r;
 	sha256_finish(&hash, found);
-	return memcmp(found, h->notes_sum, sizeof(found)) == 0 && (!s->notes || !s->notes[h->notes_len - 1]) ? 0 : -EBADMSG;
+	return memcmp(found, h->notes_sum, sizeof(found)) == 0 && (!s->notes || !s->notes[h->notes_len - 1]) && sane_packed(s) ?
+		0 : -EBADMSG;
+}
+
+static int read_state(struct snapshot *s, const struct snapshot_header *h)
+{
+	uint8_t found[32];
+	int r;
+
+	s->state_len = h->state_len;
+	s->state = malloc(h->state_len ? h->state_len : 1);
+	r = s->state ? read_all(s->fd, s->state, h->state_len, SNAPSHOT_HEADER) : -ENOMEM;
+	if (r < 0)
+		return r;
+	snapshot_sum_bytes(s->state, s->state_len, found);
+	return memcmp(found, h->state_sum, sizeof(found)) == 0 ? 0 : -EBADMSG;
+}
+
+static void take_header(struct snapshot *s, const struct snapshot_header *h)
+{
+	s->memory = h->memory;
+	s->stored = h->stored;
+	s->code = h->code;
+	s->id = h->id;
+	memcpy(s->code_seal, h->code_seal, sizeof(h->code_seal));
+	memcpy(s->engine, h->engine, sizeof(s->engine));
+	memcpy(s->sum, h->sum, sizeof(s->sum));
+	memcpy(s->base_path, h->base_path, sizeof(s->base_path));
+	memcpy(s->base_sum, h->base_sum, sizeof(s->base_sum));
 }
 
 int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 {
-	struct header h;
-	uint8_t found[32];
+	struct snapshot_header h;
 	struct stat st;
 	int r;
 
@@ -178,23 +262,11 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 		r = check_header(&h, (uint64_t)st.st_size, path, err);
 	if (r < 0)
 		goto fail;
-	ret->memory = h.memory;
-	ret->code = h.code;
-	memcpy(ret->code_seal, h.code_seal, sizeof(h.code_seal));
-	ret->id = h.id;
-	memcpy(ret->engine, h.engine, sizeof(ret->engine));
-	ret->state_len = h.state_len;
-	ret->state = malloc(h.state_len ? h.state_len : 1);
-	r = ret->state ? read_all(ret->fd, ret->state, h.state_len, SNAPSHOT_HEADER) : -ENOMEM;
-	if (r == 0) {
-		sum(ret->state, ret->state_len, found);
-		r = memcmp(found, h.state_sum, sizeof(found)) == 0 ? 0 : -EBADMSG;
-	}
-	if (r < 0) {
-		(void)err_set(err, r, r == -EBADMSG ? "snapshot %s is damaged; take it again" : "cannot read snapshot %s", path);
-		goto fail;
-	}
-	r = read_notes(ret, &h);
+	take_header(ret, &h);
+	ret->path = strdup(path);
+	r = ret->path ? read_state(ret, &h) : -ENOMEM;
+	if (r == 0)
+		r = read_notes(ret, &h);
 	if (r == 0)
 		return 0;
 	(void)err_set(err, r, r == -EBADMSG ? "snapshot %s is damaged; take it again" : "cannot read snapshot %s", path);
@@ -206,29 +278,126 @@ fail:
 
 void snapshot_close(struct snapshot *s)
 {
+	if (s->base) {
+		snapshot_close(s->base);
+		free(s->base);
+	}
 	if (s->fd >= 0)
 		(void)close(s->fd);
+	free(s->path);
 	free(s->state);
 	free(s->notes);
 	free(s->sums);
+	free(s->pages);
+	free(s->packed);
 	*s = (struct snapshot){ .fd = -1 };
 }
 
-/* Never 0, which stands for a hole. */
-static uint64_t snapshot_sum(const uint8_t *bytes, uint64_t len)
-{
-	uint64_t found = XXH3_64bits(bytes, len);
+/* ----------------------------------------------------------------------- bases */
 
-	return found ? found : 1;
+static const char *name_of(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
 }
 
-/* @len bytes from @at of what begins with the memory.  A hole has no data, or only zeros. */
+/* Where the base of @s may be, by number; false: there are no more. */
+static bool base_place(const struct snapshot *s, unsigned number, char ret_path[PATH_MAX])
+{
+	const int folder = (int)(name_of(s->path) - s->path);
+	char data[PATH_MAX];
+	int n = PATH_MAX;
+
+	if (number == 0 && s->base_path[0] == '/')
+		n = snprintf(ret_path, PATH_MAX, "%s", s->base_path);
+	else if (number == 0)
+		n = snprintf(ret_path, PATH_MAX, "%.*s%s", folder, s->path, s->base_path);
+	else if (number == 1)
+		n = snprintf(ret_path, PATH_MAX, "%.*s%s", folder, s->path, name_of(s->base_path));
+	else if (number == 2 && folder_data(data, sizeof(data), NULL) == 0)
+		n = snprintf(ret_path, PATH_MAX, "%s/snapshots/%s", data, name_of(s->base_path));
+	if (n >= PATH_MAX)
+		ret_path[0] = '\0';	/* no file has that name */
+	return number <= 2;
+}
+
+/* Looks at @path for it.  0, -ENOENT, or another negative errno with a sentence. */
+static int try_base(const struct snapshot *s, const char *path, struct snapshot *ret_base, struct err *err)
+{
+	int r = snapshot_open(path, ret_base, err);
+
+	if (r < 0 || memcmp(ret_base->sum, s->base_sum, sizeof(s->base_sum)) == 0)
+		return r;
+	snapshot_close(ret_base);
+	return err_set(err, -ESTALE, "%s is another one by now; bring the old one back, or save the VM again", path);
+}
+
+/* That one and no other, in ->base. */
+static int open_base(struct snapshot *s, struct err *err)
+{
+	struct snapshot *base = malloc(sizeof(*base));
+	struct err why = { 0 }, one;
+	char path[PATH_MAX];
+	int r = -ENOENT;
+
+	if (!base)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (unsigned i = 0; r < 0 && base_place(s, i, path); i++) {
+		r = try_base(s, path, base, &one);
+		if (r < 0 && r != -ENOENT && !why.code)
+			why = one;
+	}
+	if (r == 0) {
+		s->base = base;
+		return 0;
+	}
+	free(base);
+	if (!why.code)
+		(void)err_set(&why, -ENOENT, "%s is not there; put it in the same folder", s->base_path);
+	return err_set(err, why.code, "snapshot %s needs its base: %s", s->path, why.msg);
+}
+
+int snapshot_open_bases(struct snapshot *s, struct err *err)
+{
+	for (unsigned i = 1; s->base_path[0]; i++) {
+		int r = i >= SNAPSHOT_CHAIN_MAX ? err_set(err, -ELOOP, "snapshot %s is on top of more than %u others", s->path,
+							  SNAPSHOT_CHAIN_MAX - 1) : open_base(s, err);
+
+		if (r < 0)
+			return r;
+		if (s->base->memory != s->memory || !s->base->sums)
+			return err_set(err, -EBADMSG, "snapshot %s cannot be the base of %s", s->base->path, s->path);
+		s = s->base;
+	}
+	return 0;
+}
+
+unsigned snapshot_depth(const struct snapshot *s)
+{
+	unsigned n = 1;
+
+	while ((s = s->base))
+		n++;
+	return n;
+}
+
+const struct snapshot *snapshot_root(const struct snapshot *s)
+{
+	while (s->base)
+		s = s->base;
+	return s;
+}
+
+/* ----------------------------------------------------------------------- check */
+
+/* A whole chunk, @len bytes from @at of the file's part at @bytes.  A hole has no data, or only zeros. */
 static int check_chunk(const struct snapshot *s, const uint8_t *bytes, uint64_t at, uint64_t len, uint64_t expected)
 {
 	off_t data;
 
 	if (expected)
-		return snapshot_sum(bytes + at, len) == expected ? 0 : -EBADMSG;
+		return snapshot_sum_chunk(bytes + at, len) == expected ? 0 : -EBADMSG;
 	data = lseek(s->fd, (off_t)(SNAPSHOT_MEMORY + at), SEEK_DATA);
 	if (data < 0 || (uint64_t)data >= SNAPSHOT_MEMORY + at + len)
 		return 0;
@@ -242,7 +411,7 @@ static int check_part(const struct snapshot *s, const uint8_t *bytes, uint64_t s
 {
 	int r = 0;
 
-	for (uint64_t i = 0; i < chunks(len) && r == 0; i++) {
+	for (uint64_t i = 0; i < snapshot_chunks(len) && r == 0; i++) {
 		uint64_t at = i * SNAPSHOT_CHUNK;
 
 		r = check_chunk(s, bytes, start + at, len - at < SNAPSHOT_CHUNK ? len - at : SNAPSHOT_CHUNK, sums[i]);
@@ -250,267 +419,62 @@ static int check_part(const struct snapshot *s, const uint8_t *bytes, uint64_t s
 	return r;
 }
 
-int snapshot_check_memory(const struct snapshot *s, const char *path, struct err *err)
+/* The pages that are there: what is in place of others means nothing. */
+static int check_pages(const struct snapshot *s, const uint8_t *memory)
 {
-	uint64_t all = s->memory + s->code;
+	uint8_t *buffer = malloc(SNAPSHOT_CHUNK);
+	int r = buffer ? 0 : -ENOMEM;
+
+	for (uint64_t i = 0; i < snapshot_chunks(s->memory) && r == 0; i++) {
+		uint64_t len = snapshot_gather(s->pages, s->memory, i, memory, buffer);
+
+		if ((len ? snapshot_sum_chunk(buffer, len) : 0) != s->sums[i])
+			r = -EBADMSG;
+	}
+	free(buffer);
+	return r;
+}
+
+static int check_file(const struct snapshot *s, struct err *err)
+{
+	uint64_t all = s->stored + s->code;
 	const uint8_t *bytes;
 	int r;
 
-	if (!s->sums)
+	if (!s->sums || s->packed)
 		return 0;
 	bytes = mmap(NULL, all, PROT_READ, MAP_SHARED, s->fd, SNAPSHOT_MEMORY);
 	if (bytes == MAP_FAILED)
-		return err_set(err, -errno, "cannot read snapshot %s: %s", path, strerror(errno));
-	r = check_part(s, bytes, 0, s->memory, s->sums);
+		return err_set(err, -errno, "cannot read snapshot %s: %s", s->path, strerror(errno));
+	r = s->pages ? check_pages(s, bytes) : check_part(s, bytes, 0, s->memory, s->sums);
 	if (r == 0)
-		r = check_part(s, bytes, s->memory, s->code, s->sums + chunks(s->memory));
+		r = check_part(s, bytes, s->stored, s->code, s->sums + snapshot_chunks(s->memory));
 	(void)munmap((void *)(uintptr_t)bytes, all);
-	return r < 0 ? err_set(err, r, "snapshot %s is damaged; take it again", path) : 0;
+	return r < 0 ? err_set(err, r, "snapshot %s is damaged; take it again", s->path) : 0;
 }
 
-/* ------------------------------------------------------------ through a pipe */
-
-static const char send_magic[8] = { 'r', 'o', 'u', 'x', 's', 'e', 'n', 'd' };
-
-struct send_head {
-	char magic[8];
-	uint64_t memory;
-	char engine[16];
-};
-
-/* Memory that follows; 0 bytes: there is no more, and state of @offset bytes follows. */
-struct send_run {
-	uint64_t offset, len;
-};
-
-static int send_all(int fd, const void *bytes, uint64_t len)
-{
-	const uint8_t *at = bytes;
-
-	while (len) {
-		ssize_t n = write(fd, at, len < (1u << 30) ? len : 1u << 30);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		at += n;
-		len -= (uint64_t)n;
-	}
-	return 0;
-}
-
-static int send_run(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len)
-{
-	const struct send_run run = { offset, len };
-	int fd = *(int *)ctx, r = send_all(fd, &run, sizeof(run));
-
-	return r < 0 ? r : send_all(fd, bytes, len);
-}
-
-static int sent(int r, struct err *err)
-{
-	return r < 0 ? err_set(err, r, "cannot send the guest: %s", strerror(-r)) : 0;
-}
-
-int snapshot_send_start(int fd, const struct vm *vm, struct err *err)
-{
-	struct send_head head = { .memory = vm->mem->size };
-
-	memcpy(head.magic, send_magic, sizeof(send_magic));
-	(void)snprintf(head.engine, sizeof(head.engine), "%s", vm->engine->name);
-	return sent(send_all(fd, &head, sizeof(head)), err);
-}
-
-int snapshot_send_memory(int fd, const struct vm *vm, const uint64_t *bitmap, struct err *err)
-{
-	return sent(bitmap ? mem_each_marked(vm->mem, bitmap, send_run, &fd) : mem_each(vm->mem, send_run, &fd), err);
-}
-
-int snapshot_send_end(int fd, const struct blob *state, struct err *err)
-{
-	const struct send_run end = { .offset = state->len };
-	int r = state->failed ? -ENOMEM : send_all(fd, &end, sizeof(end));
-
-	return sent(r < 0 ? r : send_all(fd, state->bytes, state->len), err);
-}
-
-/* 0, or -EPIPE at an end that comes too early. */
-static int take_all(int fd, void *to, uint64_t len)
-{
-	uint8_t *at = to;
-
-	while (len) {
-		ssize_t n = read(fd, at, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EPIPE;
-		at += n;
-		len -= (uint64_t)n;
-	}
-	return 0;
-}
-
-static int put_all(int fd, const void *bytes, uint64_t len, uint64_t to)
-{
-	const uint8_t *at = bytes;
-
-	while (len) {
-		ssize_t n = pwrite(fd, at, len, (off_t)to);
-
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		at += n;
-		to += (uint64_t)n;
-		len -= (uint64_t)n;
-	}
-	return 0;
-}
-
-static int take_state(int from, struct snapshot_file *f)
-{
-	uint8_t *state = malloc(f->state_len ? f->state_len : 1);
-	int r = state ? take_all(from, state, f->state_len) : -ENOMEM;
-
-	if (r == 0)
-		r = put_all(f->fd, state, f->state_len, SNAPSHOT_HEADER);
-	if (r == 0)
-		sum(state, f->state_len, f->state_sum);
-	free(state);
-	return r;
-}
-
-static int take_run(int from, struct snapshot_file *f, struct send_run run, uint8_t *buffer)
+int snapshot_check_memory(const struct snapshot *s, struct err *err)
 {
 	int r = 0;
 
-	while (run.len && r == 0) {
-		uint64_t part = run.len < SNAPSHOT_CHUNK ? run.len : SNAPSHOT_CHUNK;
-
-		r = take_all(from, buffer, part);
-		if (r == 0)
-			r = put_all(f->fd, buffer, part, SNAPSHOT_MEMORY + run.offset);
-		f->written += part;
-		run.offset += part;
-		run.len -= part;
-	}
+	for (; s && r == 0; s = s->base)
+		r = check_file(s, err);
 	return r;
 }
 
-/* Memory, in whatever order, then state. */
-static int take_guest(int from, struct snapshot_file *f)
+int snapshot_code(const struct snapshot *s, int *ret_fd, uint64_t *ret_at)
 {
-	uint8_t *buffer = malloc(SNAPSHOT_CHUNK);
-	struct send_run run = { .len = 1 };
-	int r = buffer ? 0 : -ENOMEM;
+	int fd = s->packed ? memfd_create("code", MFD_CLOEXEC) : fcntl(s->fd, F_DUPFD_CLOEXEC, 0), r = 0;
 
-	while (r == 0 && run.len) {
-		r = take_all(from, &run, sizeof(run));
-		if (r == 0 && run.len && (run.offset > f->memory || run.len > f->memory - run.offset))
-			r = -EPROTO;
-		if (r == 0)
-			r = take_run(from, f, run, buffer);
-	}
-	free(buffer);
-	if (r == 0 && run.offset > STATE_MAX)
-		r = -EPROTO;
-	f->state_len = run.offset;
-	return r < 0 ? r : take_state(from, f);
-}
-
-/* Of what is in the file: some of it came more than once. */
-static int sum_memory(struct snapshot_file *f)
-{
-	const uint8_t *memory = mmap(NULL, f->memory, PROT_READ, MAP_SHARED, f->fd, SNAPSHOT_MEMORY);
-	off_t at = SNAPSHOT_MEMORY;
-
-	if (memory == MAP_FAILED)
+	if (fd < 0)
 		return -errno;
-	while ((at = lseek(f->fd, at, SEEK_DATA)) >= 0 && (uint64_t)at < SNAPSHOT_MEMORY + f->memory) {
-		uint64_t i = ((uint64_t)at - SNAPSHOT_MEMORY) / SNAPSHOT_CHUNK, start = i * SNAPSHOT_CHUNK;
-		uint64_t len = f->memory - start < SNAPSHOT_CHUNK ? f->memory - start : SNAPSHOT_CHUNK;
-
-		f->sums[i] = snapshot_sum(memory + start, len);
-		at = (off_t)(SNAPSHOT_MEMORY + start + len);
+	if (s->packed)
+		r = snapshot_unpack_code(s, fd);
+	if (r < 0) {
+		(void)close(fd);
+		return r;
 	}
-	(void)munmap((void *)(uintptr_t)memory, f->memory);
+	*ret_fd = fd;
+	*ret_at = s->packed ? 0 : SNAPSHOT_MEMORY + s->stored;
 	return 0;
-}
-
-int snapshot_build(int from, int fd, const struct snapshot_id *id, struct snapshot_file *f, struct err *err)
-{
-	struct send_head head;
-	int r = take_all(from, &head, sizeof(head));
-
-	*f = (struct snapshot_file){ .fd = fd, .id = *id };
-	if (r == 0 && (memcmp(head.magic, send_magic, sizeof(send_magic)) != 0 || head.memory == 0 ||
-		       sums_at(SNAPSHOT_NOTES_MAX) + 8 * (chunks(head.memory) + chunks(SNAPSHOT_CODE_MAX)) > SNAPSHOT_MEMORY ||
-		       !memchr(head.engine, '\0', sizeof(head.engine))))
-		r = -EPROTO;
-	if (r == 0) {
-		f->memory = head.memory;
-		memcpy(f->engine, head.engine, sizeof(f->engine));
-		f->sums = calloc(chunks(head.memory) + chunks(SNAPSHOT_CODE_MAX), sizeof(*f->sums));
-		r = !f->sums ? -ENOMEM : ftruncate(fd, (off_t)snapshot_size(head.memory)) < 0 ? -errno : take_guest(from, f);
-	}
-	if (r == 0)
-		r = sum_memory(f);
-	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
-}
-
-int snapshot_add_code(struct snapshot_file *f, int code, uint64_t bytes, struct err *err)
-{
-	uint64_t *sums = f->sums + chunks(f->memory), start = SNAPSHOT_MEMORY + f->memory;
-	const uint8_t *at;
-	int r = 0;
-
-	if (!bytes || bytes > SNAPSHOT_CODE_MAX)
-		return 0;
-	at = mmap(NULL, bytes, PROT_READ, MAP_SHARED, code, 0);
-	if (at == MAP_FAILED)
-		return err_set(err, -errno, "cannot read translated code: %s", strerror(errno));
-	for (uint64_t i = 0; i < chunks(bytes) && r == 0; i++) {
-		uint64_t done = i * SNAPSHOT_CHUNK, len = bytes - done < SNAPSHOT_CHUNK ? bytes - done : SNAPSHOT_CHUNK;
-
-		r = put_all(f->fd, at + done, len, start + done);
-		sums[i] = snapshot_sum(at + done, len);
-	}
-	(void)munmap((void *)(uintptr_t)at, bytes);
-	f->code = bytes;
-	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
-}
-
-int snapshot_finish(struct snapshot_file *f, const char *notes, struct err *err)
-{
-	struct header h = { .flags = HAS_SUMS, .state_len = f->state_len, .memory = f->memory, .code = f->code,
-			    .id = f->id, .notes_len = notes ? strlen(notes) + 1 : 0 };
-	uint64_t sums_len = (chunks(f->memory) + chunks(f->code)) * sizeof(*f->sums);
-	struct sha256 hash;
-	int r;
-
-	if (h.notes_len > SNAPSHOT_NOTES_MAX)
-		return err_set(err, -E2BIG, "the description of the VM is too long to be saved");
-	memcpy(h.engine, f->engine, sizeof(h.engine));
-	memcpy(h.state_sum, f->state_sum, sizeof(h.state_sum));
-	memcpy(h.code_seal, f->code_seal, sizeof(h.code_seal));
-	sha256_init(&hash);
-	if (notes)
-		sha256_add(&hash, notes, h.notes_len);
-	sha256_add(&hash, f->sums, sums_len);
-	sha256_finish(&hash, h.notes_sum);
-	seal(&h);
-	r = put_all(f->fd, notes, h.notes_len, SNAPSHOT_NOTES);
-	if (r == 0)
-		r = put_all(f->fd, f->sums, sums_len, sums_at(h.notes_len));
-	if (r == 0)
-		r = put_all(f->fd, &h, sizeof(h), 0);
-	return r < 0 ? err_set(err, r, "cannot write the snapshot: %s", strerror(-r)) : 0;
-}
-
-void snapshot_file_free(struct snapshot_file *f)
-{
-	free(f->sums);
-	f->sums = NULL;
 }

@@ -2,12 +2,22 @@
 /*
  * A guest stopped between two instructions, in one file.
  *
- *   byte 0                  header, SNAPSHOT_HEADER bytes: see struct in snapshot.c
+ *   byte 0                  header, SNAPSHOT_HEADER bytes: see struct in snapshot_inside.h
  *   SNAPSHOT_HEADER         state of processors and devices (machine/state.h)
  *   SNAPSHOT_NOTES          what the owner of the VM has to say of it, and checksums of all that follows, one for each
  *                           SNAPSHOT_CHUNK bytes; a template has neither
  *   SNAPSHOT_MEMORY         guest RAM, bank after bank; zero pages are holes
  *   behind it               what the engine keeps to save time (machine/code_file.h), if anything
+ *   behind that             which pages of RAM are in the file, a bit for each, where not all are
+ *
+ * Not all are there in a file with a base, another snapshot: the others are as they are there.  That one may
+ * have a base too: together they are a chain, whose last is a full one.  A base is known by the checksum of its header,
+ * which stands for every byte of it (and of its base), and is looked for at the path in the file, relative to that, then
+ * beside it, then among the snapshots of this user.
+ *
+ * In a compressed file there is, in place of RAM, for each SNAPSHOT_CHUNK bytes of it one frame of Zstandard with the
+ * pages of the chunk that are in the file, one after another (no frame: none are); their lengths follow the bits.  Zero
+ * pages are in no full one.  From the next page on the same for code, of which all is there.
  *
  * Numbers are little-endian.  Checksums show damage and not malice: who may write the
  * file may write any guest.  But code is for the host's processor: whoever takes it has to know from its seal
@@ -15,11 +25,12 @@
  *
  * A template is written by the VM's process (snapshot_write()), through a mapping of a file in memory.  For what
  * people keep that process, which must not write files, only sends the guest through a pipe
- * (snapshot_send_*()), and its owner makes the file (snapshot_build(), snapshot_finish()).
+ * (snapshot_send_*()), and its owner makes the file (machine/snapshot_make.h).
  */
 #ifndef MACHINE_SNAPSHOT_H
 #define MACHINE_SNAPSHOT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +44,8 @@ struct vm;
 #define SNAPSHOT_CHUNK (2ull << 20)
 #define SNAPSHOT_NOTES_MAX (4ull << 20)	/* bytes */
 #define SNAPSHOT_CODE_MAX (64ull << 20)
+#define SNAPSHOT_BASE_MAX 1024u	/* bytes of the path of one, NUL included */
+#define SNAPSHOT_CHAIN_MAX 16u	/* files: each is one more to be there and whole */
 
 /* By which a snapshot is known: drawn by lot. */
 struct snapshot_id {
@@ -41,19 +54,27 @@ struct snapshot_id {
 
 struct snapshot {
 	int fd;	/* owned */
+	char *path;	/* owned, for messages */
 	char engine[16];	/* that it ran on */
 	uint8_t *state;	/* owned */
 	size_t state_len;
 	uint64_t memory;	/* bytes of guest RAM */
+	uint64_t stored;	/* bytes of the file that are RAM: as many, or what is left of them, and of code */
 	uint64_t code;	/* bytes behind it */
 	uint8_t code_seal[32];	/* sha256_keyed() of them, by who made the file */
 	struct snapshot_id id;
+	uint8_t sum[32];	/* of the header: stands for all of it */
 	char *notes;	/* owned, NUL-terminated; NULL: none */
-	uint64_t *sums;	/* owned, of memory; 0: the chunk is a hole.  NULL: none */
+	uint64_t *sums;	/* owned, of memory; 0: nothing of the chunk is here.  NULL: none */
+	uint64_t *pages;	/* owned: a bit for each page that is here.  NULL: all are */
+	uint32_t *packed;	/* owned, bytes of each chunk.  NULL: it is not compressed */
+	char base_path[SNAPSHOT_BASE_MAX];	/* as in the file; "": it is full */
+	uint8_t base_sum[32];
+	struct snapshot *base;	/* owned; NULL: none, or not opened yet */
 };
 
 /*
- * Bytes of the file for a guest with @memory bytes of RAM.  The writer is given one of this size, all
+ * Bytes of a template for a guest with @memory bytes of RAM.  The writer is given one of this size, all
  * holes.
  */
 static inline uint64_t snapshot_size(uint64_t memory)
@@ -68,17 +89,36 @@ static inline uint64_t snapshot_size(uint64_t memory)
 int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snapshot_id *ret_id, struct err *err);
 
 /*
- * Opens and checks.  0, -ENOENT and the like, -EBADMSG when it is damaged or no snapshot, -ENOTSUP
+ * Opens and checks, all but memory and code.  0, -ENOENT and the like, -EBADMSG when it is damaged or no snapshot, -ENOTSUP
  * when another version of roux wrote it, with a sentence.
  */
 int snapshot_open(const char *path, struct snapshot *ret_snapshot, struct err *err);
 void snapshot_close(struct snapshot *snapshot);
 
 /*
- * Reads all memory of an opened snapshot of file @path and compares it with its checksums, if there are any.  0, or
- * -EBADMSG or another negative errno with a sentence.
+ * Opens the snapshots that an opened one is on top of, into ->base.  0, -ENOENT when one is not there, -ESTALE when
+ * another is in its place, -EBADMSG when it is damaged, or another negative errno, with a sentence.
  */
-int snapshot_check_memory(const struct snapshot *snapshot, const char *path, struct err *err);
+int snapshot_open_bases(struct snapshot *snapshot, struct err *err);
+
+/* Files of a chain, 1 for a full snapshot; its bases are open. */
+unsigned snapshot_depth(const struct snapshot *snapshot);
+
+/* The one at its end, which is full. */
+const struct snapshot *snapshot_root(const struct snapshot *snapshot);
+
+/*
+ * Code of it, which has some: as byte @ret_at and what follows of file @ret_fd, to be closed by the caller, where it is
+ * decompressed.  0, -EBADMSG when that cannot be done, or another negative errno.
+ */
+int snapshot_code(const struct snapshot *snapshot, int *ret_fd, uint64_t *ret_at);
+
+/*
+ * Reads all memory and code of an opened snapshot and its opened bases, and compares them with their checksums, if
+ * there are any.  Not what is compressed, of which that is done when it is used (machine/snapshot_memory.h).  0, or -EBADMSG or
+ * another negative errno with a sentence.
+ */
+int snapshot_check_memory(const struct snapshot *snapshot, struct err *err);
 
 /*
  * To pipe @fd, which blocks: that a guest comes; its memory, all that is not zero or the pages of @bitmap
@@ -88,33 +128,5 @@ int snapshot_check_memory(const struct snapshot *snapshot, const char *path, str
 int snapshot_send_start(int fd, const struct vm *vm, struct err *err);
 int snapshot_send_memory(int fd, const struct vm *vm, const uint64_t *bitmap, struct err *err);
 int snapshot_send_end(int fd, const struct blob *state, struct err *err);
-
-/* A file that is being made of that. */
-struct snapshot_file {
-	int fd;	/* borrowed */
-	struct snapshot_id id;	/* drawn by snapshot_draw() */
-	uint64_t state_len, memory, code, written;	/* @written: bytes of memory that came */
-	char engine[16];
-	uint8_t state_sum[32], code_seal[32];	/* the second is the owner's to fill in */
-	uint64_t *sums;	/* owned */
-};
-
-void snapshot_draw(struct snapshot_id *ret_id);
-
-/*
- * Reads all of it from @from into the empty file @fd, snapshot @id.  0 or a negative errno with a sentence; to be freed
- * in every case.
- */
-int snapshot_build(int from, int fd, const struct snapshot_id *id, struct snapshot_file *ret_file, struct err *err);
-
-/* Puts the first @bytes of file @code, a multiple of the page size, behind the memory.  Once.  0 or a negative errno with a sentence. */
-int snapshot_add_code(struct snapshot_file *file, int code, uint64_t bytes, struct err *err);
-
-/*
- * Writes notes, which may be NULL, and the header: the file is a snapshot from then on.  0 or a negative errno with a
- * sentence.
- */
-int snapshot_finish(struct snapshot_file *file, const char *notes, struct err *err);
-void snapshot_file_free(struct snapshot_file *file);
 
 #endif /* MACHINE_SNAPSHOT_H */

@@ -77,6 +77,7 @@ static const struct field disk_fields[] = {
 	DISK("path", TEXT, path),
 	DISK("read_only", FLAG, read_only),
 	DISK("overlay", FLAG, overlay),
+	DISK("layer", TEXT, layer),
 	DISK("more", LIST, more, .max = SPEC_PARTS_MAX - 1),
 };
 
@@ -199,6 +200,8 @@ int machine_spec_check(const struct machine_spec *spec, struct err *err)
 	for (unsigned i = 0; i < spec->ndisks; i++) {
 		if (!spec->disk[i].path)
 			return err_set(err, -EINVAL, "disk %u needs a path", i + 1);
+		if (spec->disk[i].layer && !spec->disk[i].overlay)
+			return err_set(err, -EINVAL, "disk %u has a layer, so it must be an overlay", i + 1);
 		if (spec->disk[i].more.n && !spec->disk[i].read_only)
 			return err_set(err, -EINVAL, "disk %u has several files, so it must be read-only", i + 1);
 	}

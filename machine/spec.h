@@ -30,6 +30,7 @@
  *   path = "/some/image"
  *   read_only = false
  *   overlay = true             # writes go to memory and are thrown away
+ *   layer = "/some/layer"      # or to this file (block/block.h), which is there; optional
  *   more = ["/another"]        # files that follow on the first, in one read-only disk
  *
  *   [[net]]                    # virtio-net
@@ -91,7 +92,7 @@ struct spec_share {
 };
 
 struct spec_disk {
-	char *path;
+	char *path, *layer;
 	struct spec_list more;	/* files that follow on @path */
 	bool read_only, overlay;
 };

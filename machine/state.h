@@ -7,8 +7,12 @@
 #ifndef MACHINE_STATE_H
 #define MACHINE_STATE_H
 
+#include <stddef.h>
+#include <stdint.h>
+
 struct blob;
 struct blob_reader;
+struct cpuid_table;
 struct err;
 struct platform;
 struct serial;
@@ -29,10 +33,18 @@ int state_save(const struct state_parts *parts, struct blob *out, struct err *er
 
 /*
  * Takes state over, before vCPUs run; guest memory holds its saved contents already.  0, 1 when
- * something on the host that the guest knows, a file, is another by now, -EINVAL
+ * something on the host that the guest knows, a file, is another by now, 2 when the guest cannot find that out by
+ * itself, -EINVAL
  * when it is of another machine or garbage, -ENOTSUP when this host's processor is not
  * like the one it is from, with a sentence.
  */
 int state_restore(const struct state_parts *parts, struct blob_reader *in, struct err *err);
+
+/* The CPUID of a saved guest, for vm_create_as().  0, or -EINVAL when that is no state. */
+int state_cpuid(const uint8_t *state, size_t len, struct cpuid_table *ret_table);
+
+/* Calls @fn for each part of a saved state, which may be garbage, in order.  0, or -EINVAL when it is no state to its end. */
+typedef void (*state_part_fn)(void *ctx, const char *name, const uint8_t *bytes, size_t len);
+int state_each(const uint8_t *state, size_t len, state_part_fn fn, void *ctx);
 
 #endif /* MACHINE_STATE_H */

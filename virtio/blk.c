@@ -7,6 +7,7 @@
 #include "virtio/blk.h"
 
 #include "block/block.h"
+#include "os/blob.h"
 #include "os/err.h"
 
 #include <endian.h>
@@ -163,6 +164,35 @@ static void blk_reset(struct virtio_device *dev)
 {
 }
 
+/* There is nothing to be saved: a disk has no state but its bytes.  These are in its file then. */
+static void blk_save(struct virtio_device *dev, struct blob *out)
+{
+	uint64_t at;
+	int fd, r = block_file_of(blk_of(dev)->back, &fd, &at);
+
+	out->failed |= r < 0 && r != -EOPNOTSUPP;
+}
+
+int virtio_blk_watch(struct virtio_device *dev, uint8_t *bitmap, int *ret_fd, uint64_t *ret_at, uint64_t *ret_size)
+{
+	struct block *back = blk_of(dev)->back;
+	int r = 0;
+
+	virtio_lock(dev);
+	if (bitmap) {
+		*ret_size = back->size;
+		r = back->read_only ? -EROFS : block_file_of(back, ret_fd, ret_at);
+	}
+	block_watch(back, r == 0 ? bitmap : NULL);
+	virtio_unlock(dev);
+	return r;
+}
+
+uint64_t virtio_blk_size(const struct virtio_device *dev)
+{
+	return ((const struct blk *)dev)->back->size;
+}
+
 static void blk_destroy(struct virtio_device *dev)
 {
 	block_destroy(blk_of(dev)->back);
@@ -177,6 +207,7 @@ static const struct virtio_device_ops blk_ops = {
 	.queue_size = { 256 },
 	.notified = blk_notified,
 	.reset = blk_reset,
+	.save = blk_save,
 	.destroy = blk_destroy,
 };
 

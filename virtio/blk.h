@@ -22,4 +22,13 @@ struct block;
 int virtio_blk_create(struct loop *loop, struct block *blk, const char *serial,
 		      struct virtio_device **ret_dev, struct err *err);
 
+/*
+ * block_watch() of its back end, and block_file_of() with the disk's @ret_size in bytes, unless @bitmap is NULL.
+ * Any thread.  0 or a negative errno; then nothing is watched.
+ */
+int virtio_blk_watch(struct virtio_device *dev, uint8_t *bitmap, int *ret_fd, uint64_t *ret_at, uint64_t *ret_size);
+
+/* Bytes of the disk. */
+uint64_t virtio_blk_size(const struct virtio_device *dev);
+
 #endif /* VIRTIO_BLK_H */

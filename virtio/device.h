@@ -72,7 +72,8 @@ struct virtio_device_ops {
 	void (*save)(struct virtio_device *dev, struct blob *out);
 	/*
 	 * Optional; features and queues are restored already.  0; 1 when something that the
-	 * driver knows is something else on the host by now; or -EINVAL for bad bytes.
+	 * driver knows is something else on the host by now, 2 when the guest cannot find that out
+	 * by itself; or -EINVAL for bad bytes.
 	 */
 	int (*restore)(struct virtio_device *dev, struct blob_reader *in);
 	/* Required.  Transport gone, loop not running or on the loop's thread. */

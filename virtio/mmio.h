@@ -70,7 +70,7 @@ void virtio_mmio_save(struct virtio_mmio *mmio, struct blob *out);
 /*
  * Takes over saved state from @in, on a device made with the same parameters
  * and before vCPUs run; guest memory holds its saved contents already.  0, 1 when
- * something that the driver knows is something else on the host by now, or -EINVAL
+ * something that the driver knows is something else on the host by now, 2 when the guest cannot find that out, or -EINVAL
  * with a sentence, after which the device is as if reset.
  */
 int virtio_mmio_restore(struct virtio_mmio *mmio, struct blob_reader *in, struct err *err);

@@ -110,6 +110,7 @@ struct vsock {
 	} resets[RESETS_MAX];	/* a ring */
 	unsigned resets_at, resets_len;
 	struct saved *saved;	/* owned */
+	bool held;	/* bytes for host sockets wait for the end of a pause */
 	uint32_t next_port;
 	bool event_pending;	/* the driver is to be told that connections are gone */
 	int bury_fd;	/* owned eventfd */
@@ -277,7 +278,10 @@ static void update_watch(struct conn *c)
 
 	if (may_read(c) && !c->next)	/* on the ready list it will be read anyway */
 		events |= EPOLLIN;
-	if (c->out_len)
+	/* A device that was saved with these bytes may not bring them to the host as well. */
+	if (c->out_len && c->vsock->dev.paused)
+		c->vsock->held = true;
+	else if (c->out_len)
 		events |= EPOLLOUT;
 	if (!events)
 		events = EPOLLET;
@@ -488,7 +492,7 @@ static void on_socket(void *ctx, uint32_t events)
 		pump(v);
 		goto out;
 	}
-	if (events & EPOLLOUT && !flush_out(c))
+	if (events & EPOLLOUT && !v->dev.paused && !flush_out(c))
 		goto pump_out;
 	if (events & EPOLLHUP && c->host_eof)
 		send_shutdown(c, SHUT_BOTH);	/* nobody is there to read either */
@@ -708,11 +712,23 @@ static void put_event(struct vsock *v)
 	virtio_push(&v->dev, QUEUE_EVENT, &v->chain, (uint32_t)n);
 }
 
+/* The first thing after a pause is that the queues are looked at. */
+static void let_go(struct vsock *v)
+{
+	v->held = false;
+	for (unsigned i = 0; i < HASH_SIZE; i++)
+		for (struct conn *c = v->hash[i]; c; c = c->hash_next)
+			if (c->out_len)
+				update_watch(c);
+}
+
 static void vsock_notified(struct virtio_device *dev, unsigned index)
 {
 	struct vsock *v = vsock_of(dev);
 	bool was_full = v->resets_len == RESETS_MAX;
 
+	if (v->held && !dev->paused)
+		let_go(v);
 	if (index == QUEUE_EVENT) {
 		put_event(v);
 		return;

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vmm/acpi.h"
 
+#include "base/checked.h"
 #include "os/err.h"
 #include "vmm/aml.h"
 #include "vmm/boot.h"
+#include "vmm/generation.h"
 #include "vmm/irqchip.h"
 #include "vmm/mptable.h"
 #include "vmm/platform.h"
@@ -24,6 +26,7 @@
 #define AT_MADT (BOOT_TABLES + 0x400)
 #define AT_DSDT (BOOT_TABLES + 0x1000)
 #define DSDT_MAX 0xe000u	/* bytes */
+_Static_assert(AT_DSDT + DSDT_MAX <= GENERATION_AT, "tables and the generation id are apart");
 
 struct table_header {	/* ACPI 6.4, 5.2.6 */
 	char signature[4];
@@ -177,19 +180,48 @@ static void add_virtio(struct aml *aml, unsigned i, const struct acpi_device *d)
 	aml_close(aml, dev);
 }
 
+/*
+ * The place of the VM's generation id ("Virtual Machine Generation ID", Microsoft, 2012), and the device (5.6.9) whose
+ * interrupt says that it has changed: hardware-reduced ACPI has no general-purpose events.
+ */
+static void add_generation(struct aml *aml)
+{
+	static const uint64_t address[2] = { GENERATION_AT & 0xffffffff, GENERATION_AT >> 32 };
+	aml_mark dev = aml_device_open(aml, "VGEN"), crs, method;
+
+	aml_name_string(aml, "_HID", "ROUX0001");
+	aml_name_string(aml, "_CID", "VM_Gen_Counter");
+	aml_name_string(aml, "_DDN", "VM_Gen_Counter");
+	aml_name_package(aml, "ADDR", address, 2);
+	aml_close(aml, dev);
+
+	dev = aml_device_open(aml, "GED0");
+	aml_name_string(aml, "_HID", "ACPI0013");
+	aml_name_int(aml, "_UID", 0);
+	crs = aml_crs_open(aml);
+	aml_crs_interrupt(aml, GENERATION_GSI, true);
+	aml_crs_close(aml, crs);
+	method = aml_method_open(aml, "_EVT", 1);
+	aml_notify(aml, "VGEN", GENERATION_CHANGED);
+	aml_close(aml, method);
+	aml_close(aml, dev);
+}
+
 static int put_dsdt(struct mem *mem, const struct acpi_spec *spec, struct err *err)
 {
-	static const uint8_t s5[4] = { PLATFORM_SLEEP_TYPE_S5, 0, 0, 0 };
+	static const uint64_t s5[4] = { PLATFORM_SLEEP_TYPE_S5, 0, 0, 0 };
 	uint8_t buf[DSDT_MAX];
 	struct aml aml = { .buf = buf, .size = sizeof(buf), .used = sizeof(struct table_header) };
 	struct table_header h = header("DSDT", 2, 0);
 	aml_mark scope;
 
 	memcpy(buf, &h, sizeof(h));
-	aml_name_package(&aml, "\\_S5", s5, sizeof(s5));
+	aml_name_package(&aml, "\\_S5", s5, ARRAY_SIZE(s5));
 	scope = aml_scope_open(&aml, "\\_SB");
 	if (spec->com1)
 		add_com1(&aml);
+	if (spec->generation)
+		add_generation(&aml);
 	for (unsigned i = 0; i < spec->ndevices; i++)
 		add_virtio(&aml, i, &spec->device[i]);
 	aml_close(&aml, scope);

@@ -2,7 +2,7 @@
 /*
  * The tables by which a guest finds its processors, interrupts and devices.
  *
- *   RSDP -> XSDT -> FADT (hardware-reduced) -> DSDT: virtio-mmio, COM1, _S5
+ *   RSDP -> XSDT -> FADT (hardware-reduced) -> DSDT: virtio-mmio, COM1, _S5, generation id
  *                -> MADT: local APICs, IOAPIC, wake-up mailbox
  *   MP table, for kernels built without ACPI
  *
@@ -28,6 +28,7 @@ struct acpi_device {
 struct acpi_spec {
 	unsigned nvcpus;
 	bool com1;
+	bool generation;	/* id of vmm/generation.h */
 	const struct acpi_device *device;	/* borrowed */
 	unsigned ndevices;	/* at most ACPI_DEVICES_MAX */
 };

@@ -15,8 +15,10 @@ enum {
 	OP_SCOPE = 0x10,
 	OP_BUFFER = 0x11,
 	OP_PACKAGE = 0x12,
+	OP_METHOD = 0x14,
 	OP_EXT = 0x5b,
 	OP_EXT_DEVICE = 0x82,
+	OP_NOTIFY = 0x86,
 };
 
 #define PKG_LENGTH_BYTES 4	/* always the longest form, so that closing moves nothing */
@@ -158,7 +160,25 @@ void aml_name_eisa_id(struct aml *aml, const char *name, const char *eisa_id)
 	put8(aml, (uint8_t)(hex_digit(eisa_id[5]) << 4 | hex_digit(eisa_id[6])));
 }
 
-void aml_name_package(struct aml *aml, const char *name, const uint8_t *values, unsigned n)
+aml_mark aml_method_open(struct aml *aml, const char *name, unsigned nargs)
+{
+	aml_mark mark;
+
+	put8(aml, OP_METHOD);
+	mark = open_length(aml);
+	put_path(aml, name);
+	put8(aml, (uint8_t)(nargs & 7));
+	return mark;
+}
+
+void aml_notify(struct aml *aml, const char *object, uint8_t value)
+{
+	put8(aml, OP_NOTIFY);
+	put_path(aml, object);
+	put_int(aml, value);
+}
+
+void aml_name_package(struct aml *aml, const char *name, const uint64_t *values, unsigned n)
 {
 	aml_mark mark;
 

@@ -35,7 +35,12 @@ void aml_name_string(struct aml *aml, const char *name, const char *value);
 /* @eisa_id like "PNP0501". */
 void aml_name_eisa_id(struct aml *aml, const char *name, const char *eisa_id);
 /* Name (@name, Package () { values }), at most 8 values. */
-void aml_name_package(struct aml *aml, const char *name, const uint8_t *values, unsigned n);
+void aml_name_package(struct aml *aml, const char *name, const uint64_t *values, unsigned n);
+
+/* Method (@name, @nargs, NotSerialized) { terms }, to be closed. */
+aml_mark aml_method_open(struct aml *aml, const char *name, unsigned nargs);
+/* Notify (@object, @value). */
+void aml_notify(struct aml *aml, const char *object, uint8_t value);
 
 /* Name (_CRS, ResourceTemplate () { ... }), the parts between open and close. */
 aml_mark aml_crs_open(struct aml *aml);

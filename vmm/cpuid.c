@@ -12,6 +12,7 @@
 #include "base/checked.h"
 
 #include <cpuid.h>
+#include <stdio.h>
 #include <string.h>
 
 #define BIT(n) (1u << (n))
@@ -382,4 +383,150 @@ uint32_t cpuid_xsave_size(const struct cpuid_table *table, uint64_t xcr0)
 			size = end;
 	}
 	return size;
+}
+
+/* --- A guest from elsewhere --- */
+
+/* Registers whose bits are features, and their names, as Linux calls them. */
+static const struct feature_word {
+	uint32_t leaf, subleaf;
+	enum cpuid_reg reg;
+	const char *name[32];
+} feature_words[] = {
+	{ 1, 0, CPUID_ECX, { [0] = "sse3", [1] = "pclmulqdq", [9] = "ssse3", [12] = "fma", [13] = "cx16", [17] = "pcid", [19] = "sse4_1",
+			     [20] = "sse4_2", [21] = "x2apic", [22] = "movbe", [23] = "popcnt", [24] = "tsc_deadline_timer", [25] = "aes",
+			     [26] = "xsave", [28] = "avx", [29] = "f16c", [30] = "rdrand" } },
+	{ 1, 0, CPUID_EDX, { [0] = "fpu", [2] = "de", [3] = "pse", [4] = "tsc", [8] = "cx8", [19] = "clflush", [23] = "mmx", [24] = "fxsr",
+			     [25] = "sse", [26] = "sse2", [28] = "ht" } },
+	{ 6, 0, CPUID_EAX, { [2] = "arat" } },
+	{ 7, 0, CPUID_EBX, { [0] = "fsgsbase", [3] = "bmi1", [5] = "avx2", [8] = "bmi2", [9] = "erms", [10] = "invpcid", [16] = "avx512f",
+			     [17] = "avx512dq", [18] = "rdseed", [19] = "adx", [21] = "avx512ifma", [23] = "clflushopt", [24] = "clwb",
+			     [28] = "avx512cd", [29] = "sha_ni", [30] = "avx512bw", [31] = "avx512vl" } },
+	{ 7, 0, CPUID_ECX, { [1] = "avx512vbmi", [6] = "avx512_vbmi2", [8] = "gfni", [9] = "vaes", [10] = "vpclmulqdq",
+			     [11] = "avx512_vnni", [12] = "avx512_bitalg", [14] = "avx512_vpopcntdq", [22] = "rdpid" } },
+	{ 7, 0, CPUID_EDX, { [4] = "fsrm", [8] = "avx512_vp2intersect", [14] = "serialize", [23] = "avx512_fp16" } },
+	{ 7, 1, CPUID_EAX, { [4] = "avx_vnni", [5] = "avx512_bf16", [10] = "fzrm", [11] = "fsrs", [12] = "fsrc" } },
+	{ 0xd, 0, CPUID_EAX, { [0] = "x87 state", [1] = "SSE state", [2] = "AVX state", [5] = "AVX-512 state", [6] = "AVX-512 state",
+			       [7] = "AVX-512 state" } },
+	{ 0xd, 1, CPUID_EAX, { [0] = "xsaveopt", [1] = "xsavec", [2] = "xgetbv1" } },
+	{ 0x40000001, 0, CPUID_EAX, { [1] = "kvm_nopiodelay", [3] = "kvmclock", [24] = "kvmclock_stable" } },
+	{ 0x80000001, 0, CPUID_ECX, { [0] = "lahf_lm", [5] = "abm", [6] = "sse4a", [7] = "misalignsse", [8] = "3dnowprefetch" } },
+	{ 0x80000001, 0, CPUID_EDX, { [11] = "syscall", [20] = "nx", [22] = "mmxext", [25] = "fxsr_opt", [26] = "pdpe1gb", [27] = "rdtscp",
+				      [29] = "lm" } },
+	{ 0x80000007, 0, CPUID_EDX, { [8] = "constant_tsc" } },
+	{ 0x80000008, 0, CPUID_EBX, { [2] = "xsaveerptr" } },
+};
+
+/* A list that grows as long as there is room. */
+struct list {
+	char *text;
+	size_t size, len;
+};
+
+static void list_add(struct list *l, const char *what)
+{
+	int n = l->len < l->size ? snprintf(l->text + l->len, l->size - l->len, "%s%s", l->len ? ", " : "", what) : 0;
+
+	l->len += (size_t)(n > 0 ? n : 0);
+}
+
+static uint32_t reg_of(const struct cpuid_table *t, uint32_t leaf, uint32_t subleaf, enum cpuid_reg reg)
+{
+	const struct cpuid_entry *e = find_const(t, leaf, subleaf);
+
+	return e ? e->reg[reg] : 0;
+}
+
+static void list_features(const struct feature_word *w, uint32_t bits, struct list *missing)
+{
+	char other[48];
+
+	for (unsigned i = 0; i < 32; i++) {
+		if (!(bits & BIT(i)))
+			continue;
+		(void)snprintf(other, sizeof(other), "bit %u of leaf 0x%x", i, w->leaf);
+		list_add(missing, w->name[i] ? w->name[i] : other);
+	}
+}
+
+/* Where the state components that the guest uses lie. */
+static bool same_layout(const struct cpuid_table *a, const struct cpuid_table *b, uint64_t components)
+{
+	for (uint32_t i = 2; i < 32; i++) {
+		const struct cpuid_entry *x = find_const(a, 0xd, i), *y = find_const(b, 0xd, i);
+
+		if (components >> i & 1 && (!x || !y || memcmp(x->reg, y->reg, 2 * sizeof(x->reg[0])) != 0))
+			return false;
+	}
+	return true;
+}
+
+/* Each leaf once, and only components that may be used: what has other lengths could lie about sizes. */
+static bool is_sane(const struct cpuid_table *t)
+{
+	const uint64_t components = t->nentries <= CPUID_ENTRIES_MAX ? cpuid_xcr0_mask(t) : 0;
+
+	for (unsigned i = 0; components && i < t->nentries; i++) {
+		const struct cpuid_entry *e = &t->entry[i];
+
+		if (find_const(t, e->leaf, e->subleaf) != e || (e->leaf == 0xd && !e->has_subleafs) ||
+		    (e->leaf == 0xd && e->subleaf >= 2 && (e->subleaf >= 32 || !(components >> e->subleaf & 1))))
+			return false;
+	}
+	return components != 0;
+}
+
+bool cpuid_offers(const struct cpuid_table *offered, const struct cpuid_table *wanted, char *ret_missing, size_t size)
+{
+	struct list missing = { .text = ret_missing, .size = size };
+	const struct cpuid_entry *x = find_const(offered, 0, 0), *y;
+
+	ret_missing[0] = '\0';
+	if (!is_sane(wanted)) {
+		list_add(&missing, "it is no processor's");
+		return false;
+	}
+	y = find_const(wanted, 0, 0);
+	if (!x || !y || memcmp(&x->reg[CPUID_EBX], &y->reg[CPUID_EBX], 3 * sizeof(x->reg[0])) != 0)
+		list_add(&missing, "a processor of the same maker");
+	for (unsigned i = 0; i < ARRAY_SIZE(feature_words); i++) {
+		const struct feature_word *w = &feature_words[i];
+
+		list_features(w, reg_of(wanted, w->leaf, w->subleaf, w->reg) & ~reg_of(offered, w->leaf, w->subleaf, w->reg), &missing);
+	}
+	if (!same_layout(offered, wanted, cpuid_xcr0_mask(wanted)))
+		list_add(&missing, "vector state of the same layout");
+	if ((reg_of(wanted, 0x80000008, 0, CPUID_EAX) & 0xff) > (reg_of(offered, 0x80000008, 0, CPUID_EAX) & 0xff))
+		list_add(&missing, "physical addresses as wide");
+	return missing.len == 0;
+}
+
+/* Leafs that only tell rates, which differ a little from one start of a host to the next. */
+static bool tells_rate(uint32_t leaf)
+{
+	return leaf == 0x15 || leaf == 0x16 || leaf == 0x40000010;
+}
+
+bool cpuid_same(const struct cpuid_table *a, const struct cpuid_table *b)
+{
+	if (a->nentries != b->nentries || a->nentries > CPUID_ENTRIES_MAX)
+		return false;
+	for (unsigned i = 0; i < a->nentries; i++)
+		if (!tells_rate(a->entry[i].leaf) && memcmp(&a->entry[i], &b->entry[i], sizeof(a->entry[i])) != 0)
+			return false;
+	return true;
+}
+
+void cpuid_take(struct cpuid_table *table, const struct cpuid_table *wanted)
+{
+	struct cpuid_table old = *table;
+
+	*table = *wanted;
+	for (unsigned i = 0; i < table->nentries; i++) {
+		struct cpuid_entry *e = &table->entry[i];
+		const struct cpuid_entry *own = tells_rate(e->leaf) ? find_const(&old, e->leaf, e->subleaf) : NULL;
+
+		if (own)
+			*e = *own;
+	}
 }

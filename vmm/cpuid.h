@@ -14,6 +14,7 @@
 #define VMM_CPUID_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define CPUID_ENTRIES_MAX 64
@@ -51,6 +52,20 @@ void cpuid_fill_from_host(struct cpuid_table *table, unsigned nvcpus, uint32_t t
  */
 void cpuid_query(const struct cpuid_table *table, const struct cpuid_dynamic *dynamic,
 		 uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+
+/*
+ * Whether a guest that was told @wanted can run on a VM that offers @offered: by the same maker, with all features, state
+ * components of the same layout, and addresses as wide.  If not, @ret_missing says what is missing, "avx2, serialize".
+ * @wanted may be from a hostile file.
+ * Caches, topology and names are only told.
+ */
+bool cpuid_offers(const struct cpuid_table *offered, const struct cpuid_table *wanted, char *ret_missing, size_t size);
+
+/* Whether they tell a guest the same, but for the rates of clocks. */
+bool cpuid_same(const struct cpuid_table *a, const struct cpuid_table *b);
+
+/* Makes @table say what @wanted does, but for the rates of this host's clocks. */
+void cpuid_take(struct cpuid_table *table, const struct cpuid_table *wanted);
 
 /* Finds the entry of a leaf, or NULL. */
 struct cpuid_entry *cpuid_find(struct cpuid_table *table, uint32_t leaf, uint32_t subleaf);

@@ -77,7 +77,8 @@ struct engine_ops {
 
 	/*
 	 * Required.  vm->mem, vm->mmio, vm->pio, vm->cpuid and vm->tsc_khz are set;
-	 * fills vm->engine_data and clears what it cannot do in vm->cpuid.
+	 * fills vm->engine_data and clears what it cannot do in vm->cpuid, which may lose more before
+	 * vcpu_create().
 	 */
 	int (*vm_create)(struct vm *vm, struct err *err);
 	void (*vm_destroy)(struct vm *vm);

@@ -86,6 +86,15 @@ static int take_start(struct vcpu *vcpu, struct err *err)
 	return r;
 }
 
+int vm_settle(struct vm *vm, struct err *err)
+{
+	int r = atomic_load(&vm->request) == VM_REQUEST_NONE ? 0 : err_set(err, -ESHUTDOWN, "the guest is about to end");
+
+	for (unsigned i = 0; i < vm->nvcpus && r == 0; i++)
+		r = take_start(&vm->vcpu[i], err);
+	return r;
+}
+
 static enum vcpu_exit run_once(struct vcpu *vcpu, struct err *err)
 {
 	struct vm *vm = vcpu->vm;
@@ -147,8 +156,25 @@ static void *vcpu_main(void *arg)
 	return NULL;
 }
 
-int vm_create(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus,
-	      struct vm **ret_vm, struct err *err)
+/* The guest goes on seeing the processor that it has seen, if it is one that this VM can be. */
+static int take_cpuid(struct vm *vm, const struct cpuid_table *cpuid, struct err *err)
+{
+	char missing[160];
+
+	if (!cpuid_offers(&vm->cpuid, cpuid, missing, sizeof(missing)))
+		return err_set(err, -ENOTSUP, "the guest was saved on a processor with features that engine %s does not have here: %s",
+			       vm->engine->name, missing);
+	cpuid_take(&vm->cpuid, cpuid);
+	return 0;
+}
+
+int vm_create(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus, struct vm **ret_vm, struct err *err)
+{
+	return vm_create_as(engine, mem, nvcpus, NULL, ret_vm, err);
+}
+
+int vm_create_as(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus, const struct cpuid_table *cpuid,
+		 struct vm **ret_vm, struct err *err)
 {
 	unsigned created = 0;
 	struct vm *vm;
@@ -174,6 +200,9 @@ int vm_create(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus,
 	r = engine->vm_create(vm, err);
 	if (r < 0)
 		goto fail;
+	r = cpuid ? take_cpuid(vm, cpuid, err) : 0;
+	if (r < 0)
+		goto fail_vcpus;
 	for (; created < nvcpus; created++) {
 		r = engine->vcpu_create(&vm->vcpu[created], err);
 		if (r < 0)

@@ -90,6 +90,14 @@ struct vm {
  */
 int vm_create(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus,
 	      struct vm **ret_vm, struct err *err);
+
+/*
+ * The same with the CPUID of a VM that was saved, on whichever engine: @cpuid, copied; NULL: the host's.  -ENOTSUP with
+ * a sentence when this engine on this host lacks a feature that is in it.
+ */
+int vm_create_as(const struct engine_ops *engine, struct mem *mem, unsigned nvcpus, const struct cpuid_table *cpuid,
+		 struct vm **ret_vm, struct err *err);
+
 void vm_destroy(struct vm *vm);	/* stops threads first; NULL is fine */
 
 /*
@@ -105,6 +113,12 @@ int vm_start(struct vm *vm, struct err *err);
  * earlier start has not been taken yet, -ENOMEM.
  */
 int vm_start_vcpu(struct vm *vm, unsigned index, const struct vcpu_state *state);
+
+/*
+ * While paused: vCPUs that were told to start and have not seen it yet take on their state now, so that it is in what is
+ * saved of them.  0, -ESHUTDOWN with a sentence when the machine was asked to end instead, or what an engine says.
+ */
+int vm_settle(struct vm *vm, struct err *err);
 
 /* Stops all vCPU threads and joins them.  Must not be called from one of them. */
 void vm_stop(struct vm *vm);

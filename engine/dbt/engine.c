@@ -270,7 +270,8 @@ static int dbt_vcpu_create(struct vcpu *vcpu, struct err *err)
 	cpu->vcpu = vcpu;
 	cpu->index = vcpu->index;
 	cpu->xsave_area = (uint64_t)(uintptr_t)cpu->xsave;
-	cpu->xcr0_host = host_xcr0() & cpuid_xcr0_mask(vm->cpuid);
+	vm->xcr0_mask = cpuid_xcr0_mask(vm->cpuid);	/* which is final now */
+	cpu->xcr0_host = host_xcr0() & vm->xcr0_mask;
 	cpu->default_mxcsr = mxcsr;
 	cpu->mxcsr_mask = host_mxcsr_mask();
 	memcpy(cpu->xsave, &fcw, 2);
@@ -408,7 +409,6 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	dv->tsc_khz = vm->tsc_khz;
 	offer_cheap_features(&vm->cpuid);
 	dv->cpuid = &vm->cpuid;
-	dv->xcr0_mask = cpuid_xcr0_mask(&vm->cpuid);
 	atomic_store(&dv->next_token, 1);
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(),
@@ -661,6 +661,8 @@ static int dbt_get_state(struct vcpu *vcpu, struct vcpu_state *st, struct err *e
 	st->exception_vector = cpu->pending.vector;
 	st->exception_has_error = cpu->pending.has_error;
 	st->exception_error = cpu->pending.error;
+	/* Ours may also be of an IRET, which hardware does not know, nor one without IF (SDM vol. 3, 26.3.1.5). */
+	st->interrupt_shadow = cpu->intr_shadow && cpu->intr_enabled;
 	st->nmi_masked = cpu->nmi_masked;
 	st->nmi_pending = irqchip_nmi_pending(cpu->vm->irqchip, cpu->index);
 	irqchip_save_lapic(cpu->vm->irqchip, cpu->index, st->lapic);
@@ -735,7 +737,10 @@ static int dbt_set_state(struct vcpu *vcpu, const struct vcpu_state *st, struct 
 	cpu->has_pending = st->exception_pending;
 	cpu->pending = (struct event){ .vector = st->exception_vector, .kind = EVENT_FAULT,
 		.has_error = st->exception_has_error, .error = st->exception_error };
+	cpu->intr_shadow = st->interrupt_shadow;
 	cpu->nmi_masked = st->nmi_masked;
+	if (st->nmi_pending)	/* the local APIC has forgotten it with the rest */
+		irqchip_nmi(cpu->vm->irqchip, cpu->index);
 	take_xsave(cpu, st->xsave);
 	cpu->fatal = NULL;
 	cpu->leave = LEAVE_NONE;

@@ -56,7 +56,10 @@ enum roux_network_kind {
 struct roux_network {
 	enum roux_network_kind kind;
 	const char *name;	/* of the TAP device, or the network */
-	/* TAP: what the guest is told, or NULL: "192.0.2.2/24", "192.0.2.1", "2001:db8::2/64", ... */
+	/*
+	 * TAP: what the guest is told, or NULL: "192.0.2.2/24", "192.0.2.1", "2001:db8::2/64", ...
+	 * Named: @address4 is what it gets if that is free.
+	 */
 	const char *address4, *gateway4, *address6, *gateway6, *nameserver;
 	/* User and named: "[ADDRESS:]HOST:GUEST[/tcp|/udp]", ports of the host that lead to the guest. */
 	const char *const *publish;

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
@@ -349,6 +350,85 @@ def test_the_switch_is_jailed():
         assert os.listdir(f"/proc/{pid}/root") == [], os.listdir(f"/proc/{pid}/root")
         for space in ("mnt", "net", "pid", "ipc"):
             assert os.readlink(f"/proc/{pid}/ns/{space}") != os.readlink(f"/proc/self/ns/{space}"), space
+
+
+# ------------------------------------------------------------------------- saved
+
+def logs(name):
+    return expect(verb("logs", name)).out.decode().splitlines()
+
+
+@contextlib.contextmanager
+def background(name, net, script, *options):
+    verb("rm", "-f", name)
+    expect(verb("run", "-d", "--name", name, *(["--network", net] if net else []), *options, busybox_root(), "--", "sh", "-c", script))
+    try:
+        yield name
+    finally:
+        verb("rm", "-f", name)
+
+
+@contextlib.contextmanager
+def restored(path, name):
+    verb("rm", "-f", name)
+    expect(verb("restore", "-d", "--name", name, path))
+    try:
+        yield name
+    finally:
+        verb("rm", "-f", name)
+
+
+# Sends numbers over the network, and has a connection to the rest of the world.
+BOTH = (f"(nc {WORLD4} {{port}} < /dev/zero > /dev/null; echo outside is over) & i=0; "
+        "while :; do i=$((i + 1)); echo $i; sleep 0.05; done | nc {to} 5000; echo inside is over; sleep 1000")
+COUNTS = "echo up; sleep 1000 | nc -l -p 5000; echo end; sleep 1000"
+
+
+def gets_further(name, by=20):
+    """The numbers that come are all there are."""
+    before = len(logs(name))
+    wait_until("more numbers", lambda: len(logs(name)) >= before + by)
+    assert logs(name)[1:] == [str(n) for n in range(1, len(logs(name)))], logs(name)
+
+
+def test_connections_on_the_network_survive_and_others_are_reset():
+    path = os.path.join(WORK, "saved-client")
+    with tcp_server(lambda c: c.recv(1) and threading.Event().wait(60)) as port, made("lab"), \
+            background("counting", "lab", COUNTS):
+        address = machines("lab")["10.89.1.2"]["addresses"][0]
+        with background("sending", "lab", BOTH.format(port=port, to=address)):
+            gets_further("counting")
+            expect(verb("checkpoint", "sending", path))	# it goes on here, with all that it has
+            gets_further("counting")
+            assert not logs("sending")
+            with restored(path, "double"):	# which has other addresses, and no connection
+                wait_until("its connections to end", lambda: sorted(logs("double")) == ["inside is over", "outside is over"])
+                seen = {name: expect(verb("exec", name, "ip", "addr", "show", "eth0")).out.decode() for name in ("sending", "double")}
+                assert "10.89.1.3/24" in seen["sending"] and "10.89.1.4/24" in seen["double"], seen
+                assert "10.89.1.3/" not in seen["double"] and "fd72:6f75:7801::4/64" in seen["double"], seen
+                assert seen["sending"].split("ether ")[1][:17] != seen["double"].split("ether ")[1][:17], seen
+                assert len({text.split("inet6 fe80")[1].split()[0] for text in seen.values()}) == 2, seen
+                expect(verb("exec", "double", "ping", "-c", "1", "10.89.1.3"))
+                expect(verb("exec", "double", "ping", "-6", "-c", "1", "fd72:6f75:7801::3"))
+                assert b"10.89.1.4" in expect(verb("exec", "double", "cat", "/etc/hosts")).out
+            gets_further("counting")
+            expect(verb("checkpoint", "--stop", "sending", path))
+            expect(verb("wait", "sending"))
+        with restored(path, "sending"):
+            gets_further("counting")
+            wait_until("the other to end", lambda: logs("sending") == ["outside is over"])
+            expect(verb("exec", "sending", "sh", "-c", f"echo x | timeout 1 nc {WORLD4} {port}; ping -c 1 {address}"))
+
+
+def test_connections_over_the_user_network_are_reset():
+    path = os.path.join(WORK, "saved-user")
+    with tcp_server(lambda c: threading.Event().wait(60)) as port, \
+            background("waiting", None, f"mkfifo /tmp/f; sleep 1000 > /tmp/f & nc {WORLD4} {port} < /tmp/f; echo over; sleep 1000"):
+        wait_until("the connection", lambda: b"ESTABLISHED" in expect(verb("exec", "waiting", "netstat", "-tn")).out)
+        expect(verb("checkpoint", "waiting", path))
+        with restored(path, "waiting-again"):
+            wait_until("its end to be told", lambda: logs("waiting-again") == ["over"])
+        assert not logs("waiting")
 
 
 enter_world()

@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, Skip, busybox_root, copy_cache, environ, expect, folder, main,
+from harness import (WORK, Skip, busybox_root, complains, copy_cache, environ, expect, folder, main,
                      marked_processes, roux, start, verb, wait_until)
 
 ROOT = busybox_root()
@@ -111,6 +111,23 @@ def test_the_second_machine_does_not_boot():
     total = min(t for _, t in runs)
     assert all(p["boot"] < BOOT_MS for p, _ in runs), runs
     assert total * 4 <= first_total, (first, first_total, runs)
+
+
+def test_a_template_is_there_before_its_first_vm():
+    options = (*kind("built"), "--memory", "128M", ROOT)
+    with new_templates(1) as found:
+        built = roux_ok("template", "build", *options).strip()
+    assert found[0].endswith(f"/{built}.snap")
+    with new_templates(0):
+        assert not booted(*options, "--", "true")
+        assert roux_ok("template", "build", *options).strip() == built
+    complains(verb("template", "build", *options, "--", "true", env=ENV), 125, "no command")
+    complains(verb("template", "build", ROOT + "-missing", env=ENV), 1, "no image")
+    disk = os.path.join(folder("built-disk"), "disk")
+    with open(disk, "wb") as f:
+        f.truncate(1 << 20)
+    complains(verb("template", "build", "--disk", disk, ROOT, env=ENV), 1, "have no template")
+    assert verb("template", "build", env=ENV).status != 0
 
 
 def test_what_the_guest_sees_makes_another_template():

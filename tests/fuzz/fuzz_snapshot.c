@@ -9,6 +9,8 @@
  *   3   the header of a file, under a right checksum
  *   4   the beginning of a file
  *   5   a file of translated code behind a header that is right
+ *   6   a file with a base, compressed, or both: {flags pages... lengths... memory...}, under right checksums of all
+ *   7   a CPUID table, laid over a good one as in 0
  *
  * State that is taken must leave a machine that can run, be saved, and be put back; whatever
  * happens to one that is refused, good state must be taken after it.
@@ -17,7 +19,8 @@
 
 #include "base/sha256.h"
 #include "machine/code_file.h"
-#include "machine/snapshot.h"
+#include "machine/snapshot_inside.h"
+#include "machine/snapshot_memory.h"
 #include "machine/state.h"
 #include "os/blob.h"
 #include "os/loop.h"
@@ -34,6 +37,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <zstd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
@@ -43,9 +47,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 #define CPUID_END (8 + sizeof(struct cpuid_table))	/* in state: what is before it only says whose state it is */
 #define DEVICE_FIXED (8 + 48)	/* bytes of a device's state before its queues, with its length */
 #define QUEUE_STATE 32u
-#define HEADER_SUMMED 176u	/* bytes of a file's header in front of their checksum */
+#define HEADER_SUMMED offsetof(struct snapshot_header, sum)
+#define LAYER_MEMORY (2 * SNAPSHOT_CHUNK)
+#define LAYER_PAGES (LAYER_MEMORY / MEM_PAGE / 8)	/* bytes that say which are there */
+#define LAYER_PATTERN 8u	/* bytes of the input that do, again and again */
 
-enum what { CHANGES, CHANGES_AND_CUT, FOLDER, HEADER, FILE_START, CODE_FILE, WHAT_COUNT };
+enum what { CHANGES, CHANGES_AND_CUT, FOLDER, HEADER, FILE_START, CODE_FILE, LAYER, CPUID, WHAT_COUNT };
 
 static struct machine *m;
 static struct vcpu_state start[CPUS];	/* of its processors */
@@ -56,7 +63,8 @@ static struct virtio_mmio *mmio[DEVICES];
 static struct blob good;
 static size_t folder_at;	/* what the shared folder remembers, in good */
 static char folder[64], file_path[64];
-static int file;
+static int file, base;
+static uint8_t base_sum[32];
 
 static struct state_parts parts(void)
 {
@@ -185,6 +193,28 @@ static size_t find_folder(void)
 	return at;
 }
 
+/* Memory with something on each of its pages but the last. */
+static void make_base(void)
+{
+	struct snapshot_header h = { .flags = HAS_SUMS, .memory = LAYER_MEMORY, .stored = LAYER_MEMORY, .engine = "dbt" };
+	uint64_t sums[2];
+	uint8_t *bytes = calloc(1, LAYER_MEMORY);
+
+	base = memfd_create("base", MFD_CLOEXEC);
+	want(base >= 0 && bytes);
+	for (size_t i = 0; i + 1 < LAYER_MEMORY / MEM_PAGE; i++)
+		bytes[i * MEM_PAGE] = (uint8_t)(i | 1);
+	for (unsigned i = 0; i < 2; i++)
+		sums[i] = snapshot_sum_chunk(bytes + i * SNAPSHOT_CHUNK, SNAPSHOT_CHUNK);
+	snapshot_sum_bytes(NULL, 0, h.state_sum);
+	snapshot_sum_bytes(sums, sizeof(sums), h.notes_sum);
+	snapshot_seal(&h);
+	memcpy(base_sum, h.sum, sizeof(base_sum));
+	want(pwrite(base, &h, sizeof(h), 0) == sizeof(h) && pwrite(base, sums, sizeof(sums), SNAPSHOT_NOTES) == sizeof(sums));
+	want(pwrite(base, bytes, LAYER_MEMORY, SNAPSHOT_MEMORY) == (ssize_t)LAYER_MEMORY);
+	free(bytes);
+}
+
 static void setup(void)
 {
 	make_folder();
@@ -201,14 +231,25 @@ static void setup(void)
 	folder_at = find_folder();
 	(void)snprintf(file_path, sizeof(file_path), "/proc/self/fd/%d", file = memfd_create("snapshot", MFD_CLOEXEC));
 	want(file >= 0);
+	make_base();
 }
 
 /* --- Inputs --- */
+
+static void count_part(void *ctx, const char *name, const uint8_t *bytes, size_t len)
+{
+	size_t *left = ctx;
+
+	want(name[0] && len <= *left);
+	*left -= len;
+}
 
 static void try_state(const uint8_t *state, size_t len)
 {
 	struct blob again = { 0 };
 	struct machine_run run;
+
+	(void)state_each(state, len, count_part, &(size_t){ len });
 
 	if (restore(state, len)) {
 		pump();
@@ -265,23 +306,16 @@ static void try_folder(const uint8_t *data, size_t len)
 
 static void try_file(const uint8_t *data, size_t len, bool sum)
 {
-	static const uint8_t begin[] = { 'r', 'o', 'u', 'x', 's', 'n', 'a', 'p', 3 };
-	uint8_t header[HEADER_SUMMED + SHA256_SIZE] = { 0 };
+	struct snapshot_header header = { .flags = 0 };
 	struct snapshot snapshot;
-	struct sha256 hash;
-	uint64_t memory;
 
 	want(ftruncate(file, 0) == 0 && pwrite(file, data, len, 0) == (ssize_t)len);
 	if (sum) {
-		memcpy(header, data, len < HEADER_SUMMED ? len : HEADER_SUMMED);
-		memcpy(header, begin, sizeof(begin));
-		memset(header + sizeof(begin), 0, 3);
-		sha256_init(&hash);
-		sha256_add(&hash, header, HEADER_SUMMED);
-		sha256_finish(&hash, header + HEADER_SUMMED);
-		want(pwrite(file, header, sizeof(header), 0) == (ssize_t)sizeof(header));
-		memcpy(&memory, header + 24, sizeof(memory));
-		if (ftruncate(file, (off_t)snapshot_size(memory)) < 0)
+		memcpy(&header, data, len < HEADER_SUMMED ? len : HEADER_SUMMED);
+		snapshot_seal(&header);
+		want(pwrite(file, &header, sizeof(header), 0) == (ssize_t)sizeof(header));
+		if (ftruncate(file, (off_t)(SNAPSHOT_MEMORY + header.stored + header.code +
+					    (header.flags & HAS_PAGES && header.memory < 1ull << 40 ? snapshot_pages_len(header.memory) : 0))) < 0)
 			return;	/* no file has that size */
 	}
 	if (snapshot_open(file_path, &snapshot, NULL) == 0) {
@@ -289,6 +323,116 @@ static void try_file(const uint8_t *data, size_t len, bool sum)
 		want(memchr(snapshot.engine, '\0', sizeof(snapshot.engine)));
 	}
 	snapshot_close(&snapshot);
+}
+
+/* --- Files on top of others --- */
+
+/* As it would be if nobody had changed it; where that cannot be said, anything. */
+static uint64_t sum_layer(const uint64_t *pages, uint64_t chunk, const uint8_t *memory, const uint8_t *frame, size_t frame_len)
+{
+	static uint8_t buffer[SNAPSHOT_CHUNK];
+	uint64_t len = frame ? (uint64_t)ZSTD_decompress(buffer, sizeof(buffer), frame, frame_len) :
+		snapshot_gather(pages, LAYER_MEMORY, chunk, memory, buffer);
+
+	return ZSTD_isError(len) || !len ? 0 : snapshot_sum_chunk(buffer, len);
+}
+
+static void use_layer(void)
+{
+	struct snapshot_view view;
+	struct snapshot s;
+	struct err err;
+	int r = snapshot_open(file_path, &s, &err);
+
+	if (r == 0)
+		r = snapshot_open_bases(&s, &err);
+	if (r == 0)
+		r = snapshot_check_memory(&s, &err);
+	if (r == 0)
+		r = snapshot_view(&s, &view, &err);
+	if (r == 0) {
+		for (uint64_t page = 0; page < LAYER_MEMORY / MEM_PAGE; page++)
+			want(snapshot_view_there(&view, page) || !view.memory[page * MEM_PAGE]);
+		snapshot_view_finish(&view);
+	}
+	want(r == 0 || err.msg[0]);
+	snapshot_close(&s);
+}
+
+static void try_layer(const uint8_t *data, size_t len)
+{
+	struct snapshot_header h = { .memory = LAYER_MEMORY, .stored = LAYER_MEMORY, .engine = "dbt" };
+	uint8_t map[LAYER_PAGES + 2 * sizeof(uint32_t)];
+	uint64_t pages[LAYER_PAGES / 8], sums[2];
+	uint32_t packed[2] = { 0 };
+	uint8_t *memory;
+	struct sha256 hash;
+
+	if (len < 1 + LAYER_PATTERN + sizeof(packed))
+		return;
+	h.flags = HAS_SUMS | HAS_PAGES | (data[0] & (IS_PACKED | HAS_BASE));
+	for (size_t i = 0; i < LAYER_PAGES; i++)
+		map[i] = data[1 + i % LAYER_PATTERN];
+	memcpy(pages, map, sizeof(pages));
+	memcpy(packed, data + 1 + LAYER_PATTERN, sizeof(packed));
+	memcpy(map + LAYER_PAGES, packed, sizeof(packed));
+	data += 1 + LAYER_PATTERN + sizeof(packed);
+	len -= 1 + LAYER_PATTERN + sizeof(packed);
+	len = len < LAYER_MEMORY ? len : LAYER_MEMORY;
+	memory = calloc(1, LAYER_MEMORY);
+	want(memory);
+	memcpy(memory, data, len);
+	if (h.flags & IS_PACKED)
+		h.stored = (len + MEM_PAGE - 1) / MEM_PAGE * MEM_PAGE;
+	for (uint64_t i = 0, at = 0; i < 2; at += packed[i++])
+		sums[i] = sum_layer(pages, i, memory, h.flags & IS_PACKED ? memory + (at < len ? at : 0) : NULL,
+				    at < len && packed[i] < len - at ? packed[i] : len - (at < len ? at : 0));
+	if (h.flags & HAS_BASE) {
+		(void)snprintf(h.base_path, sizeof(h.base_path), "/proc/self/fd/%d", base);
+		memcpy(h.base_sum, base_sum, sizeof(h.base_sum));
+	}
+	snapshot_sum_bytes(NULL, 0, h.state_sum);
+	sha256_init(&hash);
+	sha256_add(&hash, sums, sizeof(sums));
+	sha256_add(&hash, map, h.flags & IS_PACKED ? sizeof(map) : LAYER_PAGES);
+	sha256_finish(&hash, h.notes_sum);
+	snapshot_seal(&h);
+	want(ftruncate(file, 0) == 0 && pwrite(file, &h, sizeof(h), 0) == sizeof(h));
+	want(pwrite(file, sums, sizeof(sums), SNAPSHOT_NOTES) == sizeof(sums));
+	want(pwrite(file, memory, len, SNAPSHOT_MEMORY) == (ssize_t)len);
+	want(pwrite(file, map, h.flags & IS_PACKED ? sizeof(map) : LAYER_PAGES, (off_t)(SNAPSHOT_MEMORY + h.stored)) > 0);
+	free(memory);
+	use_layer();
+}
+
+/* What is taken must be no larger than what is there for it. */
+static void try_cpuid(const uint8_t *data, size_t len)
+{
+	struct cpuid_table table = m->vm->cpuid, offered = m->vm->cpuid;
+	uint8_t state[8 + sizeof(table)];
+	char missing[64];
+
+	while (len >= 3) {
+		size_t place = (size_t)(data[0] | data[1] << 8) % sizeof(table), n = data[2];
+
+		data += 3;
+		len -= 3;
+		n = n < len ? n : len;
+		n = n < sizeof(table) - place ? n : sizeof(table) - place;
+		memcpy((uint8_t *)&table + place, data, n);
+		data += n;
+		len -= n;
+	}
+	memcpy(state, good.bytes, 8);
+	memcpy(state + 8, &table, sizeof(table));
+	if (state_cpuid(state, sizeof(state), &table) < 0)
+		return;
+	if (!cpuid_offers(&offered, &table, missing, sizeof(missing))) {
+		want(missing[0] && memchr(missing, '\0', sizeof(missing)));
+		return;
+	}
+	cpuid_take(&offered, &table);
+	want(cpuid_xsave_size(&offered, ~0ull) <= VCPU_XSAVE_MAX);
 }
 
 /* Where the header is right the engine looks whether the code is of this program; bytes of a fuzzer are not. */
@@ -329,6 +473,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 		try_folder(data, len);
 	else if (what == CODE_FILE)
 		try_code_file(data, len);
+	else if (what == LAYER)
+		try_layer(data, len);
+	else if (what == CPUID)
+		try_cpuid(data, len);
 	else if (what == HEADER || what == FILE_START)
 		try_file(data, len, what == HEADER);
 	else

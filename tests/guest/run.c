@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs one test guest: run ENGINE GUEST.elf [CPUS [EXPECTED [any|real]]]
+ * Runs one test guest: run ENGINE[,OTHER] GUEST.elf [CPUS [EXPECTED [any|real [MS]]]]
+ *
+ * With two engines each save takes the guest from one to the other; with MS it is also saved every so many
+ * milliseconds, whatever it does, unless it uses doorbells.
  *
  * Prints what the guest prints and how it ended.  With a file of expected output,
  * compares instead, and prints only what differs.  Exit status: the guest's, 77
@@ -13,11 +16,16 @@
 #include "base/checked.h"
 #include "engine/dbt/engine_dbt.h"
 #include "engine/kvm/kvm.h"
+#include "machine/snapshot.h"
+#include "machine/snapshot_memory.h"
+#include "machine/state.h"
+#include "os/blob.h"
 #include "os/err.h"
 #include "vmm/acpi.h"
 #include "vmm/boot.h"
 #include "vmm/load.h"
 #include "vmm/platform.h"
+#include "vmm/serial.h"
 #include "vmm/vm.h"
 
 #include "tests/guest/guest.h"
@@ -27,6 +35,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define MEMORY (64ull << 20)	/* bytes */
@@ -34,12 +43,16 @@
 #define EXIT_SKIP 77
 #define EXIT_MACHINE 3
 #define MATCH_VALUE 7
+#define MOVES_MAX 100u
 
 struct runner {
-	const struct engine_ops *engine;
+	const struct engine_ops *engine, *other;	/* the same when there is one */
 	struct mem *mem;
 	struct vm *vm;
 	struct platform *platform;
+	struct serial *serial;
+	long every_ms;	/* to be saved; 0: only when the guest says so */
+	unsigned moves;	/* made because of that */
 	int doorbell;	/* eventfd */
 	pthread_t doorbell_thread;
 
@@ -157,10 +170,10 @@ static int add_doorbell(struct vm *vm, uint64_t addr, bool match, int fd, struct
 	return res;
 }
 
-static int make_machine(struct runner *r, unsigned ncpus, struct err *err)
+static int make_machine(struct runner *r, unsigned ncpus, const struct cpuid_table *cpuid, struct err *err)
 {
 	const struct platform_debug debug = { text, guest_exited, r };
-	int res = vm_create(r->engine, r->mem, ncpus, &r->vm, err);
+	int res = vm_create_as(r->engine, r->mem, ncpus, cpuid, &r->vm, err);
 
 	if (res < 0)
 		return res;
@@ -168,12 +181,27 @@ static int make_machine(struct runner *r, unsigned ncpus, struct err *err)
 	r->vm->ended_ctx = r;
 	res = platform_create(r->vm, &debug, &r->platform, err);
 	if (res == 0)
+		res = serial_create(r->vm, SERIAL_COM1_BASE, SERIAL_COM1_IRQ, NULL, NULL, &r->serial, err);
+	if (res == 0)
 		res = bus_add(&r->vm->mmio, &(struct bus_range){ DEV_BASE, 0x1000, &dev_ops, r,
 								"test device" }, err);
 	if (res == 0)
 		res = add_doorbell(r->vm, DEV_DOORBELL, false, r->doorbell, err);
 	if (res == 0)
 		res = add_doorbell(r->vm, DEV_DOORBELL_MATCH, true, r->doorbell, err);
+	return res;
+}
+
+/* What a guest may see that is to move between engines: what KVM offers here, which the translator does too. */
+static int common_cpuid(struct runner *r, unsigned ncpus, struct cpuid_table *ret, struct err *err)
+{
+	struct vm *vm;
+	int res = vm_create(&kvm_engine, r->mem, ncpus, &vm, err);
+
+	if (res == 0) {
+		*ret = vm->cpuid;
+		vm_destroy(vm);
+	}
 	return res;
 }
 
@@ -212,37 +240,70 @@ static int count_dirty(struct runner *r, uint64_t *ret, struct err *err)
 	return res;
 }
 
-static int save(struct runner *r, struct vcpu_state *vcpus, struct vm_state *state, struct err *err)
+static struct state_parts parts_of(const struct runner *r)
 {
-	int res = r->engine->get_vm_state(r->vm, state, err);
-
-	for (unsigned i = 0; i < r->vm->nvcpus && res == 0; i++)
-		res = r->engine->get_state(&r->vm->vcpu[i], &vcpus[i], err);
-	return res;
+	return (struct state_parts){ .vm = r->vm, .platform = r->platform, .serial = r->serial };
 }
 
-/* Throws the machine away and goes on in another one over the same memory. */
+/* 0 and a file with the machine. */
+static int save(struct runner *r, struct err *err)
+{
+	const struct state_parts parts = parts_of(r);
+	struct blob state = { 0 };
+	struct snapshot_id id;
+	int fd = memfd_create("snapshot", MFD_CLOEXEC), res;
+
+	res = fd < 0 || ftruncate(fd, (off_t)snapshot_size(MEMORY)) < 0 ? -errno : state_save(&parts, &state, err);
+	if (res == 0)
+		res = snapshot_write(fd, &state, r->vm, &id, err);
+	blob_finish(&state);
+	return res < 0 ? res : fd;
+}
+
+static void destroy_machine(struct runner *r)
+{
+	vm_destroy(r->vm);
+	serial_destroy(r->serial);
+	platform_destroy(r->platform);
+	mem_destroy(r->mem);
+}
+
+/* Another machine, of what is in the file. */
+static int restore(struct runner *r, const struct snapshot *s, unsigned ncpus, struct err *err)
+{
+	struct blob_reader in = { .at = s->state, .left = s->state_len };
+	struct cpuid_table cpuid;
+	struct state_parts parts;
+	int res = state_cpuid(s->state, s->state_len, &cpuid);
+
+	if (res == 0)
+		res = snapshot_memory(s, &r->mem, err);
+	if (res == 0)
+		res = make_machine(r, ncpus, &cpuid, err);
+	parts = parts_of(r);
+	return res == 0 ? state_restore(&parts, &in, err) : res;
+}
+
+/* Throws the machine away and goes on in another one from a file, on the other engine. */
 static int save_restore(struct runner *r, struct err *err)
 {
-	struct vcpu_state *vcpus = calloc(VCPUS_MAX, sizeof(*vcpus));
+	const struct engine_ops *engine = r->engine;
 	unsigned ncpus = r->vm->nvcpus;
-	struct vm_state state;
-	int res = vcpus ? save(r, vcpus, &state, err) : -ENOMEM;
+	int fd = save(r, err), res = fd < 0 ? fd : 0;
+	struct snapshot s = { .fd = -1 };
+	char path[40];
 
-	if (res == 0) {
-		struct platform *old_platform = r->platform;
-		struct vm *old = r->vm;
-
-		vm_stop(old);
-		res = make_machine(r, ncpus, err);
-		vm_destroy(old);
-		platform_destroy(old_platform);
-	}
+	if (res < 0)
+		return res;
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	res = snapshot_open(path, &s, err);
+	destroy_machine(r);
+	r->engine = r->other;
+	r->other = engine;
 	if (res == 0)
-		res = r->engine->set_vm_state(r->vm, &state, err);
-	for (unsigned i = 0; i < ncpus && res == 0; i++)
-		res = r->engine->set_state(&r->vm->vcpu[i], &vcpus[i], err);
-	free(vcpus);
+		res = restore(r, &s, ncpus, err);
+	snapshot_close(&s);
+	(void)close(fd);
 	return res;
 }
 
@@ -277,22 +338,58 @@ static int do_command(struct runner *r, enum dev_command command, uint64_t *ret,
 	return res;
 }
 
+/* To the other engine, in the middle of whatever it does. */
+static int move(struct runner *r, struct err *err)
+{
+	int res;
+
+	vm_pause(r->vm);
+	res = save_restore(r, err);
+	if (res == -ESHUTDOWN) {
+		*err = (struct err){ 0 };
+		vm_resume(r->vm);
+		return 0;
+	}
+	r->moves++;
+	return res < 0 ? res : vm_start(r->vm, err);
+}
+
+static struct timespec in_ms(long ms)
+{
+	struct timespec t;
+
+	(void)clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_sec += ms / 1000;
+	t.tv_nsec += ms % 1000 * 1000000;
+	if (t.tv_nsec >= 1000000000) {
+		t.tv_nsec -= 1000000000;
+		t.tv_sec++;
+	}
+	return t;
+}
+
 /* Serves commands until the machine ends.  False when it hangs. */
 static bool serve(struct runner *r, struct err *err)
 {
-	struct timespec until;
+	struct timespec end = in_ms(TIMEOUT_S * 1000), until;
 	int timed_out = 0;
 	bool ended;
 
-	(void)clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += TIMEOUT_S;
 	pthread_mutex_lock(&r->lock);
 	while (!r->ended && !timed_out) {
 		enum dev_command command = (enum dev_command)r->command;
 		uint64_t result = 0;
 
 		if (command == CMD_NONE) {
+			bool moves = r->every_ms && r->moves < MOVES_MAX;
+
+			until = moves ? in_ms(r->every_ms) : end;
 			timed_out = pthread_cond_timedwait(&r->changed, &r->lock, &until);
+			if (timed_out && moves) {
+				pthread_mutex_unlock(&r->lock);
+				timed_out = move(r, err) < 0;
+				pthread_mutex_lock(&r->lock);
+			}
 			continue;
 		}
 		pthread_mutex_unlock(&r->lock);
@@ -349,11 +446,12 @@ static int run(struct runner *r, const char *path, unsigned ncpus, const char *e
 	       struct err *err)
 {
 	const uint64_t stop = 1ull << 32;
-	bool ended;
+	bool ended, moves = r->other != r->engine;
+	struct cpuid_table common;
 	int status;
 
-	if (mem_create(MEMORY, &r->mem, err) < 0 || make_machine(r, ncpus, err) < 0 ||
-	    boot(r, path, err) < 0)
+	if (mem_create(MEMORY, &r->mem, err) < 0 || (moves && common_cpuid(r, ncpus, &common, err) < 0) ||
+	    make_machine(r, ncpus, moves ? &common : NULL, err) < 0 || boot(r, path, err) < 0)
 		return EXIT_MACHINE;
 	if (pthread_create(&r->doorbell_thread, NULL, doorbell_main, r) ||
 	    vm_start(r->vm, err) < 0)
@@ -363,9 +461,7 @@ static int run(struct runner *r, const char *path, unsigned ncpus, const char *e
 	(void)!write(r->doorbell, &stop, sizeof(stop));
 	pthread_join(r->doorbell_thread, NULL);
 	status = finish(r, ended, expected);
-	vm_destroy(r->vm);
-	platform_destroy(r->platform);
-	mem_destroy(r->mem);
+	destroy_machine(r);
 	return status;
 }
 
@@ -382,18 +478,21 @@ int main(int argc, char **argv)
 	static struct runner r = { .lock = PTHREAD_MUTEX_INITIALIZER,
 				   .changed = PTHREAD_COND_INITIALIZER };
 	struct err err = { 0 };
+	const char *other;
 	int status;
 
 	if (argc < 3) {
 		(void)fprintf(stderr, "usage: run ENGINE GUEST.elf [CPUS [EXPECTED [any|real]]]\n");
 		return 2;
 	}
-	r.engine = find_engine(argv[1]);
-	if (!r.engine) {
+	r.engine = find_engine(strtok(argv[1], ","));
+	other = strtok(NULL, ",");
+	r.other = other ? find_engine(other) : r.engine;
+	if (!r.engine || !r.other) {
 		(void)fprintf(stderr, "run: no engine named %s\n", argv[1]);
 		return 2;
 	}
-	if (r.engine == &kvm_engine && access("/dev/kvm", R_OK | W_OK) < 0) {
+	if ((r.engine == &kvm_engine || r.other == &kvm_engine) && access("/dev/kvm", R_OK | W_OK) < 0) {
 		(void)fprintf(stderr, "skipped: no usable /dev/kvm\n");
 		return EXIT_SKIP;
 	}
@@ -401,11 +500,14 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "skipped: %s\n", err.msg);
 		return EXIT_SKIP;
 	}
+	r.every_ms = argc > 6 ? atol(argv[6]) : 0;
 	r.doorbell = eventfd(0, EFD_CLOEXEC);
 	status = run(&r, argv[2], argc > 3 ? (unsigned)atoi(argv[3]) : 1, argc > 4 ? argv[4] : NULL,
 		     &err);
 	if (err.code)
 		(void)fprintf(stderr, "run: %s\n", err.msg);
+	if (r.every_ms)
+		(void)fprintf(stderr, "saved and restored %u times\n", r.moves);
 	(void)close(r.doorbell);
 	return status;
 }

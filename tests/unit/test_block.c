@@ -392,6 +392,67 @@ static void test_damaged_or_foreign_overlay_is_refused(void **state)
 	block_destroy(base);
 }
 
+static bool is_marked(const uint8_t *bitmap, unsigned piece)
+{
+	return bitmap[piece / 8] >> piece % 8 & 1;
+}
+
+static void test_watched_changes_are_marked_by_piece(void **state)
+{
+	struct block *blk = open_image(false, false);
+	uint8_t bitmap[1] = { 0 }, bytes[2] = { 1, 2 };
+
+	_Static_assert(SIZE <= 8 * BLOCK_PIECE, "one byte");
+	assert_int_equal(block_watch_bytes(SIZE), 1);
+	assert_int_equal(block_watch_bytes(8 * BLOCK_PIECE + 1), 2);
+	assert_int_equal(block_write(blk, 0, bytes, 1), 0);
+	block_watch(blk, bitmap);
+	assert_int_equal(block_read(blk, 3 * BLOCK_PIECE, bytes, 1), 0);
+	assert_int_equal(block_write(blk, SIZE, bytes, 1), -ERANGE);
+	assert_int_equal(bitmap[0], 0);
+	assert_int_equal(block_write(blk, BLOCK_PIECE - 1, bytes, 2), 0);
+	assert_true(is_marked(bitmap, 0) && is_marked(bitmap, 1) && !is_marked(bitmap, 2));
+	assert_int_equal(block_discard(blk, 2 * BLOCK_PIECE, 512), 0);
+	assert_int_equal(block_write_zeroes(blk, SIZE - 512, 512, true), 0);
+	assert_int_equal(bitmap[0], 0x17);
+	block_watch(blk, NULL);
+	assert_int_equal(block_write(blk, 3 * BLOCK_PIECE, bytes, 1), 0);
+	assert_int_equal(bitmap[0], 0x17);
+	block_destroy(blk);
+}
+
+/* A layer in memory becomes a file by copying it. */
+static void test_the_file_of_an_overlay_is_all_of_it(void **state)
+{
+	struct block *base = open_image(true, false), *blk, *again;
+	uint8_t buf[4096];
+	uint64_t at, end;
+	int from, to;
+	ssize_t n;
+
+	assert_int_equal(block_file_of(base, &from, &at), -EOPNOTSUPP);
+	assert_int_equal(block_overlay_create(base, NULL, 0, &blk, NULL), 0);
+	assert_int_equal(block_write(blk, CLUSTER + 5, "changed", 7), 0);
+	assert_int_equal(block_file_of(blk, &from, &at), 0);
+	assert_int_equal(at % BLOCK_PIECE, 0);
+	end = at + SIZE;
+	to = open(layer, O_RDWR | O_CREAT | O_EXCL, 0600);
+	assert_true(to >= 0);
+	for (uint64_t off = 0; off < end; off += (uint64_t)n) {
+		n = pread(from, buf, end - off < sizeof(buf) ? end - off : sizeof(buf), (off_t)off);
+		assert_true(n > 0 && pwrite(to, buf, (size_t)n, (off_t)off) == n);
+	}
+	assert_int_equal(close(to), 0);
+	assert_int_equal(block_write(blk, CLUSTER + 5, "later..", 7), 0);
+	assert_int_equal(block_overlay_create(open_image(true, false), layer, 0, &again, NULL), 0);
+	assert_int_equal(block_read(again, CLUSTER + 5, buf, 7), 0);
+	assert_memory_equal(buf, "changed", 7);
+	assert_int_equal(byte_at(again, 0), 'A');
+	assert_int_equal(byte_at(again, CLUSTER + 4), byte_at(blk, CLUSTER + 4));
+	block_destroy(again);
+	block_destroy(blk);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -406,6 +467,8 @@ int main(void)
 		T(test_a_crash_shows_each_new_cluster_as_the_base_had_it),
 		T(test_overlay_larger_than_base_shows_zeroes),
 		T(test_persistent_overlay_survives),
+		T(test_watched_changes_are_marked_by_piece),
+		T(test_the_file_of_an_overlay_is_all_of_it),
 		T(test_damaged_or_foreign_overlay_is_refused),
 	};
 

@@ -4,6 +4,7 @@
 #include "os/blob.h"
 #include "os/err.h"
 #include "vmm/acpi.h"
+#include "vmm/generation.h"
 #include "vmm/boot.h"
 #include "vmm/kvmclock.h"
 #include "vmm/mptable.h"
@@ -254,7 +255,8 @@ static void build_tables(gpa_t *rsdp)
 	static const struct acpi_device devices[] = { { 0xd0000000, 0x1000, 5, true },
 						      { 0xd0001000, 0x1000, 23, false } };
 
-	assert_int_equal(acpi_build(mem, &(struct acpi_spec){ 2, true, devices, 2 }, rsdp, NULL), 0);
+	assert_int_equal(acpi_build(mem, &(struct acpi_spec){ .nvcpus = 2, .com1 = true, .generation = true, .device = devices,
+								       .ndevices = 2 }, rsdp, NULL), 0);
 }
 
 static void test_acpi_checksums_and_links(void **state)
@@ -314,10 +316,21 @@ static void test_iasl_reads_the_tables(void **state)
 	dump(rsdp + 0x400, "apic");
 	(void)snprintf(command, sizeof(command),
 		       "(iasl -d dsdt facp apic && grep -q LNRO0005 dsdt.dsl && grep -q PNP0501 dsdt.dsl && "
-		       "grep -q 0x00000017 dsdt.dsl && ! grep -il 'error\\|invalid' dsdt.dsl facp.dsl apic.dsl && "
+		       "grep -q 0x00000017 dsdt.dsl && grep -q 'Notify (VGEN, 0x80)' dsdt.dsl && ! grep -il 'error\\|invalid' dsdt.dsl facp.dsl apic.dsl && "
 		       "iasl dsdt.dsl) >log 2>&1; r=$?; [ $r = 0 ] || cat log; cd /; rm -rf %s; exit $r", dir);
 	assert_int_equal(system(command), 0);
 	assert_int_equal(chdir("/"), 0);
+}
+
+static void test_the_generation_id_is_another_each_time(void **state)
+{
+	uint8_t before[16], after[16];
+
+	assert_int_equal(generation_draw(mem), 0);
+	assert_int_equal(mem_read(mem, GENERATION_AT, before, sizeof(before)), 0);
+	assert_int_equal(generation_draw(mem), 0);
+	assert_int_equal(mem_read(mem, GENERATION_AT, after, sizeof(after)), 0);
+	assert_memory_not_equal(before, after, sizeof(before));
 }
 
 static void test_the_clock_page_turns_ticks_into_nanoseconds(void **state)
@@ -557,6 +570,7 @@ int main(void)
 		T(test_vm_create_unwinds),
 		T(test_acpi_checksums_and_links),
 		T(test_iasl_reads_the_tables),
+		T(test_the_generation_id_is_another_each_time),
 		T(test_the_clock_page_turns_ticks_into_nanoseconds),
 		T(test_clock_pages_outside_memory_fault),
 		T(test_cpuid_is_filtered_and_consistent),

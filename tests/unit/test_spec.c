@@ -57,6 +57,7 @@ static const char full[] =
 	"[[disk]]\n"
 	"path = \"/disk.img\"\n"
 	"overlay = true\n"
+	"layer = \"/layer\"\n"
 	"[[net]]\n"
 	"kind = \"tap\"\n"
 	"name = \"tap0\"\n"

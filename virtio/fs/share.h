@@ -67,6 +67,7 @@ struct node {
 	uint64_t nlookup;
 	unsigned uses, holds;
 	bool keep_fd;	/* has lost its name: cannot be reopened */
+	bool other;	/* restored: another object has its name by now */
 	struct node *parent;	/* held; NULL for the root and for nameless nodes */
 	char *name;	/* owned, beneath parent */
 	struct node *hash_next;
@@ -177,7 +178,10 @@ void handle_close(struct share *share, uint64_t id);
  */
 void share_save(struct share *share, struct blob *out);
 
-/* Takes that over on a share just reset.  0, -EINVAL for bad bytes, -ENOMEM. */
+/*
+ * Takes that over on a share just reset.  0; 1 when something has changed, as it may at any time; 2 when it is gone or
+ * another and the guest has it open, or keeps what it knows of it for good; -EINVAL for bad bytes, -ENOMEM.
+ */
 int share_restore(struct share *share, struct blob_reader *in);
 
 /* For state.c: places restored objects.  The node gets no descriptor yet. */

@@ -160,9 +160,16 @@ struct place {
 	char name[NAME_BYTES_MAX + 1];
 };
 
-/* @changed is set when the path leads to something else by now, or nowhere. */
+/* What has become of the folder since. */
+struct fate {
+	bool changed;	/* a path leads to something else by now, or nowhere */
+	bool lost;	/* and it is open in the guest */
+	uint8_t *gone;	/* owned; per node: it leads nowhere */
+	uint32_t n;
+};
+
 static int restore_node(struct share *s, uint64_t id, uint32_t generation, struct place *place,
-			struct blob_reader *in, bool *changed)
+			struct blob_reader *in, struct fate *fate)
 {
 	uint64_t nlookup = blob_take_u64(in), ino;
 	struct stamp saved, cached, now;
@@ -184,7 +191,8 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 		return 0;	/* made with the share */
 	if (stat_beneath(s, path, &stx) < 0) {
 		place->parent = 0;
-		*changed = true;
+		fate->changed = true;
+		fate->gone[id - 1] = 1;
 		return table_place(&s->nodes, id, NULL, generation);
 	}
 	node = node_place(s, id, generation, nlookup, &stx);
@@ -192,15 +200,15 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 		return -ENOMEM;
 	node->cached = cached;
 	now = stamp_of(&stx);
-	if (node->ino != ino || node->born_sec != born_sec || node->born_nsec != born_nsec)
-		*changed = true;
+	node->other = node->ino != ino || node->born_sec != born_sec || node->born_nsec != born_nsec;
+	fate->changed |= node->other;
 	/* The guest may go on believing what it has read of a file for a second of its own time. */
 	if (saved.valid && !stamp_same(&saved, &now))
-		*changed = true;
+		fate->changed = true;
 	return 0;
 }
 
-static int restore_nodes(struct share *s, struct blob_reader *in, bool *changed)
+static int restore_nodes(struct share *s, struct blob_reader *in, struct fate *fate)
 {
 	uint32_t n = blob_take_u32(in);
 	struct place *place;
@@ -211,7 +219,9 @@ static int restore_nodes(struct share *s, struct blob_reader *in, bool *changed)
 		return -EINVAL;
 	place = calloc(n, sizeof(*place));
 	taken = calloc(n, 1);
-	if (!place || !taken)
+	fate->gone = calloc(n, 1);
+	fate->n = n;
+	if (!place || !taken || !fate->gone)
 		r = -ENOMEM;
 	table_place_begin(&s->nodes);
 	for (uint32_t i = 0; i < n && r == 0; i++) {
@@ -220,7 +230,7 @@ static int restore_nodes(struct share *s, struct blob_reader *in, bool *changed)
 
 		taken[i] = i == 0 || state != STATE_FREE;
 		if (state == STATE_PRESENT)
-			r = restore_node(s, i + 1ull, generation, &place[i], in, changed);
+			r = restore_node(s, i + 1ull, generation, &place[i], in, fate);
 		else if (i > 0)
 			r = table_place(&s->nodes, i + 1ull, NULL, generation);
 	}
@@ -239,8 +249,8 @@ static int restore_nodes(struct share *s, struct blob_reader *in, bool *changed)
 	return r;
 }
 
-/* Opens what a handle stood for.  A file that cannot be opened again is lost. */
-static int restore_handle(struct share *s, uint64_t id, uint32_t generation, struct blob_reader *in)
+/* Opens what a handle stood for.  What had no name when it was saved is lost to the guest, as it knows then. */
+static int restore_handle(struct share *s, uint64_t id, uint32_t generation, struct blob_reader *in, struct fate *fate)
 {
 	uint64_t node_id = blob_take_u64(in);
 	int flags = (int)blob_take_u32(in) & (O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC);
@@ -250,6 +260,7 @@ static int restore_handle(struct share *s, uint64_t id, uint32_t generation, str
 	if (s->read_only)
 		flags = O_RDONLY;
 	if (node_get(s, node_id, &node) == 0) {
+		fate->lost |= node->other;
 		fd = node_open(s, node, flags);
 		if (fd >= 0 && handle_place(s, id, generation, node, fd, flags) < 0) {
 			(void)close(fd);
@@ -257,11 +268,12 @@ static int restore_handle(struct share *s, uint64_t id, uint32_t generation, str
 		}
 		node_put(s, node);
 	}
+	fate->lost |= node_id >= 1 && node_id <= fate->n && fate->gone[node_id - 1];
 	r = fd < 0 ? table_place(&s->handles, id, NULL, generation) : 0;
 	return r;
 }
 
-static int restore_handles(struct share *s, struct blob_reader *in)
+static int restore_handles(struct share *s, struct blob_reader *in, struct fate *fate)
 {
 	uint32_t n = blob_take_u32(in);
 	uint8_t *taken;
@@ -277,7 +289,7 @@ static int restore_handles(struct share *s, struct blob_reader *in)
 		uint32_t generation = blob_take_u32(in);
 
 		taken[i] = blob_take_u16(in) == STATE_PRESENT;
-		r = taken[i] ? restore_handle(s, i + 1ull, generation, in) :
+		r = taken[i] ? restore_handle(s, i + 1ull, generation, in, fate) :
 			       table_place(&s->handles, i + 1ull, NULL, generation);
 	}
 	if (r == 0)
@@ -288,7 +300,7 @@ static int restore_handles(struct share *s, struct blob_reader *in)
 
 int share_restore(struct share *s, struct blob_reader *in)
 {
-	bool changed = false;
+	struct fate fate = { .n = 0 };
 	uint32_t bits;
 	int r;
 
@@ -298,8 +310,12 @@ int share_restore(struct share *s, struct blob_reader *in)
 	bits = blob_take_u32(in);
 	s->no_open = bits & 1 && s->read_only;
 	s->no_opendir = bits & 2 && s->read_only;
-	r = restore_nodes(s, in, &changed);
+	r = restore_nodes(s, in, &fate);
 	if (r == 0)
-		r = restore_handles(s, in);
-	return r == 0 && in->failed ? -EINVAL : r == 0 ? changed : r;
+		r = restore_handles(s, in, &fate);
+	if (r == 0 && in->failed)
+		r = -EINVAL;
+	fate.lost |= fate.changed && s->cache == VIRTIO_FS_CACHE_ALWAYS;
+	free(fate.gone);
+	return r < 0 ? r : fate.lost ? 2 : fate.changed;
 }
