@@ -200,6 +200,7 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 			return err_set(err, -ENOMEM, "out of memory");
 	}
 	m->spec.balloon = true;
+	m->spec.merge = o->merge_memory;
 	m->spec.gdb = o->gdb;
 	m->spec.gdb_port = o->gdb_port;
 	m->spec.gdb_wait = o->gdb && o->gdb_wait;

@@ -57,11 +57,12 @@ static void add_folder(struct sha256 *hash, const char *path)
 	sha256_add(hash, &st.st_ino, sizeof(st.st_ino));
 }
 
-/* The text of the spec without what only the host's side of a network knows. */
+/* The text of the spec without what only the host's side knows: of networks, and of memory. */
 static char *guest_text(const struct machine_spec *spec)
 {
 	struct machine_spec s = *spec;	/* its strings stay the original's */
 
+	s.merge = false;
 	for (unsigned i = 0; i < s.nnets; i++) {
 		struct spec_net *n = &s.net[i];
 

@@ -7,6 +7,7 @@
 #include "oci/image.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "os/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -101,6 +102,7 @@ static bool fill_record(struct vm_record *record, struct run_options *r)
 	c->stdin_once = r->interactive && !r->detach;
 	c->read_only = r->machine.read_only;
 	c->no_template = r->machine.no_template;
+	c->merge_memory = r->machine.merge_memory;
 	c->no_pull = r->machine.pull == ROUX_PULL_NEVER;
 	c->insecure = r->machine.insecure_registry;
 	c->cpus = r->machine.cpus;
@@ -137,6 +139,8 @@ int create_vm(const struct vms *vms, struct run_options *r, struct vm_record *re
 		return complain(EXIT_ROUX, "a name has at most %d characters", VM_NAME_MAX - 1);
 	if (r->name && !*r->name)
 		return complain(EXIT_ROUX, "--name needs a name");
+	if (r->machine.merge_memory && !memory_merges())
+		(void)complain(0, "note: KSM is off on this host; memory is merged once root has run 'echo 1 >/sys/kernel/mm/ksm/run'");
 	if (!fill_record(record, r))
 		return complain(EXIT_ROUX, "out of memory");
 	if (vms_create(vms, record, ret_owned, &err) < 0)

@@ -9,6 +9,7 @@
 #include "os/err.h"
 #include "os/file.h"
 #include "os/jail.h"
+#include "os/memory.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -159,6 +160,8 @@ static void check_limits(struct report *rep)
 		tell(rep, "cache", left >= CACHE_WANTED ? "ok" : "warning", text,
 		     left >= CACHE_WANTED ? NULL : "free some space, or set ROUX_CACHE to a folder with more");
 	}
+	tell(rep, "merging", "ok", memory_merges() ? "machines with --merge-memory share pages that are the same" :
+	     "KSM is off: --merge-memory has no effect until root has run 'echo 1 >/sys/kernel/mm/ksm/run'", NULL);
 	(void)snprintf(text, sizeof(text), "running as %s", geteuid() == 0 ? "root" : "an ordinary user");
 	tell(rep, "user", "ok", text, NULL);
 }

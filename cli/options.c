@@ -86,6 +86,7 @@ static const char help[] =
 	"      --timeout SECONDS     End the machine after this time (status 124)\n"
 	"      --cpus N              Virtual CPUs, 1 to 8 (default 1)\n"
 	"      --memory SIZE         Memory such as 512M or 2G (default 512M)\n"
+	"      --merge-memory        Let the host keep one copy of what other such machines have too (KSM)\n"
 	"      --disk FILE[:ro|:cow] Attach a disk image: vda, vdb, ...\n"
 	"      --engine NAME         auto, kvm or dbt (default auto)\n"
 	"      --kernel FILE         bzImage or vmlinux instead of Debian's kernel\n"
@@ -162,7 +163,7 @@ static int add_env(struct run_options *r, const char *arg)
 	return status;
 }
 
-enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_NO_TEMPLATE, OPT_TIMEOUT, OPT_JSON,
+enum { OPT_ENGINE = 256, OPT_CPUS, OPT_MEMORY, OPT_KERNEL, OPT_APPEND, OPT_READ_ONLY, OPT_NO_TEMPLATE, OPT_MERGE, OPT_TIMEOUT, OPT_JSON,
        OPT_HELP, OPT_CONSOLE, OPT_DISK, OPT_ENTRYPOINT, OPT_STATS, OPT_GDB,
        OPT_GDB_WAIT, OPT_NETWORK, OPT_EGRESS, OPT_HOST_LOOPBACK, OPT_UPLOAD, OPT_DOWNLOAD, OPT_PCAP, OPT_PULL, OPT_INSECURE, OPT_NAME, OPT_RM, OPT_RESTART, OPT_CIDFILE,
        OPT_STOP_SIGNAL, OPT_STOP_TIMEOUT, OPT_HEALTH_CMD,
@@ -206,6 +207,7 @@ static const struct option options[] = {
 	{ "insecure", no_argument, NULL, OPT_INSECURE },
 	{ "read-only", no_argument, NULL, OPT_READ_ONLY },
 	{ "no-template", no_argument, NULL, OPT_NO_TEMPLATE },
+	{ "merge-memory", no_argument, NULL, OPT_MERGE },
 	{ "timeout", required_argument, NULL, OPT_TIMEOUT },
 	{ "console", no_argument, NULL, OPT_CONSOLE },
 	{ "json", no_argument, NULL, OPT_JSON },
@@ -442,6 +444,7 @@ static int take_option(struct run_options *r, int c, const char **entrypoint)
 	case OPT_INSECURE: r->machine.insecure_registry = true; return 0;
 	case OPT_READ_ONLY: r->machine.read_only = true; return 0;
 	case OPT_NO_TEMPLATE: r->machine.no_template = true; return 0;
+	case OPT_MERGE: r->machine.merge_memory = true; return 0;
 	case OPT_TIMEOUT: return parse_count("--timeout", optarg, 1, 86400 * 30, &r->timeout_s);
 	case OPT_CONSOLE: r->console = true; return 0;
 	case OPT_JSON: r->json = true; return 0;

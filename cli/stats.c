@@ -23,6 +23,7 @@
 struct sample {
 	char id[VM_ID_SIZE], name[VM_NAME_MAX];
 	double time_ns, cpu_ns, memory;	/* of the host */
+	double own, shared, merged, saved;	/* os/memory.h */
 	double guest_cpu_ns, guest_total, guest_used;	/* 0 when the guest did not answer */
 	unsigned processes;
 	double sent, received;	/* bytes; 0 without a network */
@@ -68,6 +69,10 @@ static void take_sample(struct stats *s, const char *id)
 	at->time_ns = number(json, "TimeNs");
 	at->cpu_ns = number(json, "HostCpuNs");
 	at->memory = number(json, "HostMemory");
+	at->own = number(json, "HostMemoryOwn");
+	at->shared = number(json, "HostMemoryShared");
+	at->merged = number(json, "HostMemoryMerged");
+	at->saved = number(json, "HostMemorySaved");
 	at->guest_cpu_ns = number(guest, "CpuNs");
 	at->guest_total = number(guest, "MemoryTotal");
 	at->guest_used = number(guest, "MemoryUsed");
@@ -135,7 +140,8 @@ static void size_text(double bytes, char *ret, size_t size)
 
 static void print_table(const struct stats *s, bool clear)
 {
-	static const char *const titles[] = { "VM ID", "NAME", "CPU %", "HOST MEM", "GUEST MEM USED / TOTAL", "NET IN / OUT",
+	static const char *const titles[] = { "VM ID", "NAME", "CPU %", "HOST MEM OWN + SHARED", "SAVED",
+					      "GUEST MEM USED / TOTAL", "NET IN / OUT",
 					      "PIDS", NULL };
 	struct table table = { 0 };
 
@@ -144,12 +150,16 @@ static void print_table(const struct stats *s, bool clear)
 	table_row(&table, titles);
 	for (unsigned i = 0; i < s->n; i++) {
 		const struct sample *at = &s->now[i];
-		char id[16], cpu[16], host[24], used[24], total[24], guest[64], in[24], out[24], net[64], pids[16];
-		const char *cells[] = { id, at->name, cpu, host, guest, net, pids, NULL };
+		char id[16], cpu[16], own[24], shared[24], host[64], saved[24], used[24], total[24], guest[64], in[24], out[24],
+			net[64], pids[16];
+		const char *cells[] = { id, at->name, cpu, host, saved, guest, net, pids, NULL };
 
 		(void)snprintf(id, sizeof(id), "%.12s", at->id);
 		(void)snprintf(cpu, sizeof(cpu), "%.2f%%", percent(s, at));
-		size_text(at->memory, host, sizeof(host));
+		size_text(at->own, own, sizeof(own));
+		size_text(at->shared, shared, sizeof(shared));
+		(void)snprintf(host, sizeof(host), "%s + %s", own, shared);
+		size_text(at->saved, saved, sizeof(saved));
 		size_text(at->guest_used, used, sizeof(used));
 		size_text(at->guest_total, total, sizeof(total));
 		(void)snprintf(guest, sizeof(guest), "%s / %s", used, total);
@@ -174,6 +184,10 @@ static void print_json(const struct stats *s)
 		(void)cJSON_AddNumberToObject(json, "CpuPercent", percent(s, at));
 		(void)cJSON_AddNumberToObject(json, "HostCpuNs", at->cpu_ns);
 		(void)cJSON_AddNumberToObject(json, "HostMemoryBytes", at->memory);
+		(void)cJSON_AddNumberToObject(json, "HostMemoryOwnBytes", at->own);
+		(void)cJSON_AddNumberToObject(json, "HostMemorySharedBytes", at->shared);
+		(void)cJSON_AddNumberToObject(json, "HostMemoryMergedBytes", at->merged);
+		(void)cJSON_AddNumberToObject(json, "HostMemorySavedBytes", at->saved);
 		(void)cJSON_AddNumberToObject(json, "GuestCpuNs", at->guest_cpu_ns);
 		(void)cJSON_AddNumberToObject(json, "GuestMemoryUsedBytes", at->guest_used);
 		(void)cJSON_AddNumberToObject(json, "GuestMemoryTotalBytes", at->guest_total);

@@ -73,6 +73,7 @@ static const struct member members[] = {
 	M("Config", "ReceiveFramesPerSecond", U64, config.network.receive_frames),
 	M("Config", "ReadonlyRootfs", BOOL, config.read_only),
 	M("Config", "NoTemplate", BOOL, config.no_template),
+	M("Config", "MergeMemory", BOOL, config.merge_memory),
 	M("Config", "Cpus", U32, config.cpus),
 	M("Config", "Memory", U64, config.memory),
 	M("Config", "CpuShares", U32, config.cpu_shares),

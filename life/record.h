@@ -66,6 +66,7 @@ struct vm_config {
 	struct vm_network network;
 	bool read_only;
 	bool no_template;	/* it boots, always */
+	bool merge_memory;	/* KSM may */
 	uint32_t cpus;	/* 0: 1 */
 	uint64_t memory;	/* bytes; 0: the default */
 	char *engine, *kernel, *append;

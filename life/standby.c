@@ -108,6 +108,7 @@ static void add_config(struct sha256 *hash, const struct vm_config *c, const cha
 	sha256_add(hash, &c->memory, sizeof(c->memory));
 	sha256_add(hash, &(uint8_t){ c->read_only }, 1);
 	sha256_add(hash, &(uint8_t){ c->host_loopback }, 1);
+	sha256_add(hash, &(uint8_t){ c->merge_memory }, 1);
 	for (uint32_t i = 0; i < c->nshares; i++) {
 		add_text(hash, c->share[i].host);
 		add_text(hash, c->share[i].guest);

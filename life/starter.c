@@ -99,7 +99,7 @@ static void fill_wanted(const struct vm_record *record, const struct monitor_opt
 					   .hostname = c->hostname, .name = record->name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
 					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
 					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
-					   .no_template = c->no_template || o->console,
+					   .no_template = c->no_template || o->console, .merge_memory = c->merge_memory,
 					   .pull = c->no_pull ? ROUX_PULL_NEVER : ROUX_PULL_MISSING, .insecure_registry = c->insecure,
 					   .cancel = cancel, .vmm = o->vmm,
 					   /* The limit of the VM's life has a timer of its own, which comes first. */

@@ -2,6 +2,7 @@
 #include "life/stats.h"
 
 #include "abi/agent.h"
+#include "os/memory.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -13,7 +14,8 @@
 
 struct sample {
 	uint64_t host_cpu_ns, host_rss;	/* of the VM's process */
-	bool has_host, has_guest;
+	struct process_memory memory;	/* of that and the monitor */
+	bool has_host, has_memory, has_guest;
 	uint64_t total, available, cpu_ns;	/* in the guest; bytes, nanoseconds */
 	uint32_t processes;
 	bool has_network;
@@ -66,6 +68,8 @@ static void take_sample(const struct monitor *m, const uint8_t *frames, size_t l
 
 	*s = (struct sample){ .has_host = false };
 	s->has_host = m->record.state.vm_pid && sample_host(m->record.state.vm_pid, s);
+	s->has_memory = s->has_host && process_memory_add((pid_t)m->record.state.vm_pid, &s->memory) == 0 &&
+			process_memory_add(getpid(), &s->memory) == 0;
 	s->has_network = m->machine && roux_machine_network_counts(m->machine, 0, &s->network);
 	if (!find_frame(frames, len, AGENT_STATS_REPLY, &f))
 		return;
@@ -103,6 +107,12 @@ void stats_answer(struct conn *c, const uint8_t *frames, size_t len)
 	(void)cJSON_AddNumberToObject(json, "TimeNs", (double)monotonic_ns());
 	(void)cJSON_AddNumberToObject(json, "HostCpuNs", (double)s.host_cpu_ns);
 	(void)cJSON_AddNumberToObject(json, "HostMemory", (double)s.host_rss);
+	if (s.has_memory) {
+		(void)cJSON_AddNumberToObject(json, "HostMemoryOwn", (double)s.memory.own);
+		(void)cJSON_AddNumberToObject(json, "HostMemoryShared", (double)s.memory.shared);
+		(void)cJSON_AddNumberToObject(json, "HostMemoryMerged", (double)s.memory.merged);
+		(void)cJSON_AddNumberToObject(json, "HostMemorySaved", (double)s.memory.saved);
+	}
 	if (s.has_guest) {
 		guest = cJSON_AddObjectToObject(json, "Guest");
 		(void)cJSON_AddNumberToObject(guest, "CpuNs", (double)s.cpu_ns);
@@ -199,6 +209,16 @@ void stats_answer_metrics(struct conn *c, const uint8_t *frames, size_t len)
 			   (double)s.host_cpu_ns / 1e9);
 		add_metric(&t, r, "roux_vm_memory_bytes", "gauge", "Resident memory of the VM's process on the host.",
 			   (double)s.host_rss);
+	}
+	if (s.has_memory) {
+		add_metric(&t, r, "roux_vm_memory_own_bytes", "gauge", "Memory of the VM's processes that comes free with them.",
+			   (double)s.memory.own);
+		add_metric(&t, r, "roux_vm_memory_shared_bytes", "gauge", "Memory of theirs that others may have too.",
+			   (double)s.memory.shared);
+		add_metric(&t, r, "roux_vm_memory_merged_bytes", "gauge", "Of the shared: pages that the kernel has merged (KSM).",
+			   (double)s.memory.merged);
+		add_metric(&t, r, "roux_vm_memory_saved_bytes", "gauge", "Of theirs: what is there once for several.",
+			   (double)s.memory.saved);
 	}
 	if (s.has_network) {
 		add_metric(&t, r, "roux_network_sent_bytes_total", "counter", "Bytes that the guest sent.",

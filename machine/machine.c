@@ -365,6 +365,8 @@ int machine_create(struct loop *loop, const struct machine_spec *spec, const cha
 	if (r == 0)
 		r = spec->restore ? snapshot_memory(&snapshot, &m->mem, err) :
 			mem_create(spec->memory, &m->mem, err);
+	if (r == 0 && spec->merge)
+		r = mem_merge(m->mem, err);
 	if (r == 0)
 		r = spec->restore ? machine_make_vm(m, &snapshot, spec, err) : vm_create(m->engine, m->mem, spec->cpus, &m->vm, err);
 	if (r == 0) {

@@ -62,6 +62,7 @@ static const struct field top_fields[] = {
 	TOP("vsock", FLAG, vsock),
 	TOP("balloon", FLAG, balloon),
 	TOP("balloon_yield", FLAG, balloon_yield),
+	TOP("merge", FLAG, merge),
 	TOP("gdb_port", PORT, gdb_port),
 	TOP("gdb_wait", FLAG, gdb_wait),
 };

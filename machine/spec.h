@@ -17,6 +17,7 @@
  *   vsock = true
  *   balloon = false            # virtio-balloon: free memory goes back to the host
  *   balloon_yield = false      # a guest short of memory may take back what it was asked to give up
+ *   merge = false              # the host may merge pages with those of others (KSM)
  *   gdb_port = 1234            # GDB may connect to 127.0.0.1:1234 (0: a free port), optional
  *   gdb_wait = false           # do not start before GDB says so
  *
@@ -130,7 +131,7 @@ struct machine_spec {
 	struct spec_net net[SPEC_NETS_MAX];
 	unsigned nnets;
 	bool vsock;
-	bool balloon, balloon_yield;
+	bool balloon, balloon_yield, merge;
 	bool gdb, gdb_wait;	/* @gdb: gdb_port is given */
 	uint16_t gdb_port;
 };

@@ -198,6 +198,16 @@ int mem_write(const struct mem *mem, gpa_t gpa, const void *src, size_t len)
 	return 0;
 }
 
+int mem_merge(struct mem *mem, struct err *err)
+{
+	for (unsigned i = 0; i < mem->nbanks; i++)
+		if (madvise(mem->bank[i].host, mem->bank[i].size, MADV_MERGEABLE) < 0)
+			return errno == EINVAL ? err_set(err, -EINVAL, "this host's kernel cannot merge memory (no KSM)") :
+				err_set(err, -errno, "cannot have memory merged: %s", strerror(errno));
+	mem->merge = true;
+	return 0;
+}
+
 static bool is_of_file(const struct mem *mem, gpa_t gpa)
 {
 	for (unsigned i = 0; i < mem->nbanks; i++)
@@ -219,6 +229,8 @@ int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len)
 		    mmap(host, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
 		    MAP_FAILED : madvise(host, len, MADV_DONTNEED) < 0))
 		return -errno;
+	if (mem->merge)	/* the mapping may be a new one */
+		(void)madvise(host, len, MADV_MERGEABLE);
 	mem_wrote(mem, gpa, len);
 	return 0;
 }

@@ -54,6 +54,7 @@ struct mem {
 	struct mem_bank bank[MEM_BANKS_MAX];
 	unsigned nbanks;
 	uint64_t size;	/* bytes in all banks */
+	bool merge;	/* mem_merge() was called */
 	struct mem_watch watch;	/* optional; set by the engine before vCPUs run */
 };
 
@@ -86,6 +87,12 @@ int mem_each(const struct mem *mem, int (*fn)(void *ctx, uint64_t offset, const 
 /* The same for the pages of @bitmap, a bit per MEM_PAGE bytes of all banks in order, zero or not. */
 int mem_each_marked(const struct mem *mem, const uint64_t *bitmap,
 		    int (*fn)(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len), void *ctx);
+
+/*
+ * Lets the host's kernel keep one copy of pages that are the same here and in other memory that allows it (KSM; it
+ * does while /sys/kernel/mm/ksm/run is 1).  Call it before other threads have @mem.  0, or -EINVAL from a kernel that cannot.
+ */
+int mem_merge(struct mem *mem, struct err *err);
 
 /* Unmaps and frees.  NULL is fine. */
 void mem_destroy(struct mem *mem);

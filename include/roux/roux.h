@@ -124,6 +124,8 @@ struct roux_options {
 	 * kind leaves a template for the others.
 	 */
 	bool no_template;
+	/* The host may keep one copy of what is the same in this machine's memory and others' (KSM). */
+	bool merge_memory;
 };
 
 struct roux_machine;

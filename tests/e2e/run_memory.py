@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import busybox_root, complains, expect, main, roux, verb, wait_until
+from harness import busybox_root, complains, expect, folder, main, roux, verb, wait_until
 
 ROOT = busybox_root()
 MIB = 1 << 20
@@ -87,8 +87,8 @@ def test_a_vm_can_be_made_smaller_and_larger_again():
         wait_until("the guest to have less", lambda: m.guest()[0] == total - 256, 20)
         assert m.guest()[1] < 250, m.guest()
         assert m.resident() < 256, m.resident()
-        (stats,) = map(json.loads, ok("stats", "--no-stream", "--json", "sizes").splitlines())
-        assert stats["GuestMemoryTotalBytes"] >> 20 == total - 256 and stats["HostMemoryBytes"] < 256 * MIB, stats
+        seen = stats("sizes")
+        assert seen["GuestMemoryTotalBytes"] >> 20 == total - 256 and seen["HostMemoryBytes"] < 256 * MIB, seen
         m.update(128)
         wait_until("the guest to have still less", lambda: m.guest()[0] == total - 384, 20)
         m.update(512)
@@ -153,6 +153,82 @@ def test_a_vm_that_does_not_run_starts_with_its_new_size():
 
 def test_a_small_vm_runs_with_the_balloon():
     expect(roux("--memory", "96M", ROOT, "--", "echo", "small"), 0, out=b"small\n")
+
+
+def stats(name):
+    return json.loads(ok("stats", "--no-stream", "--json", name))
+
+
+def test_stats_tell_what_a_vm_has_for_itself_and_what_it_shares():
+    with Machine("one") as one:
+        alone = stats("one")
+        with Machine("two"):
+            both = [stats(name) for name in ("one", "two")]
+            for s in both:		# of one template
+                assert s["HostMemorySharedBytes"] > 4 * MIB and s["HostMemorySavedBytes"] > 2 * MIB, s
+                assert s["HostMemoryMergedBytes"] == 0, s
+                assert s["HostMemorySavedBytes"] < s["HostMemorySharedBytes"], s
+            one.fill(100)
+            full = stats("one")
+            assert 99 * MIB < full["HostMemoryOwnBytes"] - both[0]["HostMemoryOwnBytes"] < 120 * MIB, (both[0], full)
+            assert stats("two")["HostMemoryOwnBytes"] < both[1]["HostMemoryOwnBytes"] + 10 * MIB
+        assert alone["HostMemoryOwnBytes"] < 40 * MIB, alone
+        assert "+" in ok("stats", "--no-stream", "one").splitlines()[1]
+
+
+class Ksm:
+    """The kernel's merging, on and fast, as it was before at the end."""
+    FOLDER = "/sys/kernel/mm/ksm/"
+
+    def set(self, name, value):
+        with open(self.FOLDER + name) as f:
+            was = f.read()
+        with open(self.FOLDER + name, "w") as f:
+            f.write(value)
+        return was
+
+    def __enter__(self):
+        self.was = {name: self.set(name, value) for name, value in
+                    (("pages_to_scan", "20000"), ("sleep_millisecs", "10"), ("run", "1"))}
+
+    def __exit__(self, *exc):
+        for name, value in self.was.items():
+            self.set(name, value)
+
+
+def test_equal_pages_of_machines_that_allow_it_are_merged():
+    if not os.access(Ksm.FOLDER + "run", os.W_OK):
+        print("not here: KSM is not ours to turn on")
+        return
+    content = folder("content")
+    with open(content + "/x", "wb") as f:
+        f.write(os.urandom(48 * MIB))
+    fill = "mkdir /f; mount -t tmpfs none /f; cp /mnt/x /f/x"
+    with Ksm():
+        for name, options in (("m1", ["--merge-memory"]), ("m2", ["--merge-memory"]), ("apart", [])):
+            ok("run", "-d", "--name", name, "-v", content + ":/mnt", *options, ROOT, "--", "sh", "-c", fill + "; sleep 1000")
+        wait_until("the pages to be one", lambda: min(stats(n)["HostMemoryMergedBytes"] for n in ("m1", "m2")) > 47 * MIB, 60)
+        assert inspect("m1", ".Config.MergeMemory") == "true"
+        # Each bears half of them at most.
+        assert stats("m1")["HostMemorySavedBytes"] > 23 * MIB, stats("m1")
+        assert stats("apart")["HostMemoryMergedBytes"] == 0 and stats("apart")["HostMemoryOwnBytes"] > 48 * MIB
+        # Whoever writes has his own again, and others do not see it.
+        ok("exec", "m1", "sh", "-ec", "dd if=/dev/zero of=/f/x bs=1M count=48 conv=notrunc 2>/dev/null")
+        ok("exec", "m2", "cmp", "/mnt/x", "/f/x")
+        ok("exec", "apart", "cmp", "/mnt/x", "/f/x")
+        # What goes back to the host and comes again may be merged again.
+        ok("exec", "m1", "sh", "-ec", "rm /f/x; sleep 4; cp /mnt/x /f/x; cmp /mnt/x /f/x")
+        wait_until("the pages to be one again", lambda: stats("m1")["HostMemoryMergedBytes"] > 40 * MIB, 60)
+        ok("exec", "m1", "cmp", "/mnt/x", "/f/x")
+        ok("rm", "-f", "m1", "m2", "apart")
+
+
+def test_merging_where_the_host_does_not_is_told():
+    if not os.access(Ksm.FOLDER + "run", os.R_OK) or open(Ksm.FOLDER + "run").read() == "1\n":
+        print("not here: KSM is on, or unknown")
+        return
+    r = expect(roux("--merge-memory", ROOT, "--", "echo", "runs"), 0, out=b"runs\n")
+    assert b"KSM is off" in r.err, r.err
 
 
 main(globals())

@@ -46,6 +46,7 @@ static const char full[] =
 	"vsock = false\n"
 	"balloon = true\n"
 	"balloon_yield = true\n"
+	"merge = true\n"
 	"gdb_port = 1234\n"
 	"gdb_wait = true\n"
 	"\n"
@@ -82,6 +83,7 @@ static void check_full(void)
 	assert_false(spec.vsock);
 	assert_true(spec.balloon);
 	assert_true(spec.balloon_yield);
+	assert_true(spec.merge);
 	assert_true(spec.gdb && spec.gdb_wait);
 	assert_int_equal(spec.gdb_port, 1234);
 	assert_int_equal(spec.nshares, 2);
@@ -121,6 +123,7 @@ static void test_what_is_not_given_has_defaults(void **state)
 	assert_int_equal(spec.memory, 512u << 20);
 	assert_true(spec.vsock);
 	assert_false(spec.balloon);
+	assert_false(spec.merge);
 	assert_false(spec.gdb);
 	assert_null(spec.engine);
 	assert_int_equal(machine_spec_check(&spec, &err), -EINVAL);
