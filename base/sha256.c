@@ -2,7 +2,7 @@
 /*
  * SHA-256 as FIPS 180-4, 6.2 states it, with a second block function for x86
  * processors that have the SHA instructions (SDM vol. 2, SHA256RNDS2).  Which
- * one runs is decided a call, by CPUID, so there is no state to set up.
+ * one runs is decided by CPUID, once: in a virtual machine that takes microseconds.
  */
 #include "base/sha256.h"
 
@@ -68,13 +68,26 @@ static void blocks_portable(uint32_t state[8], const uint8_t *at, size_t count)
 }
 
 #if HAVE_SHA_NI
-static bool has_sha_ni(void)
+static bool ask_for_sha_ni(void)
 {
 	unsigned a, b, c, d;
 
 	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSE4_1) || !(c & bit_SSSE3))
 		return false;
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA);
+}
+
+/* Threads that come first at once all find the same answer. */
+static bool has_sha_ni(void)
+{
+	static enum { UNKNOWN, NO, YES } answer;
+	int known = __atomic_load_n(&answer, __ATOMIC_RELAXED);
+
+	if (known == UNKNOWN) {
+		known = ask_for_sha_ni() ? YES : NO;
+		__atomic_store_n(&answer, known, __ATOMIC_RELAXED);
+	}
+	return known == YES;
 }
 
 /*
