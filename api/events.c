@@ -223,6 +223,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_WATCH:
 	case CONTROL_STAND:
 	case CONTROL_GO_ON:
+	case CONTROL_HALT:
 	case CONTROL_KEEP:
 	case CONTROL_CONSOLE_INPUT:
 		break;

@@ -230,8 +230,12 @@ int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *r
 int machine_warm_up(struct roux_machine *machine, uint64_t deadline, struct err *err);
 /* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
 int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
-/* Has its template know what the machine, which is about to end, translated. */
-void machine_learn(struct roux_machine *machine);
+/*
+ * Has its template know what the machine, which is about to end, translated: begin() stops the guest, at once, and returns
+ * true when there is something to learn.  end() takes tens of milliseconds for that.
+ */
+bool machine_learn_begin(struct roux_machine *machine);
+void machine_learn_end(struct roux_machine *machine);
 /* roux_machine_destroy() of one that nobody has used: there is nothing to learn from it.  NULL is fine. */
 void machine_discard(struct roux_machine *machine);
 

@@ -148,7 +148,8 @@ void roux_machine_destroy(struct roux_machine *m)
 {
 	if (!m)
 		return;
-	machine_learn(m);
+	if (machine_learn_begin(m))
+		machine_learn_end(m);
 	machine_forget_connects(m);
 	machine_end_process(m);
 	if (m->ready_fd >= 0)

@@ -20,6 +20,7 @@
 #define SHELL_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
 #define SAVE_TIMEOUT_MS 10000u
 #define KEEP_TIMEOUT_MS 1000u
+#define HALT_TIMEOUT_MS 1000u
 #define LESSON 64u	/* translations that are worth a new file */
 #define WARM_UPS 3u	/* what one needs for the first time only is not all that later ones need */
 
@@ -141,13 +142,20 @@ static int save_template(struct roux_machine *m, struct err *err)
 	return r;
 }
 
-void machine_learn(struct roux_machine *m)
+bool machine_learn_begin(struct roux_machine *m)
+{
+	struct err err = { 0 };
+
+	if (!m->learns || !m->template || !m->spec.restore || m->state != ROUX_RUNNING || m->sock < 0)
+		return false;
+	return machine_ask(m, CONTROL_HALT, (int32_t)LESSON, -1, HALT_TIMEOUT_MS, &err) == 0 && m->answer.value;
+}
+
+void machine_learn_end(struct roux_machine *m)
 {
 	uint64_t bytes;
 	int fd;
 
-	if (!m->learns || !m->template || !m->spec.restore || m->state != ROUX_RUNNING || m->sock < 0)
-		return;
 	fd = template_begin(CODE_FILE_MAX);
 	if (fd < 0)
 		return;

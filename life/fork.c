@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The process that a monitor is: how it comes off the command that starts it. */
 #include "life/inside.h"
-#include "life/standby.h"
 
+#include "api/handle.h"
+#include "life/standby.h"
 #include "os/loop.h"
 
 #include <cjson/cJSON.h>
@@ -113,6 +114,8 @@ void monitor_main(struct monitor *m, int client, struct err *err)
 		r = set_up(m, client, err);
 	if (r == 0)
 		(void)loop_run(m->loop, err);
+	if (m->learning)
+		machine_learn_end(m->dying);
 	roux_machine_destroy(m->dying);
 	/* The process ends here: its memory needs no freeing. */
 	if (r < 0 && m->options.fresh)

@@ -232,6 +232,7 @@ struct monitor {
 	struct starter *starter;	/* a start is under way, or NULL */
 	struct roux_machine *machine;	/* NULL: none */
 	struct roux_machine *dying;	/* killed, and not waited for yet.  NULL: none */
+	bool learning;	/* @dying stands still instead, for its template to learn from it when clients are gone */
 	struct command command;
 	struct output_writer output;
 	uint64_t command_ns;	/* CLOCK_MONOTONIC of its start */

@@ -89,7 +89,7 @@ static void finish(struct monitor *m)
 	} else {
 		monitor_save(m);
 	}
-	if (m->dying)
+	if (m->dying && !m->learning)
 		machine_let_go(m->dying);	/* the rest of its end nobody has to wait for */
 	answer_waiting(m, false);
 	answer_waiting(m, true);
@@ -102,15 +102,20 @@ static void on_restart(void *ctx)
 	begin_life(ctx);
 }
 
-static void take_down(struct monitor *m)
+static void take_down(struct monitor *m, bool again)
 {
 	guest_end(m);
 	command_end(m);
 	loop_remove(m->events);
 	m->events = NULL;
 	if (m->machine) {
-		machine_learn(m->machine);
-		machine_kill(m->machine);
+		m->learning = machine_learn_begin(m->machine);
+		if (m->learning && (again || !standby_holds_nothing(&m->record.config))) {
+			machine_learn_end(m->machine);
+			m->learning = false;
+		}
+		if (!m->learning)
+			machine_kill(m->machine);
 	}
 	m->dying = m->machine;
 	m->machine = NULL;
@@ -138,7 +143,7 @@ static void end_life(struct monitor *m, int status, const char *error)
 	}
 	again = m->restart_asked || (!m->stopping && !m->called_off &&
 		(ran || !m->first_life) && restart_wanted(&m->record, status));
-	take_down(m);
+	take_down(m, again);
 	(void)snprintf(code, sizeof(code), "%d", status);
 	if (ran)
 		events_add(&m->vms, &m->record, "die", code);

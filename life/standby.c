@@ -124,11 +124,15 @@ static void add_config(struct sha256 *hash, const struct vm_config *c, const cha
 					 c->network.receive_frames }, 4 * sizeof(uint64_t));
 }
 
+bool standby_holds_nothing(const struct vm_config *c)
+{
+	return !c->ndisks && !c->publish.n && !c->network.pcap && (!c->network.kind || strcmp(c->network.kind, "user") == 0);
+}
+
 /* Whether a machine can wait for this VM: it is made of a template, and holds nothing that only one VM can have. */
 static bool may_wait(const struct vm_config *c, const struct monitor_options *o)
 {
-	return !c->no_template && !o->console && !o->gdb && !o->restore && !c->ndisks && !c->publish.n && !c->network.pcap &&
-	       (!c->network.kind || strcmp(c->network.kind, "user") == 0) && wait_seconds() > 0;
+	return !c->no_template && !o->console && !o->gdb && !o->restore && standby_holds_nothing(c) && wait_seconds() > 0;
 }
 
 static bool name_kind(const struct vm_config *c, const struct monitor_options *o, char ret_key[SHA256_HEX_SIZE])

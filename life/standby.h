@@ -46,6 +46,9 @@ void standby_instead(struct monitor *m);
  */
 int standby_main(int fd, const char *vmm, struct err *err);
 
+/* Whether a VM like that has nothing that only one can have at a time: ports, disks, a place in a network, a file to write to. */
+bool standby_holds_nothing(const struct vm_config *config);
+
 /* How many machines made of template @id wait, NULL: of any; ends them too if @end. */
 unsigned standby_count(const struct vms *vms, const char *id, bool end);
 

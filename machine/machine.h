@@ -92,6 +92,9 @@ int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_
 /* True when machine_keep() may be worth while when it ends. */
 bool machine_learns(const struct machine *machine);
 
+/* At its end: stops the guest for good and returns true when at least @least may be new, so that machine_keep() can follow. */
+bool machine_halt(struct machine *machine, unsigned least);
+
 /*
  * Writes the guest to @fd, a pipe or stream socket that blocks, for snapshot_build(), which makes snapshot @id of it:
  * machine_checkpoint() while it runs, until little of it changes, and machine_stand() the rest.  From there it is

@@ -242,6 +242,13 @@ static void keep(struct process *p, unsigned least, int fd)
 	(void)control_send(p->sock, CONTROL_KEPT, r, (int32_t)(bytes / 4096), err.msg, strlen(err.msg), -1);
 }
 
+static void halt(struct process *p, unsigned least)
+{
+	bool halted = p->machine && machine_halt(p->machine, least);
+
+	(void)control_send(p->sock, CONTROL_KEPT, 0, halted, NULL, 0, -1);
+}
+
 /* Takes @fd.  Whoever reads it is there: another process, which reads on whatever happens. */
 static void checkpoint(struct process *p, int fd)
 {
@@ -338,6 +345,9 @@ static void on_message(void *ctx, uint32_t events)
 		break;
 	case CONTROL_STAND:
 		stand(p);
+		break;
+	case CONTROL_HALT:
+		halt(p, (unsigned)p->msg->value);
 		break;
 	case CONTROL_GO_ON:
 		if (p->machine)

@@ -341,6 +341,14 @@ bool machine_learns(const struct machine *m)
 	return m->snapshot.memory && m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
 }
 
+bool machine_halt(struct machine *m, unsigned least)
+{
+	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
+		return false;
+	vm_pause(m->vm);	/* for good: machine_keep()'s own pause is another one */
+	return true;
+}
+
 int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes, struct err *err)
 {
 	int r = 0;
