@@ -161,6 +161,7 @@ struct code_cache {
 	unsigned unit_bits;
 	uint8_t *spare_rw, *spare_rx;	/* mappings of our own memory for what is shared in rw and rx */
 	uint64_t shared[CODE_CACHE_BYTES / 4096 / 64];
+	uint8_t heat[2048];	/* of exits in there that have no link */
 };
 
 /*
@@ -201,7 +202,9 @@ int code_cache_share(struct code_cache *cc, int fd, const struct code_part *part
 /* --- own.c, with the lock held --- */
 /* Has @len bytes at @rw be ours alone, to be changed.  False: there is no memory for it. */
 bool code_own(struct code_cache *cc, const uint8_t *rw, size_t len);
-/* The same for everything that is shared, whose contents are lost. */
+/* Whether to change the exit at @rw, which was taken once more: always where it is ours already. */
+bool code_worth_owning(struct code_cache *cc, const uint8_t *rw);
+/* code_own() for everything that is shared, whose contents are lost. */
 void code_own_all(struct code_cache *cc);
 
 /* Index of the page of @gpa in RAM order, or ~0 outside RAM. */

@@ -480,8 +480,8 @@ static void run_divert(struct cpu *cpu, void *arg)
 static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 {
 	lock_take(&cpu->vm->cc->lock);
-	if (!exit_flags_agree(cpu->vm->cc, x, b)) {
-		/* the block is gone */
+	if (!exit_flags_agree(cpu->vm->cc, x, b) || !code_worth_owning(cpu->vm->cc, x->patch)) {
+		/* the block is gone, or the exit too rare */
 	} else if (x->relinks < EXIT_RELINKS_MAX) {
 		x->relinks++;
 		if (may_link(cpu, x, b)) {
@@ -516,7 +516,8 @@ static uint64_t follow_to_plain(struct cpu *cpu, struct exit *x)
 	if (!b)
 		return dispatch(cpu);
 	lock_take(&cpu->vm->cc->lock);
-	if (exit_flags_agree(cpu->vm->cc, x, b) && x->from->valid && b->valid && b->pa2 == ~0ull && same_vbase(cpu, b))
+	if (exit_flags_agree(cpu->vm->cc, x, b) && x->from->valid && b->valid && b->pa2 == ~0ull && same_vbase(cpu, b) &&
+	    code_worth_owning(cpu->vm->cc, x->patch))
 		exit_link(cpu->vm->cc, x, b, 0);
 	lock_drop(&cpu->vm->cc->lock);
 	return enter_block(cpu, b);
