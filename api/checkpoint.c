@@ -8,6 +8,7 @@
 #include "base/sha256.h"
 #include "machine/code_file.h"
 #include "machine/snapshot_make.h"
+#include "os/checked.h"
 #include "os/file.h"
 #include "os/folders.h"
 
@@ -20,10 +21,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHECKPOINT_TIMEOUT_MS 600000u	/* the disk may be slow */
 #define PIPE_BYTES (1 << 20)
+#define TICK_MAX_MS 20u	/* within which the clock of file systems ticks, whatever the kernel's rate */
 #define KEY_FILE "/code-key"	/* in the data folder */
 
 /* ------------------------------------------------------------------ restored */
@@ -163,6 +166,39 @@ static int check_code(const struct snapshot *s, bool *ret_own, struct err *err)
 	return 0;
 }
 
+/* What is noted says whose the code is, and so is for whoever has the key now. */
+static int state_of_files(const struct snapshot *s, struct checked_state *ret)
+{
+	uint8_t key[SHA256_SIZE];
+	int fds[SNAPSHOT_CHAIN_MAX];
+	unsigned n = 0;
+	int r = own_key(key);
+
+	for (; s && n < SNAPSHOT_CHAIN_MAX; s = s->base)
+		fds[n++] = s->fd;
+	return r < 0 ? r : checked_state(fds, n, key, ret);
+}
+
+/* Memory and code; the tag of the note is whether the code is ours. */
+static int check(const struct snapshot *s, bool *ret_own, struct err *err)
+{
+	struct checked_state before, after;
+	bool known = state_of_files(s, &before) == 0;
+	unsigned own = 0;
+	int r;
+
+	if (known && checked_recall(&before, &own)) {
+		*ret_own = own;
+		return 0;
+	}
+	r = snapshot_check_memory(s, err);
+	if (r == 0)
+		r = check_code(s, ret_own, err);
+	if (r == 0 && known && state_of_files(s, &after) == 0 && memcmp(&before, &after, sizeof(before)) == 0)
+		checked_note(&before, *ret_own);
+	return r;
+}
+
 int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, struct err *err)
 {
 	struct snapshot s;
@@ -171,9 +207,7 @@ int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, str
 	if (r == 0 && ret_own_code)
 		r = snapshot_open_bases(&s, err);
 	if (r == 0 && ret_own_code)
-		r = snapshot_check_memory(&s, err);
-	if (r == 0 && ret_own_code)
-		r = check_code(&s, ret_own_code, err);
+		r = check(&s, ret_own_code, err);
 	*ret_notes = r == 0 ? s.notes : NULL;
 	if (r == 0)
 		s.notes = NULL;
@@ -282,7 +316,7 @@ void checkpoint_go_on(struct roux_machine *m)
 	(void)ask_agent(m, AGENT_THAW, NULL);
 }
 
-int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes, struct err *err)
+int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes, bool *ret_own_code, struct err *err)
 {
 	int r;
 
@@ -296,7 +330,23 @@ int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes,
 	if (c->code_fd >= 0)
 		(void)close(c->code_fd);
 	*ret_bytes = c->file.written;
+	*ret_own_code = c->file.code;
 	snapshot_file_free(&c->file);
 	free(c);
 	return r;
+}
+
+void checkpoint_written(int fd, bool own_code)
+{
+	const struct timespec moment = { .tv_nsec = 1000000 };
+	const struct snapshot s = { .fd = fd };
+	struct checked_state state;
+	int r = state_of_files(&s, &state);
+
+	for (unsigned ms = 0; r == -EAGAIN && ms < TICK_MAX_MS; ms++) {
+		(void)nanosleep(&moment, NULL);
+		r = state_of_files(&s, &state);
+	}
+	if (r == 0)
+		checked_note(&state, own_code);
 }

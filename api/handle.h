@@ -195,8 +195,8 @@ int machine_identify(struct roux_machine *machine, struct err *err);
 
 /*
  * The notes of snapshot @path, which the caller frees; NULL when it has none.  @ret_own_code, unless NULL: all of the
- * file and of those that it is on top of is read, to see whether it is damaged, and whether its translated code was made by this user; somebody else's
- * could be anything.  0 or a negative errno with a sentence.
+ * file and of those that it is on top of is read (os/checked.h), to see whether it is damaged, and whether its translated
+ * code was made by this user; somebody else's could be anything.  0 or a negative errno with a sentence.
  */
 int checkpoint_notes(const char *path, char **ret_notes, bool *ret_own_code, struct err *err);
 
@@ -219,8 +219,14 @@ int checkpoint_begin(struct roux_machine *machine, int fd, const struct checkpoi
 		     struct checkpoint **ret_checkpoint, struct err *err);
 void checkpoint_go_on(struct roux_machine *machine);
 
-/* Completes the file, with @notes, and frees it.  0 and how many bytes of memory it has, or a negative errno with a sentence. */
-int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, struct err *err);
+/*
+ * Completes the file, with @notes, and frees it.  0, how many bytes of memory it has, and whether there is translated code; or
+ * a negative errno with a sentence.
+ */
+int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, bool *ret_own_code, struct err *err);
+
+/* That file, on top of no other, has its name: it need not be read to find that it is whole.  Waits for a tick of the clock. */
+void checkpoint_written(int fd, bool own_code);
 
 /* --- start.c --- */
 /*

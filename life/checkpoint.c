@@ -20,6 +20,7 @@
 
 #include <cjson/cJSON.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +153,7 @@ struct saving {
 	const struct checkpoint_options *options;
 	char prefix[PATH_MAX];	/* of the files of disks */
 	struct disk_saves disks;
+	bool own_code;
 };
 
 static int begin_disks(struct saving *s, struct err *err)
@@ -214,7 +216,7 @@ static int save(struct saving *s, int fd, const struct checkpoint_plan *plan, ui
 	if (r == 0)
 		text = cJSON_PrintUnformatted(notes);
 	cJSON_Delete(notes);
-	if (checkpoint_end(checkpoint, text, ret_bytes, &late) < 0 && r == 0) {
+	if (checkpoint_end(checkpoint, text, ret_bytes, &s->own_code, &late) < 0 && r == 0) {
 		*err = late;
 		r = late.code;
 	}
@@ -259,7 +261,7 @@ int checkpoint_write(struct monitor *m, const struct checkpoint_options *o, uint
 {
 	struct saving *s = calloc(1, sizeof(*s));
 	struct file_new file;
-	int r = s ? check(m, err) : err_set(err, -ENOMEM, "out of memory");
+	int fd, r = s ? check(m, err) : err_set(err, -ENOMEM, "out of memory");
 
 	if (r == 0)
 		r = snapshot_check_replaced(&m->vms, o->path, o->base, err);
@@ -272,10 +274,15 @@ int checkpoint_write(struct monitor *m, const struct checkpoint_options *o, uint
 		r = file_new_begin(&file, o->path, 0600, err);
 	if (r == 0) {
 		r = save_with(s, file.fd, ret_bytes, err);
+		fd = o->base ? -1 : fcntl(file.fd, F_DUPFD_CLOEXEC, 0);
 		if (r < 0)
 			file_new_abort(&file);
 		else
 			r = file_new_commit(&file, err);
+		if (r == 0 && fd >= 0)
+			checkpoint_written(fd, s->own_code);
+		if (fd >= 0)
+			(void)close(fd);
 		if (r < 0 && o->stop && m->machine)	/* it may have ended by itself */
 			checkpoint_go_on(m->machine);
 		disks_close(&s->disks, r == 0);

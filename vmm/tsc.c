@@ -6,6 +6,7 @@
  */
 #include "vmm/tsc.h"
 
+#include "os/boot.h"
 #include "os/file.h"
 
 #include <cpuid.h>
@@ -22,7 +23,6 @@
 #include <unistd.h>
 #include <x86intrin.h>
 
-#define BOOT_ID_SIZE 37	/* a UUID and NUL */
 
 /* SDM vol. 2, CPUID leaf 15H: TSC = crystal * EBX / EAX; ECX, in Hz, may be missing. */
 static uint32_t khz_from_cpu(void)
@@ -115,27 +115,14 @@ uint32_t host_tsc_khz(void)
 	return khz ? khz : 1;
 }
 
-/* A counter may run at another rate when the host was started anew, on another machine perhaps. */
-static bool this_boot(char ret_id[BOOT_ID_SIZE])
-{
-	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, ret_id, BOOT_ID_SIZE - 1);
-
-	if (fd >= 0)
-		(void)close(fd);
-	if (n != BOOT_ID_SIZE - 1)
-		return false;
-	ret_id[n] = '\0';
-	return true;
-}
-
 void host_tsc_recall(const char *memo)
 {
+	/* A counter may run at another rate when the host was started anew, on another machine perhaps. */
 	char boot[BOOT_ID_SIZE], line[BOOT_ID_SIZE + 16], *text;
 	uint32_t khz;
 	size_t len;
 
-	if (atomic_load(&known) || !this_boot(boot))
+	if (atomic_load(&known) || !boot_id(boot))
 		return;
 	if (file_read_all(memo, sizeof(line), &text, &len, NULL) == 0) {
 		khz = strncmp(text, boot, BOOT_ID_SIZE - 1) == 0 ? (uint32_t)strtoul(text + BOOT_ID_SIZE - 1, NULL, 10) : 0;
