@@ -9,6 +9,7 @@
 #include "abi/agent.h"
 #include "api/handle.h"
 #include "life/call.h"
+#include "life/clock.h"
 #include "life/health.h"
 
 #include <errno.h>
@@ -190,11 +191,13 @@ void guest_begin(struct monitor *m)
 	if (m->record.config.cpu_shares)
 		(void)machine_set_shares(m->machine, m->record.config.cpu_shares, NULL);
 	health_begin(m);
+	clock_begin(m);
 }
 
 void guest_end(struct monitor *m)
 {
 	health_end(m);
+	clock_end(m);
 	for (struct conn *c = m->conns; c; c = c->next) {
 		if (c->mode == CONN_RELAY)
 			conn_finish(c);

@@ -250,6 +250,7 @@ struct monitor {
 	bool finished;
 	bool forget;	/* it never became anything: its record goes */
 	struct health *health;	/* owned, NULL without checks */
+	struct clock_watch *clock;	/* owned, NULL: the guest keeps its own time */
 	struct roux_machine *ready;	/* owned: one that has waited for this VM; NULL: none */
 	struct {	/* what makes one for the next VM */
 		bool possible;	/* it can be made of a template */

@@ -6,6 +6,7 @@
 #include "api/handle.h"
 #include "api/process.h"
 #include "base/checked.h"
+#include "life/clock.h"
 #include "life/events.h"
 #include "os/signame.h"
 #include "life/stats.h"
@@ -193,6 +194,8 @@ static void set_paused(struct conn *c, bool pause)
 		return;
 	}
 	m->record.state.status = pause ? VM_PAUSED : VM_RUNNING;
+	if (!pause)
+		clock_catch_up(m);
 	events_add(&m->vms, &m->record, pause ? "pause" : "unpause", NULL);
 	conn_json(c, 200, NULL);
 	monitor_save(m);

@@ -955,9 +955,9 @@ static int run_probe(struct probe *p, struct mem *mem, struct err *err)
 	if (r == 0)
 		r = vm_start(p->vm, err);
 	if (r == 0) {
-		(void)clock_gettime(CLOCK_REALTIME, &limit);
+		(void)clock_gettime(CLOCK_MONOTONIC, &limit);	/* somebody may set the other */
 		limit.tv_sec += 5;
-		if (sem_timedwait(&p->ended, &limit) < 0 || p->answer != PROBE_ANSWER)
+		if (sem_clockwait(&p->ended, CLOCK_MONOTONIC, &limit) < 0 || p->answer != PROBE_ANSWER)
 			r = err_set(err, -EIO, "the probe guest did not compute 6 * 7 (please report this)");
 	}
 	vm_destroy(p->vm);

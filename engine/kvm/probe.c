@@ -96,11 +96,11 @@ static bool wait_for_end(struct probe *p)
 	int r = 0;
 	bool ended;
 
-	(void)clock_gettime(CLOCK_REALTIME, &until);
+	(void)clock_gettime(CLOCK_MONOTONIC, &until);	/* somebody may set the other */
 	until.tv_sec += PROBE_TIMEOUT_S;
 	pthread_mutex_lock(&p->lock);
 	while (!p->ended && r == 0)
-		r = pthread_cond_timedwait(&p->changed, &p->lock, &until);
+		r = pthread_cond_clockwait(&p->changed, &p->lock, CLOCK_MONOTONIC, &until);
 	ended = p->ended;
 	pthread_mutex_unlock(&p->lock);
 	return ended;

@@ -25,6 +25,11 @@ STANDBY = os.environ.get("ROUX_STANDBY", "0")	# machines wait for their VMs only
 LIMIT = 180	# seconds after which a run hangs, on the busiest machine
 
 
+def of_another_time(seconds):
+    """Environment of a roux whose host's wall clock is so much ahead."""
+    return {"LD_PRELOAD": os.path.join(os.path.dirname(ROUX), "../tests/e2e/shifted.so"), "SHIFTED": str(seconds)}
+
+
 class Skip(Exception):
     """Raised by a test that cannot run here; says why."""
 

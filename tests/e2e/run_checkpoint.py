@@ -10,7 +10,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (ROUX, busybox_root, complains, environ, expect, folder, main, start, tmpfs, verb,
+from harness import (ROUX, busybox_root, complains, environ, expect, folder, main, of_another_time, start, tmpfs, verb,
                      wait_until)
 from world import programs
 
@@ -497,6 +497,18 @@ def test_kill_9_in_the_middle_leaves_the_old_snapshot():
             p.wait(timeout=60)
         with restored(path, "survivor"):
             assert ok("exec", "survivor", "echo", "alive") == "alive\n"
+
+
+def test_a_restored_guest_has_the_time_of_the_host_as_it_is_now():
+    path = snapshot("another time")
+    with vm("early", "sleep", "1000"):
+        ok("checkpoint", "early", path)
+    for shift in (3600, -7200):
+        expect(verb("restore", "-d", "--name", fresh("late"), path, env=of_another_time(shift)), 0)
+        text = ok("exec", "late", "sh", "-c", "date +%s; sleep 0.2; date +%s; cat /proc/uptime").split()
+        assert abs(int(text[0]) - time.time() - shift) < 4 and 0 <= int(text[1]) - int(text[0]) <= 2, (shift, text)
+        assert float(text[2]) < 60, (shift, text)
+        ok("rm", "-f", "late")
 
 
 def test_translated_code_of_somebody_else_is_not_run():

@@ -19,7 +19,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (ROUX, WORK, Result, busybox_root, cgroups, complains, environ, expect, folder, main, marked_processes,
+from harness import (ROUX, WORK, Result, Skip, busybox_root, cgroups, complains, environ, expect, folder, main, marked_processes,
                      read_until, start, wait_until)
 
 ROOT = busybox_root()
@@ -396,6 +396,38 @@ def test_labels_filters_and_cidfile():
     assert inspect("l1", ".Config.Labels.tier") == "front"
     complains(verb("ps", "-f", "colour=red"), 125, "colour=red")
     gone("l1", "l2")
+
+
+def host_clock_jumps():
+    """Hardly, but whoever asks the kernel whether it was set hears of it, as after a suspend."""
+    try:
+        time.clock_settime(time.CLOCK_REALTIME, time.time())
+    except PermissionError:
+        raise Skip("the host's clock is not ours to set") from None
+
+
+def test_a_guests_clock_follows_the_hosts():
+    def late():
+        return int(ok("exec", "clock", "date", "+%s")) - time.time()
+
+    def put(seconds):
+        ok("exec", "clock", "sh", "-c", f"date -s @$(($(date +%s) + {seconds}))")
+
+    run_d("clock", "sleep", "1000")
+    for off in (3600, -7200):	# the host has slept; its clock was set back
+        put(off)
+        assert abs(late() - off) < 3, late()
+        host_clock_jumps()
+        wait_until("the guest to have the host's time", lambda: abs(late()) < 2, 10)
+    put(-3600)
+    ok("pause", "clock")
+    host_clock_jumps()
+    host_clock_jumps()
+    ok("unpause", "clock")
+    wait_until("the guest to have the host's time", lambda: abs(late()) < 2, 10)
+    up = float(ok("exec", "clock", "cat", "/proc/uptime").split()[0])
+    assert 0 < up < 60, "the time since it booted has jumped too"
+    gone("clock")
 
 
 def test_stats_and_metrics():

@@ -12,7 +12,7 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, Skip, busybox_root, complains, copy_cache, environ, expect, folder, main,
+from harness import (WORK, Skip, busybox_root, complains, copy_cache, environ, expect, folder, main, of_another_time,
                      marked_processes, roux, start, verb, wait_until)
 
 ROOT = busybox_root()
@@ -220,6 +220,19 @@ def test_clocks_of_a_clone():
         assert before - 2 <= int(out[0]) <= after + 2, (before, out, after)
         assert int(out[3]) - int(out[0]) <= after - before + 1, out
         assert abs(float(out[1]) - up) < 1.5, f"CLOCK_MONOTONIC jumped: {up} then {out[1]}"
+
+
+def test_clones_have_the_time_of_the_host_as_it_is_now():
+    """It has slept since the template was made, or its clock was set back."""
+    template(*kind("another time"))
+    for shift in (3600, -7200, 400 * 86400):
+        for _ in range(2):
+            r = expect(roux(*kind("another time"), ROOT, "--", "sh", "-c", "date +%s; sleep 0.2; date +%s; cat /proc/uptime",
+                            env={**ENV, **of_another_time(shift)}), 0)
+            first, second, up = r.out.split()[:3]
+            assert abs(int(first) - time.time() - shift) < 3 and 0 <= int(second) - int(first) <= 2, (shift, r)
+            assert float(up) < 60, (shift, r)
+        assert abs(int(ok(*kind("another time"), ROOT, "--", "date", "+%s")) - time.time()) < 3
 
 
 def test_time_passes_in_a_clone_as_it_should():
