@@ -129,6 +129,8 @@ void machine_kill(struct roux_machine *machine);
  * place on a network; and its template is written.
  */
 void machine_let_go(struct roux_machine *machine);
+/* What it keeps of its image may be removed: its guest does not run any more. */
+void machine_leave_image(struct roux_machine *machine);
 /* The same, and waits until it is gone. */
 void machine_end_process(struct roux_machine *machine);
 

@@ -144,6 +144,18 @@ void roux_machine_interrupt(struct roux_machine *m)
 	errno = saved;
 }
 
+/* After the VM, which used what the lease keeps. */
+void machine_leave_image(struct roux_machine *m)
+{
+	oci_image_close(m->image);
+	store_lease_end(m->lease);
+	store_close(m->store);
+	m->image = NULL;
+	m->config = NULL;
+	m->lease = NULL;
+	m->store = NULL;
+}
+
 void roux_machine_destroy(struct roux_machine *m)
 {
 	if (!m)
@@ -158,9 +170,7 @@ void roux_machine_destroy(struct roux_machine *m)
 		(void)close(m->answer.fd);
 	if (m->wake_fd >= 0)
 		(void)close(m->wake_fd);
-	oci_image_close(m->image);
-	store_lease_end(m->lease);	/* after the VM, which used what it keeps */
-	store_close(m->store);
+	machine_leave_image(m);
 	leave_networks(m);
 	template_writer_finish(m->writer);
 	free(m->template);

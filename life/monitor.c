@@ -110,11 +110,13 @@ static void take_down(struct monitor *m, bool again)
 	m->events = NULL;
 	if (m->machine) {
 		m->learning = machine_learn_begin(m->machine);
-		if (m->learning && (again || !standby_holds_nothing(&m->record.config))) {
+		if (m->learning && (again || m->record.config.nshares || !standby_holds_nothing(&m->record.config))) {
 			machine_learn_end(m->machine);
 			m->learning = false;
 		}
-		if (!m->learning)
+		if (m->learning)
+			machine_leave_image(m->machine);
+		else
 			machine_kill(m->machine);
 	}
 	m->dying = m->machine;
