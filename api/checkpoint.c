@@ -73,9 +73,11 @@ int machine_take_saved(struct roux_machine *m, struct session *ret_session, stru
 	return ret_session->fd >= 0 ? 0 : err_set(err, -ENOENT, "the snapshot does not have the session of the VM's command");
 }
 
-/* One request without fields in a session of its own. */
-static int ask_agent(struct roux_machine *m, uint8_t type, struct err *err)
+/* One request in a session of its own, with a field unless @len is 0. */
+static int ask_agent_with(struct roux_machine *m, uint8_t type, uint16_t tag, const void *data, size_t len, struct err *err)
 {
+	uint8_t buf[256];
+	struct frame_writer w;
 	uint64_t deadline = monotonic_ns() + CONNECT_TIMEOUT_MS * 1000000ull;
 	struct session s;
 	struct frame f;
@@ -83,7 +85,10 @@ static int ask_agent(struct roux_machine *m, uint8_t type, struct err *err)
 
 	if (r < 0)
 		return r;
-	r = session_send(&s, type, NULL, 0);
+	frame_begin(&w, buf, sizeof(buf), type);
+	if (len)
+		field_put(&w, tag, data, len);
+	r = session_send_frame(&s, buf, frame_end(&w));
 	if (r == 0)
 		r = machine_settle(m, &s, err);
 	else
@@ -98,6 +103,24 @@ static int ask_agent(struct roux_machine *m, uint8_t type, struct err *err)
 	}
 	session_close(&s);
 	return r;
+}
+
+static int ask_agent(struct roux_machine *m, uint8_t type, struct err *err)
+{
+	return ask_agent_with(m, type, 0, NULL, 0, err);
+}
+
+/*
+ * What a restored guest does first, done before it is saved: so there is translated code for it in the snapshot.  All that comes
+ * of it are better random numbers.
+ */
+static void rehearse(struct roux_machine *m)
+{
+	struct err err = { 0 };
+	uint8_t seed[64];
+
+	if (getrandom(seed, sizeof(seed), 0) == (ssize_t)sizeof(seed))
+		(void)ask_agent_with(m, AGENT_IDENTITY, AGENT_TAG_SEED, seed, sizeof(seed), &err);
 }
 
 int machine_identify(struct roux_machine *m, struct err *err)
@@ -290,6 +313,7 @@ int checkpoint_begin(struct roux_machine *m, int fd, const struct checkpoint_pla
 		free(c);
 		return err_set(err, r, "cannot make a thread: %s", strerror(-r));
 	}
+	rehearse(m);
 	r = machine_ask_with(m, CONTROL_CHECKPOINT, 0, &c->id, sizeof(c->id), pipes[1], CHECKPOINT_TIMEOUT_MS, err);
 	(void)close(pipes[1]);
 	if (r == 0) {

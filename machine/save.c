@@ -278,6 +278,7 @@ int machine_checkpoint(struct machine *m, int fd, const struct snapshot_id *id, 
 		(void)close(fd);
 		return err_set(err, -EBUSY, "the guest is being saved already");
 	}
+	generation_tell(m->vm);	/* it has not changed, and Linux looks; what it takes for that, a copy has then translated */
 	m->saving.fd = fd;
 	m->saving.id = *id;
 	m->saving.bitmap = calloc((m->mem->size / MEM_PAGE + 63) / 64, sizeof(*m->saving.bitmap));
