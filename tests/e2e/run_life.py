@@ -407,8 +407,10 @@ def host_clock_jumps():
 
 
 def test_a_guests_clock_follows_the_hosts():
-    def late():
-        return int(ok("exec", "clock", "date", "+%s")) - time.time()
+    def is_ahead(seconds):
+        before = time.time()
+        there = int(ok("exec", "clock", "date", "+%s"))
+        return before + seconds - 2 < there < time.time() + seconds + 2
 
     def put(seconds):
         ok("exec", "clock", "sh", "-c", f"date -s @$(($(date +%s) + {seconds}))")
@@ -416,17 +418,17 @@ def test_a_guests_clock_follows_the_hosts():
     run_d("clock", "sleep", "1000")
     for off in (3600, -7200):	# the host has slept; its clock was set back
         put(off)
-        assert abs(late() - off) < 3, late()
+        assert is_ahead(off)
         host_clock_jumps()
-        wait_until("the guest to have the host's time", lambda: abs(late()) < 2, 10)
+        wait_until("the guest to have the host's time", lambda: is_ahead(0))
     put(-3600)
     ok("pause", "clock")
     host_clock_jumps()
     host_clock_jumps()
     ok("unpause", "clock")
-    wait_until("the guest to have the host's time", lambda: abs(late()) < 2, 10)
+    wait_until("the guest to have the host's time", lambda: is_ahead(0))
     up = float(ok("exec", "clock", "cat", "/proc/uptime").split()[0])
-    assert 0 < up < 60, "the time since it booted has jumped too"
+    assert 0 < up < 300, "the time since it booted has jumped too"
     gone("clock")
 
 

@@ -230,9 +230,9 @@ def test_clones_have_the_time_of_the_host_as_it_is_now():
             r = expect(roux(*kind("another time"), ROOT, "--", "sh", "-c", "date +%s; sleep 0.2; date +%s; cat /proc/uptime",
                             env={**ENV, **of_another_time(shift)}), 0)
             first, second, up = r.out.split()[:3]
-            assert abs(int(first) - time.time() - shift) < 3 and 0 <= int(second) - int(first) <= 2, (shift, r)
-            assert float(up) < 60, (shift, r)
-        assert abs(int(ok(*kind("another time"), ROOT, "--", "date", "+%s")) - time.time()) < 3
+            assert abs(int(first) - time.time() - shift) < 10 and 0 <= int(second) - int(first) <= 2, (shift, r)
+            assert float(up) < 300, (shift, r)
+        assert abs(int(ok(*kind("another time"), ROOT, "--", "date", "+%s")) - time.time()) < 10
 
 
 def test_time_passes_in_a_clone_as_it_should():
