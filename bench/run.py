@@ -128,21 +128,36 @@ def part_io(res, roux, rootfs, work):
     res.table(["", "virtio-fs/host", "virtio-blk/host", "virtio-fs", "virtio-blk", "host", "unit"], rows)
 
 
-def memory_kinds(pid):
-    """KiB of proportional set size of a process, by what it is; guest memory, told by its size, apart."""
-    kinds = (("translated code", "memfd:roux-code"), ("vCPU", "memfd:roux-vcpu"),
-             ("heap", "[heap]"), ("stack", "[stack"), ("program and libraries", "/"))
-    sizes, kind = {}, None
+def mappings(pid):
+    """(first byte, byte behind, name, KiB of proportional set size) of each."""
+    found = []
     for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
         head = re.match(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \d+ *(.*)", line)
         if head:
-            name = head[3]
-            kind = next((k for k, part in kinds if (part in name if part != "/" else name.startswith("/"))),
-                        "anonymous")
-            if int(head[2], 16) - int(head[1], 16) == MEMORY_MIB << 20:
-                kind = "guest RAM"
+            found.append([int(head[1], 16), int(head[2], 16), head[3], 0])
         elif line.startswith("Pss:"):
-            sizes[kind] = sizes.get(kind, 0) + int(line.split()[1])
+            found[-1][3] = int(line.split()[1])
+    return found
+
+
+def memory_kinds(pid):
+    """KiB of proportional set size of a process, by what it is; guest memory, told by its size, apart."""
+    kinds = (("translated code", "/memfd:roux-code"), ("vCPU", "/memfd:roux-vcpu"),
+             ("heap", "[heap]"), ("stack", "[stack"), ("program and libraries", "/"))
+    sizes, areas = {}, []
+    for first, behind, name, kib in mappings(pid):
+        kind = next((k for k, start in kinds if name.startswith(start)), "anonymous")
+        if behind - first == MEMORY_MIB << 20:
+            kind = "guest RAM"
+        if not areas or areas[-1][0] != first:
+            areas.append([behind, {}])
+        areas[-1][0] = behind
+        areas[-1][1][kind] = areas[-1][1].get(kind, 0) + kib
+    for _, area in areas:
+        if "translated code" in area:	# in one piece with the tables that lead to it
+            area["translated code"] += area.pop("anonymous", 0)
+        for kind, kib in area.items():
+            sizes[kind] = sizes.get(kind, 0) + kib
     return sizes
 
 
@@ -156,7 +171,9 @@ def part_memory(res, guests):
         for kind, kib in sizes.items():
             res.add(f"memory/{kind.replace(' ', '-')}/{peer}", "KiB", kib)
         res.add(f"memory/beyond-guest-ram/{peer}", "KiB", sum(v for k, v in sizes.items() if k != "guest RAM"))
-    kinds = ["beyond-guest-ram", "translated-code", "vCPU", "heap", "stack", "anonymous", "program-and-libraries",
+        res.add(f"memory/beyond-that-and-code/{peer}", "KiB",
+                sum(v for k, v in sizes.items() if k not in ("guest RAM", "translated code")))
+    kinds = ["beyond-guest-ram", "beyond-that-and-code", "translated-code", "vCPU", "heap", "stack", "anonymous", "program-and-libraries",
              "guest-RAM"]
     rows = []
     for kind in kinds:
@@ -271,6 +288,7 @@ def targets(res):
                                      ("100 machines one after another, s", "clones/100-one-after-another", 0.8, .5),
                                      ("100 machines at once, s", "clones/100-at-once", 0.5, .5),
                                      ("private memory of an idle clone, KiB", "clones/100/vm-private", 1024, .5),
+                                     ("memory beyond guest RAM and translated code, KiB", "memory/beyond-that-and-code/roux", 3072, .5),
                                      ("1,000 idle machines, % of a core", "clones/1000/cpu", 10, .5),
                                      ("exec in one of 1,000, p99, ms", "clones/1000/exec", 50, .99),
                                      ("restored to first exec, 256 MiB, ms", "clones/restore-exec", 25, .5)):
