@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -202,6 +203,14 @@ static int state_of_files(const struct snapshot *s, struct checked_state *ret)
 	return r < 0 ? r : checked_state(fds, n, key, ret);
 }
 
+static bool is_known_whole(const struct snapshot *s)
+{
+	struct checked_state state;
+	unsigned tag;
+
+	return state_of_files(s, &state) == 0 && checked_recall(&state, &tag);
+}
+
 /* Memory and code; the tag of the note is whether the code is ours. */
 static int check(const struct snapshot *s, bool *ret_own, struct err *err)
 {
@@ -262,7 +271,7 @@ static void *build(void *arg)
 	if (r == 0 && c->plan.base)
 		r = snapshot_open_bases(&base, &c->err);
 	if (r == 0 && c->plan.base)
-		r = snapshot_check_memory(&base, &c->err);
+		r = is_known_whole(&base) ? 0 : snapshot_check_memory(&base, &c->err);
 	plan.base = c->plan.base ? &base : NULL;
 	if (r == 0)
 		(void)snapshot_build(c->from, c->fd, &c->id, &plan, &c->file, &c->err);
@@ -360,17 +369,35 @@ int checkpoint_end(struct checkpoint *c, const char *notes, uint64_t *ret_bytes,
 	return r;
 }
 
-void checkpoint_written(int fd, bool own_code)
+static void note_written(const struct snapshot *s, bool own_code)
 {
 	const struct timespec moment = { .tv_nsec = 1000000 };
-	const struct snapshot s = { .fd = fd };
 	struct checked_state state;
-	int r = state_of_files(&s, &state);
+	int r = state_of_files(s, &state);
 
 	for (unsigned ms = 0; r == -EAGAIN && ms < TICK_MAX_MS; ms++) {
 		(void)nanosleep(&moment, NULL);
-		r = state_of_files(&s, &state);
+		r = state_of_files(s, &state);
 	}
 	if (r == 0)
 		checked_note(&state, own_code);
+}
+
+static bool is_same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	return fstat(a, &sa) == 0 && fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+void checkpoint_written(const char *path, int fd, bool own_code)
+{
+	struct snapshot s;
+	int r = snapshot_open(path, &s, NULL);
+
+	if (r == 0)
+		r = snapshot_open_bases(&s, NULL);
+	if (r == 0 && is_same_file(fd, s.fd) && (!s.base || is_known_whole(s.base)))
+		note_written(&s, own_code);
+	snapshot_close(&s);
 }

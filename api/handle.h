@@ -227,8 +227,11 @@ void checkpoint_go_on(struct roux_machine *machine);
  */
 int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, bool *ret_own_code, struct err *err);
 
-/* That file, on top of no other, has its name: it need not be read to find that it is whole.  Waits for a tick of the clock. */
-void checkpoint_written(int fd, bool own_code);
+/*
+ * File @fd is called @path now: it need not be read to find that it is whole, if what it is on top of need not either.
+ * Waits for a tick of the clock.
+ */
+void checkpoint_written(const char *path, int fd, bool own_code);
 
 /* --- start.c --- */
 /*

@@ -274,13 +274,13 @@ int checkpoint_write(struct monitor *m, const struct checkpoint_options *o, uint
 		r = file_new_begin(&file, o->path, 0600, err);
 	if (r == 0) {
 		r = save_with(s, file.fd, ret_bytes, err);
-		fd = o->base ? -1 : fcntl(file.fd, F_DUPFD_CLOEXEC, 0);
+		fd = fcntl(file.fd, F_DUPFD_CLOEXEC, 0);
 		if (r < 0)
 			file_new_abort(&file);
 		else
 			r = file_new_commit(&file, err);
 		if (r == 0 && fd >= 0)
-			checkpoint_written(fd, s->own_code);
+			checkpoint_written(o->path, fd, s->own_code);
 		if (fd >= 0)
 			(void)close(fd);
 		if (r < 0 && o->stop && m->machine)	/* it may have ended by itself */
