@@ -226,18 +226,6 @@ static int save(struct saving *s, int fd, const struct checkpoint_plan *plan, ui
 	return r;
 }
 
-/* A file on the same disk that nobody sees. */
-static int make_scratch(const char *path, struct err *err)
-{
-	struct file_new file;
-	int r = file_new_begin(&file, path, 0600, err);
-
-	if (r < 0)
-		return r;
-	(void)unlink(file.temp);
-	return file.fd;
-}
-
 static int save_with(struct saving *s, int fd, uint64_t *ret_bytes, struct err *err)
 {
 	const struct checkpoint_options *o = s->options;
@@ -248,7 +236,7 @@ static int save_with(struct saving *s, int fd, uint64_t *ret_bytes, struct err *
 	if (r < 0)
 		return r;
 	plan.base_name = name;
-	plan.scratch = o->compress ? make_scratch(o->path, err) : -1;
+	plan.scratch = o->compress ? file_scratch(o->path, err) : -1;
 	if (o->compress && plan.scratch < 0)
 		return plan.scratch;
 	r = save(s, fd, &plan, ret_bytes, err);

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -114,25 +115,58 @@ static int cannot_write(const char *path, int r, struct err *err)
 	return err_set(err, r, "cannot write %.120s: %s%s", path, strerror(-r), advice);
 }
 
+/* Of a file without a name that @path may get: -EOPNOTSUPP where the file system or the missing /proc forbids it. */
+static int open_nameless(const char *path)
+{
+	char dir[PATH_MAX];
+	int fd;
+
+	if (access("/proc/self/fd", X_OK) < 0)
+		return -EOPNOTSUPP;
+	parent_of(path, dir);
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	/* Kernels and file systems that do not know it take it for opening a folder. */
+	return fd >= 0 ? fd : errno == EISDIR || errno == EINVAL ? -EOPNOTSUPP : -errno;
+}
+
 int file_new_begin(struct file_new *file, const char *path, mode_t mode, struct err *err)
 {
 	int r;
 
 	file->fd = -1;
+	file->temp[0] = '\0';
 	r = file_path(file->path, err, path, NULL);
-	if (r == 0)
-		r = file_path(file->temp, err, path, ".new-XXXXXX", NULL);
 	if (r < 0)
 		return r;
-	file->fd = mkostemp(file->temp, O_CLOEXEC);
+	file->fd = open_nameless(path);
+	if (file->fd == -EOPNOTSUPP) {
+		r = file_path(file->temp, err, path, ".new-XXXXXX", NULL);
+		if (r < 0)
+			return r;
+		file->fd = mkostemp(file->temp, O_CLOEXEC);
+		if (file->fd < 0)
+			file->fd = -errno;
+	}
 	if (file->fd < 0)
-		return cannot_write(path, -errno, err);
+		return cannot_write(path, file->fd, err);
 	if (fchmod(file->fd, mode) < 0) {
 		r = err_set(err, -errno, "cannot set permissions of %s: %s", path, strerror(errno));
 		file_new_abort(file);
 		return r;
 	}
 	return 0;
+}
+
+int file_scratch(const char *path, struct err *err)
+{
+	struct file_new file;
+	int r = file_new_begin(&file, path, 0600, err);
+
+	if (r < 0)
+		return r;
+	if (file.temp[0])
+		(void)unlink(file.temp);
+	return file.fd;
 }
 
 int file_new_begin_locked(struct file_new *file, const char *path, mode_t mode, struct err *err)
@@ -149,12 +183,39 @@ int file_new_begin_locked(struct file_new *file, const char *path, mode_t mode, 
 	return file->fd < 0 ? cannot_write(path, -errno, err) : 0;
 }
 
+/* Names a file that has none: what it is to become, or beside that where there is an old one to be replaced. */
+static int name_it(struct file_new *file)
+{
+	char from[32];
+	const char *name = file->path;
+
+	(void)snprintf(from, sizeof(from), "/proc/self/fd/%d", file->fd);
+	while (linkat(AT_FDCWD, from, AT_FDCWD, name, AT_SYMLINK_FOLLOW) < 0) {
+		unsigned n;
+		int r;
+
+		if (errno != EEXIST)
+			return -errno;
+		if (getrandom(&n, sizeof(n), 0) < 0)
+			return -errno;
+		r = snprintf(file->temp, sizeof(file->temp), "%s.new-%08x", file->path, n);
+		if (r < 0 || (size_t)r >= sizeof(file->temp)) {
+			file->temp[0] = '\0';
+			return -ENAMETOOLONG;
+		}
+		name = file->temp;
+	}
+	return 0;
+}
+
 int file_new_commit(struct file_new *file, struct err *err)
 {
 	char dir[PATH_MAX];
-	int r = 0;
+	int r = fsync(file->fd) < 0 ? -errno : 0;
 
-	if (fsync(file->fd) < 0 || rename(file->temp, file->path) < 0)
+	if (r == 0 && !file->temp[0])
+		r = name_it(file);
+	if (r == 0 && file->temp[0] && rename(file->temp, file->path) < 0)
 		r = -errno;
 	if (r < 0) {
 		file_new_abort(file);
@@ -173,7 +234,8 @@ void file_new_abort(struct file_new *file)
 		return;
 	close(file->fd);
 	file->fd = -1;
-	(void)unlink(file->temp);
+	if (file->temp[0])
+		(void)unlink(file->temp);
 }
 
 /* In the first hour of 1970, to the nanosecond that the size says. */

@@ -3,7 +3,10 @@
  * Files made durable: what is written is either complete or absent, also after
  * kill -9 or loss of power at any point.
  *
- *   temporary name -> write -> fsync -> rename -> fsync of the folder
+ *   no name -> write -> fsync -> link (over an old file: beside it, rename) -> fsync of the folder
+ *
+ * A file that has no name is gone with the process that writes it.  File
+ * systems without O_TMPFILE give it a temporary one from the beginning.
  *
  * Threads: no shared state; any thread.
  */
@@ -31,7 +34,7 @@ int file_write_atomic(const char *path, const void *data, size_t len, mode_t mod
 struct file_new {
 	int fd;	/* write here; owned */
 	char path[PATH_MAX];	/* what it will become */
-	char temp[PATH_MAX];	/* what it is called until then */
+	char temp[PATH_MAX];	/* what it is called until then, "" for nothing */
 };
 
 /* Returns 0 or a negative errno.  On success commit or abort must follow. */
@@ -41,6 +44,9 @@ int file_new_begin_locked(struct file_new *file, const char *path, mode_t mode, 
 /* Makes the file durable under its name.  On failure it is as after an abort. */
 int file_new_commit(struct file_new *file, struct err *err);
 void file_new_abort(struct file_new *file);
+
+/* A file on the disk of @path that nobody sees, for the caller to close.  Its descriptor, or a negative errno. */
+int file_scratch(const char *path, struct err *err);
 
 /*
  * A file that is only derived from others, kept to save time: sealed when it is

@@ -96,6 +96,17 @@ static void test_write_killed_halfway_leaves_the_old_file(void **state)
 	}
 	assert_true(wait(&status) > 0);
 	expect_content("old");
+	expect_entries("file ");
+}
+
+static void test_scratch_files_have_no_name(void **state)
+{
+	int fd = file_scratch(path, &err);
+
+	assert_true(fd >= 0);
+	assert_int_equal(file_write_all(fd, "new", 3), 0);
+	expect_entries("");
+	close(fd);
 }
 
 static void test_write_into_a_missing_folder_says_so(void **state)
@@ -265,6 +276,7 @@ int main(void)
 		T(test_a_write_breaks_the_seal_of_a_file),
 		T(test_aborted_write_leaves_the_old_file),
 		T(test_write_killed_halfway_leaves_the_old_file),
+		T(test_scratch_files_have_no_name),
 		T(test_write_into_a_missing_folder_says_so),
 		T(test_reading_stops_at_the_limit),
 		T(test_trees_are_removed_with_unreadable_folders),
