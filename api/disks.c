@@ -3,6 +3,7 @@
 
 #include "api/handle.h"
 #include "os/err.h"
+#include "os/file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -24,41 +25,6 @@
 _Static_assert(SPEC_DISKS_MAX <= DISK_SAVES_MAX, "all disks of a machine can be saved");
 
 /* -------------------------------------------------------------------- pieces */
-
-/* Reads up to a piece; less only at the end of the file. */
-static ssize_t read_piece(int fd, uint8_t *piece, uint64_t at, uint64_t len)
-{
-	uint64_t done = 0;
-
-	while (done < len) {
-		ssize_t n = pread(fd, piece + done, len - done, (off_t)(at + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		done += (uint64_t)n;
-	}
-	return (ssize_t)done;
-}
-
-static int write_piece(int fd, const uint8_t *piece, uint64_t at, uint64_t len)
-{
-	while (len) {
-		ssize_t n = pwrite(fd, piece, len, (off_t)at);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		piece += n;
-		at += (uint64_t)n;
-		len -= (uint64_t)n;
-	}
-	return 0;
-}
 
 static bool is_zero(const uint8_t *piece, uint64_t len)
 {
@@ -83,7 +49,7 @@ static int each_piece(int fd, uint64_t at, uint64_t end, piece_fn fn, void *ctx)
 		if (data > (off_t)at)
 			at = (uint64_t)data / PIECE * PIECE > at ? (uint64_t)data / PIECE * PIECE : at;
 		len = PIECE - at % PIECE < end - at ? PIECE - at % PIECE : end - at;
-		n = at < end ? read_piece(fd, piece, at, len) : 0;
+		n = at < end ? file_read_at(fd, piece, len, at) : 0;
 		if (n <= 0) {
 			r = (int)n;
 			break;
@@ -98,20 +64,20 @@ static int each_piece(int fd, uint64_t at, uint64_t end, piece_fn fn, void *ctx)
 
 static int put_piece(void *ctx, uint8_t *piece, uint64_t at, uint64_t len)
 {
-	return write_piece(*(const int *)ctx, piece, at, len);
+	return file_write_at(*(const int *)ctx, piece, len, at);
 }
 
 /* One piece as it is now, also when that is zeros. */
 static int renew_piece(const struct disk_save *s, uint8_t *piece, uint64_t at, uint64_t len)
 {
-	ssize_t n = read_piece(s->from, piece, at, len);
+	ssize_t n = file_read_at(s->from, piece, len, at);
 
 	if (n < 0)
 		return (int)n;
 	if (is_zero(piece, (uint64_t)n) &&
 	    fallocate(s->to, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)at, (off_t)len) == 0)
 		return 0;
-	return write_piece(s->to, piece, at, (uint64_t)n);
+	return file_write_at(s->to, piece, (uint64_t)n, at);
 }
 
 static int sum_piece(void *ctx, uint8_t *piece, uint64_t at, uint64_t len)

@@ -5,6 +5,7 @@
 #include "machine/snapshot_pack.h"
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/file.h"
 #include "os/folders.h"
 #include "vmm/vm.h"
 
@@ -96,9 +97,9 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snaps
 
 static int read_all(int fd, void *to, size_t len, uint64_t at)
 {
-	ssize_t n = pread(fd, to, len, (off_t)at);
+	ssize_t n = file_read_at(fd, to, len, at);
 
-	return n < 0 ? -errno : (size_t)n == len ? 0 : -EBADMSG;
+	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EBADMSG;
 }
 
 /* Bytes of what says which pages are there. */

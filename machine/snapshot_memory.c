@@ -4,6 +4,7 @@
 #include "machine/snapshot_inside.h"
 #include "machine/snapshot_pack.h"
 #include "os/err.h"
+#include "os/file.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,16 +17,9 @@
 
 static int copy(int fd, uint8_t *to, uint64_t len, uint64_t at)
 {
-	while (len) {
-		ssize_t n = pread(fd, to, len, (off_t)at);
+	ssize_t n = file_read_at(fd, to, len, at);
 
-		if (n <= 0)
-			return n < 0 ? -errno : -EBADMSG;
-		to += n;
-		at += (uint64_t)n;
-		len -= (uint64_t)n;
-	}
-	return 0;
+	return n < 0 ? (int)n : (uint64_t)n == len ? 0 : -EBADMSG;
 }
 
 static int map(int fd, uint8_t *to, uint64_t len, uint64_t at)

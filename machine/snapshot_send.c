@@ -5,6 +5,7 @@
 #include "machine/snapshot.h"
 #include "os/blob.h"
 #include "os/err.h"
+#include "os/file.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -12,29 +13,12 @@
 #include <string.h>
 #include <unistd.h>
 
-static int send_all(int fd, const void *bytes, uint64_t len)
-{
-	const uint8_t *at = bytes;
-
-	while (len) {
-		ssize_t n = write(fd, at, len < (1u << 30) ? len : 1u << 30);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		at += n;
-		len -= (uint64_t)n;
-	}
-	return 0;
-}
-
 static int send_run(void *ctx, uint64_t offset, const uint8_t *bytes, uint64_t len)
 {
 	const struct send_run run = { offset, len };
-	int fd = *(int *)ctx, r = send_all(fd, &run, sizeof(run));
+	int fd = *(int *)ctx, r = file_write_all(fd, &run, sizeof(run));
 
-	return r < 0 ? r : send_all(fd, bytes, len);
+	return r < 0 ? r : file_write_all(fd, bytes, len);
 }
 
 static int sent(int r, struct err *err)
@@ -48,7 +32,7 @@ int snapshot_send_start(int fd, const struct vm *vm, struct err *err)
 
 	memcpy(head.magic, SNAPSHOT_SEND_MAGIC, sizeof(head.magic));
 	(void)snprintf(head.engine, sizeof(head.engine), "%s", vm->engine->name);
-	return sent(send_all(fd, &head, sizeof(head)), err);
+	return sent(file_write_all(fd, &head, sizeof(head)), err);
 }
 
 int snapshot_send_memory(int fd, const struct vm *vm, const uint64_t *bitmap, struct err *err)
@@ -59,7 +43,7 @@ int snapshot_send_memory(int fd, const struct vm *vm, const uint64_t *bitmap, st
 int snapshot_send_end(int fd, const struct blob *state, struct err *err)
 {
 	const struct send_run end = { .offset = state->len };
-	int r = state->failed ? -ENOMEM : send_all(fd, &end, sizeof(end));
+	int r = state->failed ? -ENOMEM : file_write_all(fd, &end, sizeof(end));
 
-	return sent(r < 0 ? r : send_all(fd, state->bytes, state->len), err);
+	return sent(r < 0 ? r : file_write_all(fd, state->bytes, state->len), err);
 }

@@ -48,8 +48,8 @@ int file_write_all(int fd, const void *data, size_t len)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
-			return -errno;
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
 		at += n;
 		len -= (size_t)n;
 	}
@@ -72,6 +72,24 @@ int file_write_at(int fd, const void *data, size_t len, uint64_t off)
 		len -= (size_t)n;
 	}
 	return 0;
+}
+
+ssize_t file_read_at(int fd, void *to, size_t len, uint64_t off)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(fd, (char *)to + done, len - done, (off_t)(off + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
 }
 
 /* Folder part of @path; "." when it has none. */

@@ -73,6 +73,8 @@ int file_read_all(const char *path, size_t max, char **ret_data, size_t *ret_len
 int file_write_all(int fd, const void *data, size_t len);
 /* The same at byte @off, wherever the file stands. */
 int file_write_at(int fd, const void *data, size_t len, uint64_t off);
+/* Reads @len bytes at @off.  Returns how many there were, fewer only at the end of the file, or a negative errno. */
+ssize_t file_read_at(int fd, void *to, size_t len, uint64_t off);
 
 /* Makes @path and its missing parents with @mode.  0 or a negative errno. */
 int file_mkdirs(const char *path, mode_t mode, struct err *err);

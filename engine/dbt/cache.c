@@ -5,6 +5,7 @@
 #include "engine/dbt/cpu.h"
 #include "engine/dbt/run.h"
 #include "os/err.h"
+#include "os/file.h"
 
 #include <errno.h>
 #include <string.h>
@@ -106,16 +107,9 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 
 static int read_all(int fd, uint8_t *to, size_t bytes, uint64_t offset)
 {
-	while (bytes) {
-		ssize_t n = pread(fd, to, bytes, (off_t)offset);
+	ssize_t n = file_read_at(fd, to, bytes, offset);
 
-		if (n <= 0)
-			return n < 0 ? -errno : -EIO;
-		to += n;
-		offset += (uint64_t)n;
-		bytes -= (size_t)n;
-	}
-	return 0;
+	return n < 0 ? (int)n : (size_t)n == bytes ? 0 : -EIO;
 }
 
 static int map_part(struct code_cache *cc, int fd, size_t from, size_t to, uint64_t offset)

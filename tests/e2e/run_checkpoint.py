@@ -730,21 +730,30 @@ def test_kill_9_in_the_middle_of_a_chain_leaves_the_old_one():
             assert ok("exec", "survivor", "echo", "alive") == "alive\n"
 
 
+@contextlib.contextmanager
+def damaged(path, at):
+    """The file with one bit changed in the byte at @at."""
+    def flip():
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 4]))
+        f.flush()
+
+    with open(path, "r+b") as f:
+        flip()
+        yield
+        flip()
+
+
 def test_damaged_compressed_memory_is_refused():
     path = snapshot("squeezed")
     with vm("squeezed", "sleep", "1000"):
         ok("checkpoint", "--compress", "squeezed", path)
-    with open(path, "r+b") as f:
-        for at in ((16 << 20) + 7, (16 << 20) + 5000000, os.path.getsize(path) - 2000):
-            f.seek(at)
-            byte = f.read(1)[0]
-            f.seek(at)
-            f.write(bytes([byte ^ 4]))
-            f.flush()
+    for at in ((16 << 20) + 7, (16 << 20) + 5000000, os.path.getsize(path) - 2000):
+        with damaged(path, at):
             r = complains(verb("restore", path), 125, "damaged")
             assert len(r.err.splitlines()) == 1, (at, r)
-            f.seek(at)
-            f.write(bytes([byte]))
     with restored(path, "squeezed-again"):
         pass
 
@@ -768,18 +777,12 @@ def test_damaged_snapshots_are_refused():
     with vm("damaged", "sleep", "1000"):
         ok("checkpoint", "damaged", path)
     for what, at in DAMAGE.items():
-        with open(path, "r+b") as f:
-            if at is None:	# somewhere in the middle of what is there
+        if at is None:	# somewhere in the middle of what is there
+            with open(path, "rb") as f:
                 at = os.lseek(f.fileno(), 60 << 20, os.SEEK_DATA)
-            f.seek(at)
-            byte = f.read(1)[0]
-            f.seek(at)
-            f.write(bytes([byte ^ 4]))
-            f.flush()
+        with damaged(path, at):
             r = complains(verb("restore", path), 125, "damaged")
             assert len(r.err.splitlines()) == 1, (what, r)
-            f.seek(at)
-            f.write(bytes([byte]))
     # Nobody has to read it once more, unless it has changed, whatever its times say.
     ok("restore", "-d", "--name", fresh("whole"), path)
     ok("rm", "-f", "whole")
