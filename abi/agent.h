@@ -83,7 +83,7 @@ enum agent_frame {
 	AGENT_STDIN_EOF = 25,	/* empty */
 	AGENT_RESIZE = 26,	/* fields ROWS, COLS */
 	AGENT_SIGNAL = 27,	/* field SIGNO */
-	AGENT_IDENTITY = 29,	/* any of CLOCK_NS, SEED, HOSTNAME .. MAC: this machine is a copy from now on */
+	AGENT_IDENTITY = 29,	/* any of CLOCK_NS, SEED, HOSTNAME .. MACHINE_ID: this machine is a copy from now on */
 	AGENT_PUT = 28,	/* fields PATH, NAME: receive into PATH as `docker cp` does */
 
 	AGENT_FREEZE = 30,	/* empty: stop all programs, before the machine is saved; ERROR ENOENT: the kernel cannot */
@@ -145,6 +145,7 @@ enum agent_tag {
 	AGENT_TAG_LEFT = 48,	/* string "ADDRESS/BITS": the first interface has it no more */
 	AGENT_TAG_TAKEN = 49,	/* string "ADDRESS/BITS": it has it from now on */
 	AGENT_TAG_MAC = 50,	/* 6 bytes: as well as that */
+	AGENT_TAG_MACHINE_ID = 51 | 0x8000,	/* string, 32 lower-case hexadecimal digits: for machine-id(5) */
 	AGENT_TAG_POWER_HOW = 41,	/* u32, enum agent_power */
 	AGENT_TAG_GRACE_MS = 42,	/* u32: time between SIGTERM and SIGKILL; default 0 */
 

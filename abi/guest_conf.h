@@ -21,7 +21,10 @@
  *   transport=vsock|vport        vport: serve on every /dev/vport* instead (default vsock)
  *   address=INTERFACE:ADDRESS/PREFIX
  *                                raises the interface with this address; any number
- *                                up to GUEST_CONF_ADDRESSES_MAX, IPv4 and IPv6
+ *                                up to GUEST_CONF_ADDRESSES_MAX, IPv4 and IPv6;
+ *                                one that gets no link-local one makes its own of the
+ *                                MAC address
+ *   interface=INTERFACE          raises it without one: addresses come with AGENT_IDENTITY
  *   gateway=ADDRESS              default route, one each for IPv4 and IPv6
  *   nameserver=ADDRESS           lines of /etc/resolv.conf
  *   search=DOMAIN[ DOMAIN...]    likewise

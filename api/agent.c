@@ -111,27 +111,34 @@ static void put_all(struct frame_writer *w, uint16_t tag, const struct spec_list
  * Its connections over the host are gone with the process that held them.  Those with others on its network are not,
  * if it has its addresses still.
  */
-static void put_network(const struct roux_machine *m, struct frame_writer *w)
+static void put_connections(const struct spec_net *n, bool moved, struct frame_writer *w)
 {
-	const struct spec_net *n = &m->spec.net[0];
-	bool moved = false;
-
-	if (!m->had.known || !m->spec.nnets || n->kind == SPEC_NET_TAP)
-		return;
-	for (unsigned i = 0; i < n->guest.n && i < 2; i++)
-		moved |= strcmp(n->guest.at[i], m->had.addr[i]) != 0;
 	field_put(w, AGENT_TAG_RESET, NULL, 0);
 	if (n->kind == SPEC_NET_NAMED && !moved)
 		put_all(w, AGENT_TAG_KEPT, &n->guest);
 	put_all(w, AGENT_TAG_OUTSIDE, &n->gateway);
 	put_all(w, AGENT_TAG_OUTSIDE, &n->dns);
-	if (!moved)
+}
+
+static void put_network(const struct roux_machine *m, struct frame_writer *w)
+{
+	const struct spec_net *n = &m->spec.net[0];
+	/* One that was not saved with addresses of a named network has none yet. */
+	bool named = n->kind == SPEC_NET_NAMED, moved = named && !m->had.known;
+
+	if (!m->spec.nnets || n->kind == SPEC_NET_TAP)
 		return;
-	for (unsigned i = 0; i < 2; i++)
+	for (unsigned i = 0; m->had.known && i < n->guest.n && i < 2; i++)
+		moved |= strcmp(n->guest.at[i], m->had.addr[i]) != 0;
+	if (m->had.known)
+		put_connections(n, moved, w);
+	for (unsigned i = 0; moved && i < 2; i++)
 		if (m->had.addr[i][0])
 			field_put_str(w, AGENT_TAG_LEFT, m->had.addr[i]);
-	put_all(w, AGENT_TAG_TAKEN, &n->guest);
-	field_put(w, AGENT_TAG_MAC, n->mac, sizeof(n->mac));
+	if (moved)
+		put_all(w, AGENT_TAG_TAKEN, &n->guest);
+	if (moved || (m->spec.restore && !named))
+		field_put(w, AGENT_TAG_MAC, n->mac, sizeof(n->mac));
 }
 
 /* Before the guest does anything for anybody. */
@@ -149,6 +156,7 @@ static int give_identity(const struct roux_machine *m, struct session *s)
 	field_put(&w, AGENT_TAG_SEED, seed, sizeof(seed));
 	if (m->hostname)
 		field_put_str(&w, AGENT_TAG_HOSTNAME, m->hostname);
+	field_put_str(&w, AGENT_TAG_MACHINE_ID, m->machine_id);
 	put_network(m, &w);
 	s->identity_due = true;
 	return session_send_frame(s, buf, frame_end(&w));

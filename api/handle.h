@@ -17,6 +17,7 @@ struct oci_image;
 struct store;
 struct store_lease;
 
+#define MACHINE_ID_DIGITS 32
 #define CONSOLE_TAIL 8192u	/* bytes of console output kept */
 
 /* Called once, from machine_events(): 0 and a stream that passes to the callee, or a negative errno and -1. */
@@ -66,7 +67,7 @@ struct roux_machine {
 		bool known;
 	} had;
 	bool identified;	/* the guest has been told which machine it is */
-	char *hostname;
+	char *hostname, machine_id[MACHINE_ID_DIGITS + 1];
 	unsigned start_timeout_ms;	/* 0: none */
 	pid_t pid;	/* of the VM's process, 0 before and after */
 	pid_t helper;	/* of the process that helps it from outside its jail, 0: none */

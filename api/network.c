@@ -23,6 +23,7 @@
 
 /* The user network (network_user_guest), the same for every guest: nobody else is on it. */
 static const char *const user_gateway[] = { "10.0.2.2", "fd72:6f75:7800::2" };
+static const char user_link_local[] = "fe80::15/64";	/* not of the MAC address, which differs */
 static const char *const user_dns[] = { "10.0.2.3", "fd72:6f75:7800::3" };
 
 static int add_all(struct spec_list *list, const char *const *text, unsigned n)
@@ -86,6 +87,7 @@ static int add_user(struct spec_net *n, const struct roux_network *net, const ch
 		    const char *const *gateway, const char *const *dns, unsigned index, struct conf_text *conf)
 {
 	int r = add_all(&n->guest, guest, 2);
+	bool late;
 
 	if (r == 0)
 		r = add_all(&n->gateway, gateway, 2);
@@ -100,8 +102,14 @@ static int add_user(struct spec_net *n, const struct roux_network *net, const ch
 	if (r == 0)
 		r = copy(&n->domain, DOMAIN);
 	n->host_loopback = net->host_loopback;
+	/* Addresses that only one VM can have come with its identity, for the first network. */
+	late = n->kind == SPEC_NET_NAMED && index == 0;
+	if (late)
+		conf_add(conf, "interface=eth0\n");
+	if (n->kind == SPEC_NET_USER)
+		tell_guest(conf, index, user_link_local, NULL, NULL);
 	for (unsigned i = 0; i < 2; i++)
-		tell_guest(conf, index, guest[i], n->internal ? NULL : gateway[i], i == 0 ? dns[i] : NULL);
+		tell_guest(conf, index, late ? NULL : guest[i], n->internal ? NULL : gateway[i], i == 0 ? dns[i] : NULL);
 	if (index == 0)
 		conf_add(conf, "search=" DOMAIN "\n");
 	return r;

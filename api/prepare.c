@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 
 /*
@@ -216,17 +217,32 @@ static int finish_spec(struct roux_machine *m, const struct roux_options *o, str
 	return m->spec.cmdline && m->spec.guest_conf ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
 
-static int add_hostname(struct roux_machine *m, const struct roux_options *o, struct conf_text *conf, struct err *err)
+static int draw_machine_id(char ret_id[MACHINE_ID_DIGITS + 1])
+{
+	uint8_t random[MACHINE_ID_DIGITS / 2];
+
+	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+		return -EIO;
+	for (unsigned i = 0; i < sizeof(random); i++)
+		(void)snprintf(ret_id + 2ul * i, 3, "%02x", random[i]);
+	return 0;
+}
+
+static int add_names(struct roux_machine *m, const struct roux_options *o, struct err *err)
 {
 	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._";
+	static const char hex[] = "0123456789abcdef";
 	const char *name = o->hostname ? o->hostname : "roux";
 	size_t len = strlen(name);
 
 	if (len == 0 || len > HOST_NAME_MAX || strspn(name, allowed) != len)
 		return err_set(err, -EINVAL, "a host name has 1 to %d letters, digits, '-', '.' and '_'", HOST_NAME_MAX);
-	/* A root that cannot be changed has it from the start. */
-	if (o->read_only)
-		conf_add(conf, "hostname=%s\n", name);
+	if (o->machine_id && (strlen(o->machine_id) != MACHINE_ID_DIGITS || strspn(o->machine_id, hex) != MACHINE_ID_DIGITS))
+		return err_set(err, -EINVAL, "a machine id has %d digits 0 to 9 and a to f", MACHINE_ID_DIGITS);
+	if (o->machine_id)
+		memcpy(m->machine_id, o->machine_id, MACHINE_ID_DIGITS);
+	else if (draw_machine_id(m->machine_id) < 0)
+		return err_set(err, -EIO, "no random numbers for a machine id");
 	m->hostname = strdup(name);
 	return m->hostname ? 0 : err_set(err, -ENOMEM, "out of memory");
 }
@@ -240,7 +256,7 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 	if (!conf)
 		return err_set(err, -ENOMEM, "out of memory");
 	machine_spec_init(&m->spec);
-	r = add_hostname(m, o, conf, err);
+	r = add_names(m, o, err);
 	if (r == 0)
 		r = add_disks(m, o, err);
 	if (r == 0)

@@ -28,8 +28,9 @@ static bool can_be_saved(const struct machine_spec *s)
 	for (unsigned i = 0; i < s->ndisks; i++)
 		if (!s->disk[i].read_only)
 			return false;
+	/* Addresses of the first network come with the identity, those of others are in the configuration. */
 	for (unsigned i = 0; i < s->nnets; i++)
-		if (s->net[i].kind != SPEC_NET_USER)
+		if (s->net[i].kind != SPEC_NET_USER && (s->net[i].kind != SPEC_NET_NAMED || i > 0))
 			return false;
 	return true;
 }
@@ -66,8 +67,9 @@ static char *guest_text(const struct machine_spec *spec)
 	for (unsigned i = 0; i < s.nnets; i++) {
 		struct spec_net *n = &s.net[i];
 
-		*n = (struct spec_net){ .kind = n->kind, .mtu = n->mtu, .guest = n->guest, .gateway = n->gateway,
-					.dns = n->dns };
+		*n = (struct spec_net){ .kind = n->kind, .mtu = n->mtu, .gateway = n->gateway, .dns = n->dns,
+					.internal = n->internal,
+					.guest = n->kind == SPEC_NET_NAMED ? (struct spec_list){ 0 } : n->guest };
 	}
 	return machine_spec_text(&s);
 }

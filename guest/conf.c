@@ -109,6 +109,17 @@ static bool set_transport(struct conf *conf, char *value)
 	return set_flag(value, "vport", "vsock", &conf->vport);
 }
 
+bool conf_is_link_local(const char *addr)
+{
+	return strncmp(addr, "fe80:", 5) == 0;
+}
+
+static bool set_interface(struct conf *conf, char *value)
+{
+	conf->interface = value;
+	return *value;
+}
+
 static bool set_address(struct conf *conf, char *value)
 {
 	char *addr = cut(value, ':'), *prefix = addr ? cut(addr, '/') : NULL;
@@ -167,6 +178,7 @@ static const struct {
 	{ "clock", set_clock },
 	{ "console", set_console },
 	{ "transport", set_transport },
+	{ "interface", set_interface },
 	{ "address", set_address },
 	{ "gateway", set_gateway },
 	{ "nameserver", set_nameserver },

@@ -25,6 +25,9 @@ struct conf_host {
 	const char *name, *addr;
 };
 
+/* Of IPv6 (RFC 4291, 2.5.6), as text that is an address. */
+bool conf_is_link_local(const char *addr);
+
 /* All strings are borrowed from the text that conf_parse() was given. */
 struct conf {
 	enum conf_root root;
@@ -41,6 +44,7 @@ struct conf {
 	bool vport;
 	struct conf_mount mount[GUEST_CONF_MOUNTS_MAX];
 	unsigned nmounts;
+	const char *interface;	/* to be raised; gets addresses from identity_take().  NULL: none */
 	struct conf_address address[GUEST_CONF_ADDRESSES_MAX];
 	const char *gateway[GUEST_CONF_GATEWAYS_MAX];
 	const char *nameserver[GUEST_CONF_NAMESERVERS_MAX];

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "guest/identity.h"
 
+#include "guest/etc.h"
 #include "guest/network.h"
 #include "guest/streams.h"
 #include "guest/text.h"
@@ -46,10 +47,8 @@ static int take_name(const char *name)
 {
 	if (sethostname(name, strlen(name)) < 0)
 		return -1;
-	if (!booted || booted->readonly)
-		return 0;
-	booted->hostname = name;
-	network_files(booted);
+	if (booted)
+		booted->hostname = name;
 	return 0;
 }
 
@@ -66,5 +65,11 @@ int identity_take(const struct identity_request *id)
 		say("cannot reset connections", errno);
 	if (booted && (id->nleft || id->ntaken || id->mac) && network_move(id, booted) < 0)
 		return -1;
-	return id->hostname ? take_name(id->hostname) : 0;
+	if (id->hostname && take_name(id->hostname) < 0)
+		return -1;
+	if (booted && (id->hostname || id->ntaken))
+		etc_write(booted);
+	if (booted && booted->overlay && id->machine_id)
+		etc_write_machine_id(id->machine_id);
+	return 0;
 }

@@ -15,6 +15,7 @@
 #include "abi/agent.h"
 #include "base/checked.h"
 #include "guest/conf.h"
+#include "guest/etc.h"
 #include "guest/files.h"
 #include "guest/freeze.h"
 #include "guest/identity.h"
@@ -404,7 +405,10 @@ void init_run(void)
 	}
 	mount_kernel_file_systems();
 	mount_configured(&conf);
-	network_files(&conf);
+	etc_open();
+	etc_write(&conf);
+	if (conf.overlay)
+		etc_write_machine_id(NULL);
 	if (conf.readonly && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) < 0)
 		boot_failed("cannot make the root read-only", NULL, errno);
 	set_up_machine(&conf);

@@ -7,6 +7,7 @@
 #include "guest/network.h"
 
 #include "base/checked.h"
+#include "guest/files.h"
 #include "guest/text.h"
 
 #include <arpa/inet.h>
@@ -57,14 +58,6 @@ static int ask(int fd, struct request *rq)
 	return answer.header.nlmsg_type == NLMSG_ERROR ? -answer.error.error : EPROTO;
 }
 
-static int raise(int fd, unsigned index)
-{
-	struct request rq = { .header = { .nlmsg_len = NLMSG_LENGTH(sizeof(rq.link)), .nlmsg_type = RTM_NEWLINK },
-			      .link = { .ifi_index = (int)index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP } };
-
-	return ask(fd, &rq);
-}
-
 /* Reads an address of either family; returns its length in bytes, 0 when it is none. */
 static size_t parse(const char *text, uint8_t bytes[16], uint8_t *ret_family)
 {
@@ -89,6 +82,32 @@ static int change_address(int fd, uint16_t what, unsigned index, const struct co
 	add_attribute(&rq, IFA_LOCAL, bytes, len);
 	add_attribute(&rq, IFA_ADDRESS, bytes, len);
 	return ask(fd, &rq);
+}
+
+/* @quiet: the kernel gives it no link-local address. */
+static int raise(int fd, const char *interface, bool quiet)
+{
+	struct request rq = { .header = { .nlmsg_len = NLMSG_LENGTH(sizeof(rq.link)), .nlmsg_type = RTM_NEWLINK },
+			      .link = { .ifi_index = (int)if_nametoindex(interface), .ifi_flags = IFF_UP, .ifi_change = IFF_UP } };
+	struct text path = { .len = 0 };
+
+	if (!rq.link.ifi_index)
+		return ENODEV;
+	text_add(&path, "/proc/sys/net/ipv6/conf/");
+	text_add(&path, interface);
+	text_add(&path, "/addr_gen_mode");
+	if (quiet)
+		(void)file_put(path.str, "1");	/* IN6_ADDR_GEN_MODE_NONE; there is none without IPv6 */
+	return ask(fd, &rq);
+}
+
+/* Whether it is given a link-local address. */
+static bool has_link_local(const struct conf *conf, const char *interface)
+{
+	for (unsigned i = 0; i < conf->naddresses; i++)
+		if (strcmp(conf->address[i].interface, interface) == 0 && conf_is_link_local(conf->address[i].addr))
+			return true;
+	return false;
 }
 
 static int add_gateway(int fd, const char *gateway)
@@ -116,39 +135,34 @@ static void complain(const char *what, const char *name, int error)
 	say(message.str, error);
 }
 
-static int set_mac(int fd, unsigned index, const uint8_t mac[6])
-{
-	struct request rq = { .header = { .nlmsg_len = NLMSG_LENGTH(sizeof(rq.link)), .nlmsg_type = RTM_NEWLINK },
-			      .link = { .ifi_index = (int)index } };
-
-	add_attribute(&rq, IFLA_ADDRESS, mac, 6);
-	return ask(fd, &rq);
-}
-
-/* The link-local address that the kernel made of the MAC address (RFC 4291, appendix A). */
-static void move_link_local(int fd, uint16_t what, unsigned index, const uint8_t mac[6])
+/* The link-local address that is made of the MAC address (RFC 4291, appendix A). */
+static void change_link_local(int fd, uint16_t what, unsigned index, const uint8_t *mac)
 {
 	const uint8_t bytes[16] = { 0xfe, 0x80, [8] = mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5] };
 	char text[INET6_ADDRSTRLEN];
 
-	/* A kernel without IPv6 has none. */
+	/* A kernel without IPv6 has none, nor has an interface that is new. */
 	if (inet_ntop(AF_INET6, bytes, text, sizeof(text)))
 		(void)change_address(fd, what, index, &(struct conf_address){ .addr = text, .prefix = 64 });
 }
 
-static int move_mac(int fd, unsigned index, const uint8_t mac[6])
+/* An ioctl is half the work of a netlink request, for each clone. */
+static int move_mac(int fd, unsigned index, const uint8_t mac[6], bool link_local)
 {
-	struct ifreq old = { .ifr_name = "eth0" };
-	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = errno;
+	struct ifreq ifr = { .ifr_name = "eth0" };
+	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = s < 0 ? errno : 0;
 
-	if (s >= 0)
-		r = ioctl(s, SIOCGIFHWADDR, &old) < 0 ? errno : set_mac(fd, index, mac);
+	if (r == 0 && ioctl(s, SIOCGIFHWADDR, &ifr) < 0)
+		r = errno;
+	if (r == 0 && link_local)
+		change_link_local(fd, RTM_DELADDR, index, (const uint8_t *)ifr.ifr_hwaddr.sa_data);
+	memcpy(ifr.ifr_hwaddr.sa_data, mac, 6);
+	if (r == 0 && ioctl(s, SIOCSIFHWADDR, &ifr) < 0)
+		r = errno;
+	if (r == 0 && link_local)
+		change_link_local(fd, RTM_NEWADDR, index, mac);
 	if (s >= 0)
 		close(s);
-	if (r == 0) {
-		move_link_local(fd, RTM_DELADDR, index, (const uint8_t *)old.ifr_hwaddr.sa_data);
-		move_link_local(fd, RTM_NEWADDR, index, mac);
-	}
 	return r;
 }
 
@@ -169,10 +183,16 @@ static bool split(const char *text, char room[INET6_ADDRSTRLEN], struct conf_add
 /* The one of @conf of the same family becomes @a. */
 static void note_address(struct conf *conf, const struct conf_address *a)
 {
-	for (unsigned i = 0; i < conf->naddresses; i++)
-		if (strcmp(conf->address[i].interface, a->interface) == 0 &&
-		    !strchr(conf->address[i].addr, ':') == !strchr(a->addr, ':'))
-			conf->address[i] = *a;
+	unsigned i = 0;
+
+	while (i < conf->naddresses && (strcmp(conf->address[i].interface, a->interface) != 0 ||
+					!strchr(conf->address[i].addr, ':') != !strchr(a->addr, ':')))
+		i++;
+	if (i == ARRAY_SIZE(conf->address))
+		return;
+	conf->address[i] = *a;
+	if (i == conf->naddresses)
+		conf->naddresses++;
 }
 
 int network_move(const struct identity_request *id, struct conf *booted)
@@ -192,18 +212,16 @@ int network_move(const struct identity_request *id, struct conf *booted)
 			r = 0;
 	}
 	if (id->mac && r == 0)
-		r = move_mac(fd, index, id->mac);
+		r = move_mac(fd, index, id->mac, booted && booted->interface);
 	for (unsigned i = 0; i < id->ntaken && r == 0; i++) {
 		r = split(id->taken[i], room[i], &a) ? change_address(fd, RTM_NEWADDR, index, &a) : EINVAL;
 		if (r == 0 && booted)
 			note_address(booted, &a);
 	}
-	/* They went with the last address. */
-	for (unsigned i = 0; booted && i < booted->ngateways && r == 0; i++)
+	/* They went with the last address, or wait for the first. */
+	for (unsigned i = 0; booted && id->ntaken && i < booted->ngateways && r == 0; i++)
 		r = add_gateway(fd, booted->gateway[i]);
 	close(fd);
-	if (r == 0 && booted && !booted->readonly)
-		network_files(booted);
 	errno = r;
 	return r ? -1 : 0;
 }
@@ -214,90 +232,25 @@ void network_up(const struct conf *conf)
 
 	if (fd < 0)
 		return;	/* a kernel without network */
-	(void)raise(fd, 1);	/* the loopback is always the first */
+	(void)raise(fd, "lo", false);
+	if (conf->interface) {
+		r = raise(fd, conf->interface, true);
+		if (r)
+			complain("cannot raise", conf->interface, r);
+	}
 	for (unsigned i = 0; i < conf->naddresses; i++) {
 		const struct conf_address *a = &conf->address[i];
-		unsigned index = if_nametoindex(a->interface);
 
-		r = index ? raise(fd, index) : ENODEV;
+		r = raise(fd, a->interface, has_link_local(conf, a->interface));
 		if (r == 0)
-			r = change_address(fd, RTM_NEWADDR, index, a);
+			r = change_address(fd, RTM_NEWADDR, if_nametoindex(a->interface), a);
 		if (r)
 			complain("cannot set up the network's address", a->addr, r);
 	}
-	for (unsigned i = 0; i < conf->ngateways; i++) {
+	for (unsigned i = 0; i < conf->ngateways && !conf->interface; i++) {
 		r = add_gateway(fd, conf->gateway[i]);
 		if (r)
 			complain("cannot set up the route over", conf->gateway[i], r);
 	}
 	close(fd);
-}
-
-/* ---- files ---- */
-
-struct file {
-	int fd;	/* -1: cannot be written */
-};
-
-/* A new file in place of what the image has there, be it a link to a program's file. */
-static struct file begin(const char *path)
-{
-	(void)unlink(path);
-	return (struct file){ .fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) };
-}
-
-static void put(const struct file *f, const char *str)
-{
-	if (f->fd >= 0 && write(f->fd, str, strlen(str)) < 0)
-		complain("cannot write", str, errno);
-}
-
-static void end(const struct file *f)
-{
-	if (f->fd >= 0)
-		close(f->fd);
-}
-
-static void put_line(const struct file *f, const char *key, const char *value)
-{
-	put(f, key);
-	put(f, value);
-	put(f, "\n");
-}
-
-static void write_hosts(const struct conf *conf)
-{
-	struct file f = begin("/etc/hosts");
-
-	put(&f, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-		"ff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n");
-	for (unsigned i = 0; i < conf->naddresses; i++) {
-		put(&f, conf->address[i].addr);
-		put_line(&f, "\t", conf->hostname);
-	}
-	for (unsigned i = 0; i < conf->nhosts; i++) {
-		put(&f, conf->host[i].addr);
-		put_line(&f, "\t", conf->host[i].name);
-	}
-	end(&f);
-}
-
-void network_files(const struct conf *conf)
-{
-	struct file f;
-
-	if (!conf->naddresses && !conf->nhosts && !conf->nnameservers)
-		return;
-	write_hosts(conf);
-	f = begin("/etc/hostname");
-	put_line(&f, "", conf->hostname);
-	end(&f);
-	if (!conf->nnameservers)
-		return;
-	f = begin("/etc/resolv.conf");
-	if (conf->search)
-		put_line(&f, "search ", conf->search);
-	for (unsigned i = 0; i < conf->nnameservers; i++)
-		put_line(&f, "nameserver ", conf->nameserver[i]);
-	end(&f);
 }

@@ -225,6 +225,17 @@ static bool store_address(const struct field *field, const char **list, unsigned
 	return *n < IDENTITY_ADDRESSES_MAX && store_str(field, &list[(*n)++]);
 }
 
+static bool store_machine_id(const struct field *field, const char **ret_id)
+{
+	const char *id;
+
+	if (!store_str(field, &id) || strlen(id) != IDENTITY_MACHINE_ID ||
+	    strspn(id, "0123456789abcdef") != IDENTITY_MACHINE_ID)
+		return false;
+	*ret_id = id;
+	return true;
+}
+
 static bool store_identity(const struct field *field, void *into)
 {
 	struct identity_request *id = into;
@@ -250,6 +261,8 @@ static bool store_identity(const struct field *field, void *into)
 	case AGENT_TAG_MAC:
 		id->mac = field->data;
 		return field->len == 6;
+	case AGENT_TAG_MACHINE_ID:
+		return store_machine_id(field, &id->machine_id);
 	case AGENT_TAG_HOSTNAME:
 		return store_str(field, &id->hostname) && id->hostname[0] && strlen(id->hostname) <= HOSTNAME_MAX;
 	default:

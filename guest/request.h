@@ -42,6 +42,7 @@ struct copy_request {
 
 #define IDENTITY_SEED_MAX 512
 #define IDENTITY_ADDRESSES_MAX 4u
+#define IDENTITY_MACHINE_ID 32u	/* digits */
 
 struct identity_request {
 	uint64_t clock_ns;	/* 0: not given */
@@ -53,6 +54,7 @@ struct identity_request {
 	const char *left[IDENTITY_ADDRESSES_MAX], *taken[IDENTITY_ADDRESSES_MAX];	/* of the first interface */
 	unsigned nkept, noutside, nleft, ntaken;
 	const uint8_t *mac;	/* of it, 6 bytes; NULL: not given */
+	const char *machine_id;	/* 32 hexadecimal digits; NULL: not given */
 };
 
 struct hello {

@@ -103,7 +103,7 @@ static void add_config(struct sha256 *hash, const struct vm_config *c, const cha
 	add_text(hash, c->engine);
 	add_text(hash, c->kernel);
 	add_text(hash, c->append);
-	add_text(hash, c->read_only || c->network.kind ? c->hostname : NULL);	/* else it is not in the spec */
+	add_text(hash, c->network.kind ? c->hostname : NULL);	/* else it is not in the spec */
 	sha256_add(hash, &c->cpus, sizeof(c->cpus));
 	sha256_add(hash, &c->memory, sizeof(c->memory));
 	sha256_add(hash, &(uint8_t){ c->read_only }, 1);

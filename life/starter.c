@@ -67,6 +67,7 @@ struct wanted {
 	struct roux_share shares[RECORD_SHARES_MAX];
 	struct roux_disk disks[RECORD_DISKS_MAX];
 	struct roux_network network;
+	char machine_id[33];
 };
 
 static enum roux_network_kind network_kind(const char *kind)
@@ -96,7 +97,8 @@ static void fill_wanted(const struct vm_record *record, const struct monitor_opt
 
 	*w = (struct wanted){ .machine = { .size = sizeof(w->machine), .image = c->image, .engine = c->engine,
 					   .cpus = c->cpus, .memory = c->memory, .kernel = c->kernel, .append = c->append,
-					   .hostname = c->hostname, .name = record->name, .transient = c->auto_remove, .shares = w->shares, .nshares = c->nshares,
+					   .hostname = c->hostname, .name = record->name, .transient = c->auto_remove,
+					   .machine_id = w->machine_id, .shares = w->shares, .nshares = c->nshares,
 					   .disks = w->disks, .ndisks = c->ndisks, .networks = &w->network,
 					   .nnetworks = c->network.kind ? 1 : 0, .read_only = c->read_only,
 					   .no_template = c->no_template || o->console, .merge_memory = c->merge_memory,
@@ -110,6 +112,7 @@ static void fill_wanted(const struct vm_record *record, const struct monitor_opt
 					.use_entrypoint = !c->no_entrypoint, .env = (const char *const *)c->env.v,
 					.cwd = c->cwd, .user = c->user, .tty = c->tty, .rows = o->rows, .cols = o->cols,
 					.stdin_fd = c->open_stdin ? 0 : -1 } };
+	(void)snprintf(w->machine_id, sizeof(w->machine_id), "%.32s", record->id);
 	fill_network(c, &w->network);
 	for (uint32_t i = 0; i < c->nshares; i++)
 		w->shares[i] = (struct roux_share){ c->share[i].host, c->share[i].guest, c->share[i].read_only };

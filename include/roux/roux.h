@@ -126,6 +126,8 @@ struct roux_options {
 	bool no_template;
 	/* The host may keep one copy of what is the same in this machine's memory and others' (KSM). */
 	bool merge_memory;
+	/* 32 hexadecimal digits for the guest's /etc/machine-id, if its image has one; NULL: drawn by lot. */
+	const char *machine_id;
 };
 
 struct roux_machine;

@@ -4,6 +4,8 @@
 The tests run themselves in namespaces where they are the rest of the world: world.py.
 """
 import contextlib
+import glob
+import ipaddress
 import json
 import os
 import shutil
@@ -15,7 +17,7 @@ import threading
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import CACHE, ROUX, WORK, Skip, busybox_root, complains, environ, expect, main, marked_processes, \
+from harness import CACHE, ROUX, WORK, Skip, busybox_root, complains, copy_cache, environ, expect, main, marked_processes, \
     read_until, start, verb, wait_until
 from world import WORLD4, WORLD6, enter_world, free_port, http_get, name_server, programs, tcp_server, udp_server
 
@@ -59,10 +61,11 @@ def running(net, hostname, script, *options, **kw):
         p.communicate(timeout=30)
 
 
-def guest(net, hostname, script, *options):
+def guest(net, hostname, script, *options, cache=CACHE):
     """What a shell on the network prints."""
     name = ("--hostname", hostname) if hostname else ()
-    return expect(harness.roux("--rm", "--network", net, *name, *options, busybox_root(), "--", "sh", "-c", script)).out.decode()
+    return expect(harness.roux("--rm", "--network", net, *name, *options, busybox_root(), "--", "sh", "-c", script,
+                               env={"ROUX_CACHE": cache})).out.decode()
 
 
 def test_two_machines_reach_each_other_by_name():
@@ -73,6 +76,28 @@ def test_two_machines_reach_each_other_by_name():
         for part in ("server.roux.internal", "10.89.1.2", "fd72:6f75:7801::2", "10.89.1.3/24", "fd72:6f75:7801::3/64",
                      f"default via {net['gateways'][0]}", f"nameserver {net['dns'][0]}"):
             assert part in text, (part, text)
+
+
+def test_clones_have_addresses_and_names_of_their_own():
+    """The first boots and leaves a template, the others go on from that while those before them are there."""
+    script = "cat /sys/class/net/eth0/address; ip addr show eth0 | grep -o 'inet6* [^ ]*'; echo up; exec sleep 1000"
+    cache = copy_cache("cache-clones")
+    with made("clones"), contextlib.ExitStack() as stack:
+        for i in range(4):
+            vm = stack.enter_context(running("clones", f"clone{i}", script, env={"ROUX_CACHE": cache}))
+            mac, *inet, _ = vm.got.decode().split("\n")[:-1]
+            there = machines("clones")[f"clone{i}"]
+            assert mac == there["mac"], (mac, there)
+            local = int(mac.replace(":", "")[:6] + "fffe" + mac.replace(":", "")[6:], 16) ^ 2 << 56 | 0xfe80 << 112
+            assert sorted(a.split()[1].split("/")[0] for a in inet) == \
+                sorted([*there["addresses"], str(ipaddress.IPv6Address(local))]), (inet, there)
+            wait_until("the template", lambda: glob.glob(cache + "/templates/*.snap"))
+        for i in range(1, 4):
+            assert guest("clones", f"asks{i}", f"ping -c 1 clone{i} | grep -o '1 packets received'",
+                         cache=cache) == "1 packets received\n"
+        assert len({m["mac"] for m in machines("clones").values()}) == 4, machines("clones")
+    r = expect(verb("template", "ls", env={"ROUX_CACHE": cache}), 0)
+    assert len(r.out.splitlines()) == 2, r.out	# with its title: one for all
 
 
 def test_streams_arrive_whole():

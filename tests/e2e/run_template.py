@@ -253,6 +253,55 @@ def test_the_name_of_a_clone_is_its_own():
     assert given and given not in ("alpha", "beta"), given
 
 
+def test_a_read_only_clone_has_its_own_name_too():
+    show = ("sh", "-c", "hostname; cat /etc/hostname; grep -c \"$(hostname)\" /etc/hosts; touch /etc/x || echo no")
+    with new_templates(1):
+        for name in ("alpha", "beta"):
+            out = expect(run("--read-only", "--hostname", name, *kind("read-only"), ROOT, "--", *show), 0).out.decode()
+            assert out == f"{name}\n{name}\n2\nno\n", out
+            settle()
+
+
+def root_with_id(name, text):
+    root = folder(name)
+    shutil.copytree(ROOT, root, symlinks=True, dirs_exist_ok=True)
+    os.makedirs(root + "/etc", exist_ok=True)
+    with open(root + "/etc/machine-id", "w") as f:
+        f.write(text)
+    return root
+
+
+def test_no_two_machines_have_a_mac_address_or_machine_id_in_common():
+    root = root_with_id("with-id", "0123456789abcdef0123456789abcdef\n")
+    show = ("sh", "-c", "cat /sys/class/net/eth0/address /etc/machine-id; ip addr show eth0 | grep -o 'fe80[^ ]*'")
+    seen = set()
+    for i in range(4):
+        options = ("--read-only",) if i == 3 else ()
+        mac, machine_id, link_local = ok(*options, *kind("ids"), root, "--", *show).split()
+        assert int(mac[:2], 16) & 3 == 2, mac	# locally administered, for one station
+        assert len(machine_id) == 32 and not machine_id.strip("0123456789abcdef") and machine_id[0:8] != "01234567", machine_id
+        assert link_local == "fe80::15/64", link_local
+        seen |= {mac, machine_id}
+        settle()
+    assert len(seen) == 8, seen
+    with open(root + "/etc/machine-id") as f:
+        assert f.read().startswith("0123456789"), "the image has changed"
+    # An image without one stays without.
+    expect(run(*kind("ids"), ROOT, "--", "cat", "/etc/machine-id"), 1)
+
+
+def test_a_vm_keeps_its_machine_id():
+    root = root_with_id("keeps-id", "")
+    try:
+        roux_ok("run", "-d", "--name", "keeps", root, "--", "sh", "-c", "cat /etc/machine-id; exec sleep 1000")
+        vm_id = json.loads(roux_ok("inspect", "keeps"))[0]["Id"]
+        roux_ok("restart", "-t", "0", "keeps")
+        wait_until("output of the second life", lambda: len(roux_ok("logs", "keeps").split()) == 2)
+        assert roux_ok("logs", "keeps").split() == [vm_id[:32]] * 2
+    finally:
+        verb("rm", "-f", "keeps", env=ENV)
+
+
 # ------------------------------------------------------------------------ files
 
 def write(path, text):

@@ -13,6 +13,18 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len);
 
+static void drive_identity(const struct frame *f)
+{
+	struct identity_request id;
+
+	if (request_identity(f, &id) < 0)
+		return;
+	if (id.seed_len > IDENTITY_SEED_MAX || id.nkept > IDENTITY_ADDRESSES_MAX || id.noutside > IDENTITY_ADDRESSES_MAX ||
+	    id.nleft > IDENTITY_ADDRESSES_MAX || id.ntaken > IDENTITY_ADDRESSES_MAX ||
+	    (id.machine_id && strlen(id.machine_id) != IDENTITY_MACHINE_ID) || (id.hostname && !id.hostname[0]))
+		abort();
+}
+
 static void drive_request(const struct frame *f)
 {
 	static struct exec_request exec;
@@ -31,6 +43,9 @@ static void drive_request(const struct frame *f)
 	case AGENT_MOUNT:
 		if (request_mount(f, &mount) == 0 && mount.target[0] != '/')
 			abort();
+		break;
+	case AGENT_IDENTITY:
+		drive_identity(f);
 		break;
 	default:
 		(void)request_hello(f, &hello);

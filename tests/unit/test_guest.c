@@ -27,7 +27,7 @@ static void test_full_configuration_is_understood(void **state)
 	assert_int_equal(parse("# comment\nroot=virtiofs:rootfs\noverlay=tmpfs\noverlay_size=50%\n"
 			       "readonly=yes\nmount=virtiofs:ro:share0:/data:with:colons\n"
 			       "mount=tmpfs:rw:size=1m:/scratch\nhostname=box\nconsole=ready\n"
-			       "clock=1700000000.000000005\ntransport=vport\n"
+			       "interface=eth1\nclock=1700000000.000000005\ntransport=vport\n"
 			       "address=eth0:192.0.2.2/24\naddress=eth0:2001:db8::2/64\ngateway=192.0.2.1\n"
 			       "nameserver=192.0.2.3\nsearch=a b\nhost=other:2001:db8::9\n"), 0);
 	assert_int_equal(conf.root, CONF_ROOT_VIRTIOFS);
@@ -41,6 +41,7 @@ static void test_full_configuration_is_understood(void **state)
 	assert_false(conf.mount[1].readonly);
 	assert_string_equal(conf.hostname, "box");
 	assert_true(conf.has_clock && conf.clock_s == 1700000000 && conf.clock_ns == 5);
+	assert_string_equal(conf.interface, "eth1");
 	assert_int_equal(conf.naddresses, 2);
 	assert_string_equal(conf.address[1].interface, "eth0");
 	assert_string_equal(conf.address[1].addr, "2001:db8::2");
@@ -227,6 +228,44 @@ static void test_exec_request_with_wrong_values_is_refused(void **state)
 	}
 }
 
+static int identity(uint16_t tag, const void *data, size_t len, struct identity_request *ret)
+{
+	struct frame_writer w;
+	struct frame f;
+
+	frame_begin(&w, frame_buf, sizeof(frame_buf), AGENT_IDENTITY);
+	field_put(&w, tag, data, len);
+	f = finish(&w);
+	return request_identity(&f, ret);
+}
+
+static void test_identity_is_read(void **state)
+{
+	static const char digits[] = "0123456789abcdef0123456789abcdef";
+	struct identity_request id;
+
+	assert_int_equal(identity(AGENT_TAG_MACHINE_ID, digits, 33, &id), 0);
+	assert_string_equal(id.machine_id, digits);
+	assert_int_equal(identity(AGENT_TAG_MAC, "\2abcde", 6, &id), 0);
+	assert_memory_equal(id.mac, "\2abcde", 6);
+	assert_int_equal(identity(AGENT_TAG_TAKEN, "10.0.0.2/8", 11, &id), 0);
+	assert_int_equal(id.ntaken, 1);
+	assert_string_equal(id.taken[0], "10.0.0.2/8");
+}
+
+static void test_identity_with_wrong_values_is_refused_or_ignored(void **state)
+{
+	struct identity_request id;
+
+	assert_int_equal(identity(AGENT_TAG_MAC, "\2abcd", 5, &id), -1);
+	assert_int_equal(identity(AGENT_TAG_HOSTNAME, "", 1, &id), -1);
+	/* Optional: hosts and agents are not always of the same age. */
+	assert_int_equal(identity(AGENT_TAG_MACHINE_ID, "0123456789abcdef", 17, &id), 0);
+	assert_null(id.machine_id);
+	assert_int_equal(identity(AGENT_TAG_MACHINE_ID, "0123456789ABCDEF0123456789ABCDEF", 33, &id), 0);
+	assert_null(id.machine_id);
+}
+
 static void test_signals_out_of_range_are_refused(void **state)
 {
 	static const uint32_t wrong[] = { 0, 65, 0xffffffff };
@@ -256,6 +295,8 @@ int main(void)
 		cmocka_unit_test(test_a_name_made_of_digits_beats_the_number),
 		cmocka_unit_test(test_exec_request_is_read),
 		cmocka_unit_test(test_exec_request_with_wrong_values_is_refused),
+		cmocka_unit_test(test_identity_is_read),
+		cmocka_unit_test(test_identity_with_wrong_values_is_refused_or_ignored),
 		cmocka_unit_test(test_signals_out_of_range_are_refused),
 	};
 
