@@ -60,7 +60,8 @@ struct roux_machine {
 	dev_t template_dev;	/* which file that was when the machine was made of it */
 	ino_t template_ino;
 	bool learns;	/* what its process translated may be worth being kept when it ends */
-	struct template_writer *writer;	/* owned, NULL: none at work */
+	char *boot_code;	/* path of what boots like its own translated; NULL: there is none */
+	struct template_writer *writer, *boot_writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
 	struct {	/* that a restored guest had on its network */
 		char addr[2][50];	/* "ADDRESS/BITS", "": none */

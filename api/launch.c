@@ -170,7 +170,8 @@ void machine_let_go(struct roux_machine *m)
 	hang_up(m);
 	leave_networks(m);
 	template_writer_finish(m->writer);
-	m->writer = NULL;
+	template_writer_finish(m->boot_writer);
+	m->writer = m->boot_writer = NULL;
 }
 
 void machine_end_process(struct roux_machine *m)

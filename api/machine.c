@@ -173,7 +173,9 @@ void roux_machine_destroy(struct roux_machine *m)
 	machine_leave_image(m);
 	leave_networks(m);
 	template_writer_finish(m->writer);
+	template_writer_finish(m->boot_writer);
 	free(m->template);
+	free(m->boot_code);
 	free(m->hostname);
 	free(m->guest_name);
 	machine_spec_finish(&m->spec);

@@ -2,6 +2,7 @@
 /* From what a caller wants to a machine spec: image, kernel, initramfs, guest configuration. */
 #include "api/handle.h"
 
+#include "api/boot_code.h"
 #include "api/conf.h"
 #include "api/network.h"
 #include "api/template.h"
@@ -276,6 +277,10 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 	if (r == 0 && !o->no_template && template_path(&m->spec, m->vmm, path)) {
 		m->template = strdup(path);
 		r = m->template ? 0 : err_set(err, -ENOMEM, "out of memory");
+	}
+	if (r == 0 && boot_code_path(&m->spec, m->vmm, path)) {
+		m->boot_code = strdup(path);
+		r = m->boot_code ? 0 : err_set(err, -ENOMEM, "out of memory");
 	}
 	free(conf);
 	return r;

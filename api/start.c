@@ -6,6 +6,7 @@
 #include "api/template.h"
 #include "machine/code_file.h"
 #include "machine/snapshot.h"
+#include "os/file.h"
 #include "os/log.h"
 
 #include <errno.h>
@@ -22,6 +23,7 @@
 #define KEEP_TIMEOUT_MS 1000u
 #define HALT_TIMEOUT_MS 1000u
 #define LESSON 64u	/* translations that are worth a new file */
+#define LESSON_OF_BOOT 4000u	/* of some 40,000 */
 #define WARM_UPS 3u	/* what one needs for the first time only is not all that later ones need */
 
 /* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
@@ -120,47 +122,77 @@ int machine_ask_for_code(struct roux_machine *m, unsigned least, int fd, uint64_
 	return r;
 }
 
+/* What the boot translated, for the next one.  Without it that takes longer, and nothing else. */
+static void leave_boot_code(struct roux_machine *m)
+{
+	struct template_part part = { .fd = -1 };
+
+	if (!m->learns || !m->boot_code || template_is_there(m->boot_code) ||
+	    file_path(part.path, NULL, m->boot_code, NULL) < 0)
+		return;
+	part.fd = template_begin(CODE_FILE_MAX);
+	if (part.fd < 0)
+		return;
+	if (machine_ask_for_code(m, 0, part.fd, &part.bytes) == 0 && part.bytes)
+		m->boot_writer = template_commit_later(&part, 1);
+	else
+		(void)close(part.fd);
+}
+
 static int save_template(struct roux_machine *m, struct err *err)
 {
-	struct template_parts parts = { .snapshot_bytes = snapshot_size(m->spec.memory) };
-	int r;
+	struct template_part part[2] = { { .bytes = snapshot_size(m->spec.memory) }, { .fd = -1 } };
+	int r = file_path(part[0].path, err, m->template, NULL);
 
-	parts.snapshot_fd = template_begin(parts.snapshot_bytes);
-	if (parts.snapshot_fd < 0)
-		return parts.snapshot_fd;
-	parts.code_fd = template_begin(CODE_FILE_MAX);
-	r = machine_ask(m, CONTROL_SAVE, 1, parts.snapshot_fd, SAVE_TIMEOUT_MS, err);
-	if (r == 0 && parts.code_fd >= 0)
-		r = machine_ask_for_code(m, 0, parts.code_fd, &parts.code_bytes);
-	if (r == 0) {
-		m->writer = template_commit_later(&parts, m->template);
-		return 0;
+	if (r < 0)
+		return r;
+	part[0].fd = template_begin(part[0].bytes);
+	if (part[0].fd < 0)
+		return part[0].fd;
+	if (template_code_path(m->template, part[1].path))
+		part[1].fd = template_begin(CODE_FILE_MAX);
+	r = machine_ask(m, CONTROL_SAVE, 1, part[0].fd, SAVE_TIMEOUT_MS, err);
+	if (r == 0 && part[1].fd >= 0)
+		r = machine_ask_for_code(m, 0, part[1].fd, &part[1].bytes);
+	if (part[1].fd >= 0 && (r < 0 || !part[1].bytes)) {
+		(void)close(part[1].fd);
+		part[1].fd = -1;
 	}
-	(void)close(parts.snapshot_fd);
-	if (parts.code_fd >= 0)
-		(void)close(parts.code_fd);
+	if (r == 0)
+		m->writer = template_commit_later(part, part[1].fd >= 0 ? 2 : 1);
+	else
+		(void)close(part[0].fd);
 	return r;
+}
+
+/* Translations that are worth a new file, for what machines like this one begin with. */
+static unsigned lesson(const struct roux_machine *m)
+{
+	return m->spec.restore ? LESSON : m->spec.code ? LESSON_OF_BOOT : 1;
 }
 
 bool machine_learn_begin(struct roux_machine *m)
 {
 	struct err err = { 0 };
 
-	if (!m->learns || !m->template || !m->spec.restore || m->state != ROUX_RUNNING || m->sock < 0)
+	if (!m->learns || m->state != ROUX_RUNNING || m->sock < 0 || !(m->spec.restore ? m->template : m->boot_code))
 		return false;
-	return machine_ask(m, CONTROL_HALT, (int32_t)LESSON, -1, HALT_TIMEOUT_MS, &err) == 0 && m->answer.value;
+	return machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, HALT_TIMEOUT_MS, &err) == 0 && m->answer.value;
 }
 
 void machine_learn_end(struct roux_machine *m)
 {
+	char path[PATH_MAX];
 	uint64_t bytes;
 	int fd;
 
+	if (m->spec.restore ? !template_code_path(m->template, path) : file_path(path, NULL, m->boot_code, NULL) < 0)
+		return;
 	fd = template_begin(CODE_FILE_MAX);
 	if (fd < 0)
 		return;
-	if (machine_ask_for_code(m, LESSON, fd, &bytes) == 0 && bytes)
-		template_commit_code(fd, bytes, m->template);
+	if (machine_ask_for_code(m, lesson(m), fd, &bytes) == 0 && bytes)
+		template_commit_code(fd, bytes, path);
 	(void)close(fd);
 }
 
@@ -190,6 +222,8 @@ static int leave_template(struct roux_machine *m)
 		return r == -EINTR ? r : 0;
 	}
 	r = end_session(m, &s, deadline);
+	leave_boot_code(m);
+	m->learns = false;	/* from here on it is the template's */
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
 	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
@@ -218,6 +252,14 @@ static int start(struct roux_machine *m, struct err *err)
 	int r = machine_launch(m, err);
 
 	return r == 0 ? wait_until_up(m, err) : r;
+}
+
+/* With what an earlier boot of that kernel translated, if anything. */
+static int boot(struct roux_machine *m, struct err *err)
+{
+	if (m->boot_code && !m->spec.restore && template_is_there(m->boot_code))
+		m->spec.code = strdup(m->boot_code);
+	return start(m, err);
 }
 
 /*
@@ -270,7 +312,7 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 	if (m->pid || machine_ended(m))
 		return give_error(error, &err, -EALREADY);
 	clone = start_clone(m, &err);
-	r = clone == 0 ? start(m, &err) : clone;
+	r = clone == 0 ? boot(m, &err) : clone;
 	if (r < 0)
 		return give_error(error, &err, r);
 	m->phase[ROUX_PHASE_READY] = monotonic_ns();

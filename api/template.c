@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "api/template.h"
 
+#include "api/boot_code.h"
 #include "base/sha256.h"
 #include "machine/snapshot.h"
 #include "machine/spec.h"
@@ -35,8 +36,7 @@ static bool can_be_saved(const struct machine_spec *s)
 	return true;
 }
 
-/* A file by its name and what shows a change of it. */
-static void add_file(struct sha256 *hash, const char *path)
+void template_add_file(struct sha256 *hash, const char *path)
 {
 	struct stat st = { 0 };
 
@@ -86,14 +86,14 @@ bool template_path(const struct machine_spec *spec, const char *vmm, char ret_pa
 	if (!text)
 		return false;
 	sha256_init(&hash);
-	add_file(&hash, vmm);
+	template_add_file(&hash, vmm);
 	sha256_add(&hash, text, strlen(text));
 	free(text);
-	add_file(&hash, spec->kernel);
+	template_add_file(&hash, spec->kernel);
 	for (unsigned i = 0; i < spec->initrd.n; i++)
-		add_file(&hash, spec->initrd.at[i]);
+		template_add_file(&hash, spec->initrd.at[i]);
 	for (unsigned i = 0; i < spec->ndisks; i++)
-		add_file(&hash, spec->disk[i].path);
+		template_add_file(&hash, spec->disk[i].path);
 	for (unsigned i = 0; i < spec->nshares; i++)
 		add_folder(&hash, spec->share[i].path);
 	sha256_finish_hex(&hash, hex);
@@ -233,6 +233,7 @@ void template_remove_old(void)
 	size_t n;
 
 	sweep(false);
+	boot_code_remove_old(false);
 	if (template_list(&infos, &n, NULL) < 0)
 		return;
 	while (n > TEMPLATES_MAX)
@@ -251,5 +252,6 @@ int template_remove_all(struct template_info **ret_infos, size_t *ret_n, struct 
 		return r;
 	}
 	sweep(true);
+	boot_code_remove_old(true);
 	return 0;
 }

@@ -24,6 +24,7 @@
 
 struct err;
 struct machine_spec;
+struct sha256;
 struct template_writer;
 
 /*
@@ -31,6 +32,9 @@ struct template_writer;
  * machine cannot be saved, or has an identity that its guest does not know how to change.
  */
 bool template_path(const struct machine_spec *spec, const char *vmm, char ret_path[PATH_MAX]);
+
+/* Adds the name of a file and what shows a change of it. */
+void template_add_file(struct sha256 *hash, const char *path);
 
 /* Whether it is there, complete; it is then in use now, which template_list() tells. */
 bool template_is_there(const char *path);
@@ -59,20 +63,23 @@ void template_remove_old(void);
 /* A file in memory of @bytes, all holes, for the VM's process to fill, owned by the caller; or a negative errno. */
 int template_begin(uint64_t bytes);
 
-struct template_parts {
-	int snapshot_fd, code_fd;	/* from template_begin(); the second may be -1 */
-	uint64_t snapshot_bytes, code_bytes;	/* in use; 0: there is no code */
+#define TEMPLATE_PARTS_MAX 2u
+
+struct template_part {
+	int fd;	/* from template_begin() */
+	uint64_t bytes;	/* of it in use */
+	char path[PATH_MAX];
 };
 
 /*
- * Makes what was written to @parts, whose files pass to it, the template at @path, on a thread: NULL
- * when that is not to be had.  A failure shows in the next machine, which boots.
+ * Makes files of the @n parts, which pass to it, one after the other until one fails, on a thread: NULL
+ * when that is not to be had.  A failure shows in the next machine, which boots or translates.
  */
-struct template_writer *template_commit_later(const struct template_parts *parts, const char *path);
+struct template_writer *template_commit_later(const struct template_part *part, unsigned n);
 /* Waits for it, and frees it.  NULL is fine. */
 void template_writer_finish(struct template_writer *writer);
 
-/* Makes the first @bytes of @fd the code of the template at @path.  A failure costs later machines time. */
+/* Makes the first @bytes of @fd the file of translated code at @path.  A failure costs later machines time. */
 void template_commit_code(int fd, uint64_t bytes, const char *path);
 
 #endif /* API_TEMPLATE_H */

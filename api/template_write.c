@@ -71,53 +71,51 @@ static int commit(int fd, uint64_t bytes, const char *path)
 
 void template_commit_code(int fd, uint64_t bytes, const char *path)
 {
-	char code[PATH_MAX];
-	int r = template_code_path(path, code) ? commit(fd, bytes, code) : -ENAMETOOLONG;
+	int r = commit(fd, bytes, path);
 
 	if (r < 0)
-		log_msg(LOG_LEVEL_WARN, "template", "cannot write translated code of %s: %s", path, strerror(-r));
+		log_msg(LOG_LEVEL_WARN, "template", "cannot write %s: %s", path, strerror(-r));
 }
 
 struct template_writer {
 	pthread_t thread;
-	struct template_parts parts;
-	char path[PATH_MAX];
+	struct template_part part[TEMPLATE_PARTS_MAX];
+	unsigned n;
 };
 
-static void close_parts(const struct template_parts *p)
+static void close_parts(const struct template_part *part, unsigned n)
 {
-	(void)close(p->snapshot_fd);
-	if (p->code_fd >= 0)
-		(void)close(p->code_fd);
+	for (unsigned i = 0; i < n; i++)
+		(void)close(part[i].fd);
 }
 
 static void *writer_main(void *arg)
 {
 	struct template_writer *w = arg;
-	const struct template_parts *p = &w->parts;
-	int r;
+	int r = 0;
 
-	r = commit(p->snapshot_fd, p->snapshot_bytes, w->path);
-	if (r == 0 && p->code_bytes)
-		template_commit_code(p->code_fd, p->code_bytes, w->path);
-	close_parts(p);	/* they are much memory */
-	if (r < 0)
-		log_msg(LOG_LEVEL_WARN, "template", "cannot write %s: %s", w->path, strerror(-r));
-	else
+	for (unsigned i = 0; i < w->n && r == 0; i++) {
+		r = commit(w->part[i].fd, w->part[i].bytes, w->part[i].path);
+		if (r < 0)
+			log_msg(LOG_LEVEL_WARN, "template", "cannot write %s: %s", w->part[i].path, strerror(-r));
+	}
+	close_parts(w->part, w->n);	/* they are much memory */
+	if (r == 0)
 		template_remove_old();
 	return NULL;
 }
 
-struct template_writer *template_commit_later(const struct template_parts *parts, const char *path)
+struct template_writer *template_commit_later(const struct template_part *part, unsigned n)
 {
 	struct template_writer *w = malloc(sizeof(*w));
 
-	if (w && file_path(w->path, NULL, path, NULL) == 0) {
-		w->parts = *parts;
+	if (w) {
+		w->n = n;
+		memcpy(w->part, part, n * sizeof(*part));
 		if (pthread_create(&w->thread, NULL, writer_main, w) == 0)
 			return w;
 	}
-	close_parts(parts);
+	close_parts(part, n);
 	free(w);
 	return NULL;
 }

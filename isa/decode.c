@@ -333,6 +333,11 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 {
 	bool legacy = in->enc == ENC_LEGACY;
 
+	/* Its opcode comes last, and is no other map's: no processor since 2011 has it. */
+	if (zi->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW) {
+		in->op = INSN_UD;
+		return;
+	}
 	if (legacy && is_conditional_jump(in->opcode, in->map)) {
 		in->op = INSN_JCC;
 		in->cond = in->opcode & 15;
@@ -391,7 +396,7 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	} else if (zi->meta.category == ZYDIS_CATEGORY_AMX_TILE || zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER ||
 		   zi->meta.category == ZYDIS_CATEGORY_KEYLOCKER_WIDE || zi->meta.isa_ext == ZYDIS_ISA_EXT_XOP ||
 		   zi->meta.isa_ext == ZYDIS_ISA_EXT_FMA4 || zi->meta.isa_ext == ZYDIS_ISA_EXT_TBM ||
-		   zi->meta.category == ZYDIS_CATEGORY_PADLOCK || zi->meta.category == ZYDIS_CATEGORY_AMD3DNOW) {
+		   zi->meta.category == ZYDIS_CATEGORY_PADLOCK) {
 		in->op = INSN_UD;
 	}
 }

@@ -62,7 +62,7 @@ enum control_type {
 	CONTROL_STAND,	/* for machine_stand() */
 	CONTROL_GO_ON,	/* after either of them.  No answer */
 	CONTROL_HALT,	/* for good, when KEEP is worth while; value: as for that.  KEPT answers, value2: 1 when it is */
-	CONTROL_KEEP,	/* once, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
+	CONTROL_KEEP,	/* once each, of its boot, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */

@@ -67,6 +67,10 @@ struct machine {
 		struct snapshot_id id;
 		uint32_t generation;	/* of the file with code */
 	} snapshot;
+	struct {	/* that this machine began with */
+		bool recorded;
+		uint32_t generation;	/* of the file with code for it, 0: there was none */
+	} boot;
 };
 
 /*
@@ -81,6 +85,9 @@ int machine_make_vm(struct machine *machine, const struct snapshot *snapshot, co
 
 /* State from @snapshot, of @spec, into a machine whose memory is from there already. */
 int machine_restore(struct machine *machine, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err);
+
+/* Before the guest is loaded: what the engine has of other boots, and is to note of this one. */
+void machine_expect_boot(struct machine *machine, const struct machine_spec *spec);
 
 /* Ends all machine_watch(). */
 void machine_watch_none(struct machine *machine);

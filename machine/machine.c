@@ -300,6 +300,7 @@ static int load_guest(struct machine *m, const struct machine_spec *spec, const 
 {
 	struct acpi_device device[DEVICES_MAX];
 
+	machine_expect_boot(m, spec);
 	for (unsigned i = 0; i < m->nslots; i++)
 		device[i] = (struct acpi_device){ .base = (uint32_t)(BOOT_DEVICES + i * 0x1000ull),
 						  .size = VIRTIO_MMIO_WINDOW, .gsi = m->slot[i].gsi, .edge = true };

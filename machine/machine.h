@@ -83,7 +83,8 @@ void machine_forget(struct machine *machine);
 int machine_save(struct machine *machine, int fd, struct err *err);
 
 /*
- * Writes what the engine keeps for machines from the snapshot that was saved last or that this one came from into
+ * Writes what the engine keeps for machines from the snapshot that was saved last or that this one came from, or for
+ * others that boot as this one did when there is none, into
  * file @fd of CODE_FILE_MAX bytes (machine/code_file.h), all holes.  Once.  0, and how many bytes were used: 0 when
  * less than @least is new (engine_ops.learned()).  Or a negative errno with a sentence.
  */

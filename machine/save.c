@@ -103,6 +103,35 @@ int machine_restore(struct machine *m, struct snapshot *snapshot, const struct m
 	return 0;
 }
 
+/* Boots are of no snapshot. */
+static const struct snapshot_id no_snapshot;
+
+void machine_expect_boot(struct machine *m, const struct machine_spec *spec)
+{
+	struct err err = { 0 };
+
+	if (!m->engine->record || spec->gdb)
+		return;
+	if (spec->code && code_file_take_path(spec->code, &no_snapshot, m->vm, &m->boot.generation, &err) < 0)
+		log_msg(LOG_LEVEL_INFO, "machine", "%s", err.msg);
+	m->engine->record(m->vm);
+	m->boot.recorded = true;
+}
+
+/* In place of the snapshot's while there is none. */
+static int keep_boot(struct machine *m, int fd, uint64_t *ret_bytes, struct err *err)
+{
+	int r;
+
+	vm_pause(m->vm);
+	m->engine->set_aside(m->vm, false);
+	r = code_file_write(fd, &no_snapshot, m->boot.generation + 1, m->vm, ret_bytes, err);
+	m->engine->set_aside(m->vm, true);
+	vm_resume(m->vm);
+	m->boot.recorded = false;	/* once */
+	return r;
+}
+
 void machine_forget(struct machine *m)
 {
 	if (!m->engine->forget)
@@ -339,7 +368,9 @@ void machine_go_on(struct machine *m)
 
 bool machine_learns(const struct machine *m)
 {
-	return m->snapshot.memory && m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
+	if (!m->snapshot.memory)
+		return m->boot.recorded && m->boot.generation < GENERATIONS_MAX;
+	return m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
 }
 
 bool machine_halt(struct machine *m, unsigned least)
@@ -359,6 +390,8 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 		return code_file_write(fd, &m->snapshot.id, 1, m->vm, ret_bytes, err);
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
+	if (!m->snapshot.memory)
+		return keep_boot(m, fd, ret_bytes, err);
 	vm_pause(m->vm);
 	if (m->engine->learned(m->vm, m->snapshot.memory) >= least)
 		r = code_file_write(fd, &m->snapshot.id, m->snapshot.generation + 1, m->vm, ret_bytes, err);

@@ -128,9 +128,12 @@ struct engine_ops {
 	unsigned (*counters)(struct vm *vm, struct engine_counter *ret_counters, unsigned max);
 
 	/*
-	 * Optional, all or none, while no vCPU runs.  What a file may keep to save time for VMs that begin with
-	 * the same memory:
+	 * Optional, all or none, while no vCPU runs.  What a file may keep to save time for other VMs: those that begin
+	 * with the same memory, or for the boots of others.
 	 *
+	 * record	in front of a boot, which is noted
+	 * set_aside	what was noted is put away, to be used where guest memory is again as it was then.  Until that is
+	 *		@done kept_bytes() and keep() are of it, and take_kept() of it suits guests that boot
 	 * forget	begins anew, so that only what is used from then on is kept
 	 * learned	forgets what is not true of @memory (RAM, bank after bank); returns how much is left that
 	 *		take_kept() did not bring, in parts of a program: 0 when it is not worth a file.  NULL: it
@@ -138,9 +141,11 @@ struct engine_ops {
 	 * kept_bytes	of it, a multiple of the page size; 0: nothing
 	 * keep		writes it, to zeroed memory
 	 * take_kept	takes it over from bytes [@offset, @offset + @bytes) of file @fd, which must not change
-	 *		later; guest memory is what it was, and set_vm_state() and set_state() follow.  A negative
+	 *		later; guest memory is what it was (not for a boot), and set_vm_state() and set_state() follow.  A negative
 	 *		errno with a sentence when it cannot: the VM is as before then.
 	 */
+	void (*record)(struct vm *vm);
+	void (*set_aside)(struct vm *vm, bool done);
 	void (*forget)(struct vm *vm);
 	unsigned (*learned)(struct vm *vm, const uint8_t *memory);
 	uint64_t (*kept_bytes)(struct vm *vm);

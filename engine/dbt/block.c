@@ -41,10 +41,15 @@ uint8_t code_page_note_access(struct code_cache *cc, gpa_t gpa, bool writable)
 
 void code_unlink_absolute(struct code_cache *cc)
 {
+	struct block *b, *next;
+
 	lock_take(&cc->lock);
-	for (uint32_t i = 0; i < cc->nblocks; i++)
-		if (cc->blocks[i].absolute && cc->blocks[i].incoming)
-			block_unlink_incoming(cc, &cc->blocks[i]);
+	for (b = cc->linked; b; b = next) {
+		next = b->linked_next;
+		b->linked = false;
+		block_unlink_incoming(cc, b);
+	}
+	cc->linked = NULL;
 	lock_drop(&cc->lock);
 }
 
@@ -74,10 +79,15 @@ static uint32_t hash_page(gpa_t page)
 	return (uint32_t)((page >> 12) * 0x9e3779b97f4a7c15ull >> (64 - PAGE_HASH_BITS));
 }
 
+struct block **block_chain(struct code_cache *cc, gpa_t pa, uint32_t mode)
+{
+	return &cc->hash[hash_block(pa, mode)];
+}
+
 struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va)
 {
 	for (struct block *b = cc->hash[hash_block(pa, mode)]; b; b = b->hash_next)
-		if (b->pa == pa && b->mode == mode && (!b->absolute || b->va == va))
+		if (b->pa == pa && b->mode == mode && (!b->absolute || b->va == va) && !b->dormant)
 			return b;
 	return NULL;
 }
@@ -97,6 +107,11 @@ static struct code_page *page_get(struct code_cache *cc, gpa_t page, bool make)
 	*p = (struct code_page){ .page = page, .next = *head };
 	*head = p;
 	return p;
+}
+
+struct code_page *code_page_get(struct code_cache *cc, gpa_t page)
+{
+	return page_get(cc, page, true);
 }
 
 static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t first, gpa_t last, bool second)
@@ -188,6 +203,11 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t
 		x->to = to;
 		x->next_to = to->incoming;
 		to->incoming = x;
+		if (to->absolute && !to->linked) {
+			to->linked = true;
+			to->linked_next = cc->linked;
+			cc->linked = to;
+		}
 	}
 	/* The check opens only after the jump leads to the right place. */
 	(void)store_token(cc, x, x->token_negated ? 0 - token : token);
@@ -383,6 +403,7 @@ void code_cache_reset(struct code_cache *cc)
 {
 	zero_bytes(cc->pages, sizeof(cc->pages));
 	zero_bytes(cc->hash, sizeof(cc->hash));
+	cc->linked = NULL;
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);

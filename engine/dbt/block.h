@@ -74,20 +74,25 @@ struct insn_mark {
 };
 
 struct block {
+	/* What block_find() reads, in one line of the host's cache. */
 	gpa_t pa;
-	gpa_t pa2;	/* second page of a crossing instruction, or ~0 */
 	uint64_t va;	/* absolute blocks */
-	int64_t off;	/* relocatable: guest address - vbase */
+	struct block *hash_next;
 	uint32_t mode;
+	bool absolute, valid;
+	bool dormant;	/* not valid, but will be where guest memory is as it was: see dormant.c */
+	bool linked;	/* in the list code_cache.linked */
+
+	gpa_t pa2;	/* second page of a crossing instruction, or ~0 */
+	int64_t off;	/* relocatable: guest address - vbase */
 	uint16_t len;	/* guest bytes */
 	uint16_t ninsns;
-	bool absolute, valid;
 	bool cached, cached_elsewhere;	/* has been in a jump cache: under cached_va, under other addresses too */
-	uint64_t cached_va;
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful */
 	bool peculiar;	/* BLOCK_SLOW: struct insn.mem_masked or .mem_implicit */
-	uint32_t live_in;	/* arithmetic flags that the block reads, as it finds them */
+	uint64_t cached_va;
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
+	uint32_t live_in;	/* arithmetic flags that the block reads, as it finds them */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
 	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
 	uint8_t *code;	/* executable address; stubs are elsewhere */
@@ -95,8 +100,9 @@ struct block {
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
 	struct insn_mark *marks;	/* ninsns of them */
+	const uint8_t *seen;	/* its page when it was translated, in the arena; NULL: not recorded */
 	struct exit *incoming;
-	struct block *hash_next, *page_next, *page2_next;
+	struct block *page_next, *page2_next, *linked_next;
 };
 
 /* Bits of the 64-byte lines that bytes @first to @last, of one page, lie in. */
@@ -119,6 +125,7 @@ struct code_page {
 	bool timid;	/* looking ahead from here into other pages has misled: do not */
 	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
+	const uint8_t *seen;	/* the page, in the arena, when something of it was recorded last; NULL: not yet */
 	struct code_page *next;
 };
 
@@ -150,12 +157,14 @@ struct code_cache {
 	size_t arena_used, arena_size;
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct code_page *pages[1u << PAGE_HASH_BITS];
+	struct block *linked;	/* absolute blocks that something has jumped to directly since the last code_unlink_absolute() */
 	const struct mem *mem;
 	void (*on_drop)(void *ctx, const struct block *b);	/* a block is no longer valid */
 	void *on_drop_ctx;
 	_Atomic uint8_t *page_flags;	/* per guest page in RAM order: PAGE_HAS_CODE ... */
 	uint64_t npages;
 	uint64_t generation;	/* bumped by a full flush */
+	bool recording;	/* for dormant_all() */
 	uint64_t break_at[64];	/* bit per byte of a page: BLOCK_BREAK blocks end there */
 	/* Units of code shared with other processes, see own.c; in each a power of two of bytes.  0 bits: there are none. */
 	unsigned unit_bits;
@@ -198,6 +207,8 @@ struct code_part {
  * negative errno: then the cache is of no use.
  */
 int code_cache_share(struct code_cache *cc, int fd, const struct code_part *parts, unsigned nparts);
+/* The same as copies that are ours alone. */
+int code_cache_copy(struct code_cache *cc, int fd, const struct code_part *parts, unsigned nparts);
 
 /* --- own.c, with the lock held --- */
 /* Has @len bytes at @rw be ours alone, to be changed.  False: there is no memory for it. */
@@ -211,7 +222,20 @@ void code_own_all(struct code_cache *cc);
 uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa);
 uint8_t code_page_flags(const struct code_cache *cc, gpa_t gpa);
 
+/* --- dormant.c, with the lock held --- */
+struct block_source;
+/* Records what is about to be translated; @src is then of what was recorded. */
+void dormant_note(struct code_cache *cc, struct block_source *src);
+/* A block from another boot that is right for what @page, at @pa's page, has now; or NULL.  The page is claimed. */
+struct block *dormant_wake(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va, const uint8_t *page);
+/* Drops all blocks; those that were recorded are then dormant.  No vCPU may be inside translated code. */
+void dormant_all(struct code_cache *cc);
+
 /* --- with the lock held --- */
+/* Where blocks with that place and mode are listed. */
+struct block **block_chain(struct code_cache *cc, gpa_t pa, uint32_t mode);
+/* What is known of a page, made when missing; NULL: there is no room. */
+struct code_page *code_page_get(struct code_cache *cc, gpa_t page);
 struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va);
 /* Registers a block that translate.c filled in. */
 void block_insert(struct code_cache *cc, struct block *b);
@@ -252,6 +276,7 @@ struct block_source {
 	const uint8_t *bytes, *bytes2;	/* host addresses of the code; of the next page, or NULL when that is not executable */
 	uint32_t mode;
 	bool indirect;	/* with an entry for indirect jumps in front of it */
+	const uint8_t *seen;	/* what @bytes are in, when they were recorded: see dormant.c */
 };
 
 /* Translates the block and inserts it.  NULL: there is no room.  Lock held. */

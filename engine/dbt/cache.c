@@ -137,6 +137,15 @@ static int share_part(struct code_cache *cc, int fd, const struct code_part *p)
 	return r < 0 ? r : read_all(fd, cc->rw + to, end - to, p->offset + to - p->start);
 }
 
+int code_cache_copy(struct code_cache *cc, int fd, const struct code_part *parts, unsigned nparts)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < nparts && r == 0; i++)
+		r = read_all(fd, cc->rw + parts[i].start, parts[i].bytes, parts[i].offset);
+	return r;
+}
+
 int code_cache_share(struct code_cache *cc, int fd, const struct code_part *parts, unsigned nparts)
 {
 	size_t bytes = 0;

@@ -281,7 +281,7 @@ struct cpu {
 	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 
 	struct dbt_stats {
-		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, invalidations, exits, slow,
+		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, woken, invalidations, exits, slow,
 			exceptions, interrupts, helpers, heavy;
 	} stats;
 	const char *fatal;	/* why the engine cannot go on, or NULL */

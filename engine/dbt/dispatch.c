@@ -119,6 +119,7 @@ static void run_translate(struct cpu *cpu, void *arg)
 {
 	struct translate_job *j = arg;
 
+	dormant_note(cpu->vm->cc, &j->src);
 	j->made = translate(cpu->vm->cc, cpu, &j->src);
 	cpu->stats.blocks++;
 }
@@ -195,6 +196,11 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 
 	j->src.bytes = tr->host;
 	claim_page(cpu, j->src.pa, tr->host);
+	j->made = dormant_wake(cpu->vm->cc, j->src.pa, j->src.mode, j->src.va, tr->host - (j->src.pa & ~PAGE_MASK));
+	if (j->made) {
+		cpu->stats.woken++;
+		return j->made;
+	}
 	if (crosses && mmu_walk(cpu, next, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr2, &error) == 0 && tr2.host) {
 		j->src.pa2 = tr2.gpa;
 		j->src.bytes2 = tr2.host;

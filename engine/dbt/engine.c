@@ -814,7 +814,7 @@ static unsigned dbt_counters(struct vm *vm, struct engine_counter *ret_counters,
 		size_t at;	/* in struct dbt_stats */
 	} fields[] = {
 #define FIELD(name) { #name, offsetof(struct dbt_stats, name) }
-		FIELD(blocks), FIELD(links), FIELD(exits), FIELD(jc_miss), FIELD(tlb_miss), FIELD(tlb_flush),
+		FIELD(blocks), FIELD(woken), FIELD(links), FIELD(exits), FIELD(jc_miss), FIELD(tlb_miss), FIELD(tlb_flush),
 		FIELD(slow), FIELD(helpers), FIELD(exceptions), FIELD(interrupts), FIELD(heavy),
 #undef FIELD
 	};
@@ -999,7 +999,9 @@ const struct engine_ops dbt_engine = {
 	.msi_send = dbt_msi_send,
 	.dirty_log_set = dbt_dirty_log_set,
 	.counters = dbt_counters,
+	.record = dbt_record,
 	.forget = dbt_forget,
+	.set_aside = dbt_set_aside,
 	.learned = dbt_learned,
 	.kept_bytes = dbt_kept_bytes,
 	.keep = dbt_keep,

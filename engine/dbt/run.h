@@ -60,6 +60,7 @@ struct dbt_vm {
 	uint64_t taken_generation;
 	struct kept_jump *jumps;
 	uint64_t njumps;
+	bool aside;	/* all code is dormant, and may be kept for other boots */
 	struct lock stop_lock;
 	_Atomic uint32_t stop_wanted;	/* vCPUs stay out of translated code while set */
 };
@@ -90,6 +91,8 @@ static inline void ask_to_exit(struct cpu *cpu)
 }
 
 /* --- store.c; the first five as in struct engine_ops --- */
+void dbt_record(struct vm *vm);
+void dbt_set_aside(struct vm *vm, bool done);
 void dbt_forget(struct vm *vm);
 unsigned dbt_learned(struct vm *vm, const uint8_t *memory);
 uint64_t dbt_kept_bytes(struct vm *vm);

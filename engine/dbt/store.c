@@ -8,6 +8,9 @@
  *   pages    translated code, stubs, then the parts of struct layout that are in use, then the
  *            kernel's jumps
  *
+ * Code that was set aside (dormant.c) suits guests with other memory: it is copied, as most of it will be linked
+ * anew, and nothing is known of the guest's pages.
+ *
  * Tables are mapped privately, so that they are shared with every other process that came
  * from the snapshot, until they change.
  */
@@ -34,9 +37,13 @@ struct kept {
 	uint64_t next_token;
 	uint64_t bytes[PARTS];	/* of what follows, each rounded up to pages */
 	uint64_t njumps;	/* struct kept_jump behind that */
+	uint32_t aside;	/* it was set aside, for guests that are told @cpuid */
+	struct cpuid_table cpuid;
 };
 
-static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '2' };
+_Static_assert(sizeof(struct kept) <= PAGE_SIZE, "it is in the first page");
+
+static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '3' };
 
 struct part {
 	uint8_t *at;
@@ -44,15 +51,17 @@ struct part {
 };
 
 /* What is in use, in the order of the file. */
-static void parts_of(const struct code_cache *cc, struct part part[PARTS])
+static void parts_of(const struct dbt_vm *dv, struct part part[PARTS])
 {
+	const struct code_cache *cc = dv->cc;
+
 	part[0] = (struct part){ cc->rw, cc->used };
 	part[1] = (struct part){ cc->rw + COLD_START, cc->cold - COLD_START };
 	part[2] = (struct part){ (uint8_t *)(uintptr_t)cc, sizeof(*cc) };
 	part[3] = (struct part){ (uint8_t *)cc->blocks, cc->nblocks * sizeof(*cc->blocks) };
 	part[4] = (struct part){ (uint8_t *)cc->exits, cc->nexits * sizeof(*cc->exits) };
 	part[5] = (struct part){ cc->arena, cc->arena_used };
-	part[6] = (struct part){ (uint8_t *)(uintptr_t)cc->page_flags, cc->npages };
+	part[6] = (struct part){ (uint8_t *)(uintptr_t)cc->page_flags, dv->aside ? 0 : cc->npages };
 }
 
 static uint64_t pages(uint64_t bytes)
@@ -91,8 +100,28 @@ void dbt_forget(struct vm *vm)
 
 	dbt_drop_kept(dv);
 	code_cache_reset(dv->cc);
+	dv->cc->recording = dv->aside = false;
 	for (unsigned i = 0; i < dv->ncpus; i++)
 		mmu_init(dv->cpu[i]);
+}
+
+void dbt_record(struct vm *vm)
+{
+	struct dbt_vm *dv = vm->engine_data;
+
+	dv->cc->recording = true;
+}
+
+void dbt_set_aside(struct vm *vm, bool done)
+{
+	struct dbt_vm *dv = vm->engine_data;
+
+	dv->aside = !done;
+	if (done)
+		return;
+	lock_take(&dv->cc->lock);
+	dormant_all(dv->cc);
+	lock_drop(&dv->cc->lock);
 }
 
 uint64_t dbt_kept_bytes(struct vm *vm)
@@ -103,7 +132,7 @@ uint64_t dbt_kept_bytes(struct vm *vm)
 
 	if (!dv->program.inode)
 		return 0;
-	parts_of(dv->cc, part);
+	parts_of(dv, part);
 	for (unsigned i = 0; i < PARTS; i++)
 		sum += pages(part[i].bytes);
 	return sum + pages(list_jumps(dv->cc, NULL) * sizeof(struct kept_jump));
@@ -116,9 +145,9 @@ void dbt_keep(struct vm *vm, uint8_t *to)
 	struct part part[PARTS];
 
 	*k = (struct kept){ .program = dv->program, .base = (uint64_t)(uintptr_t)dv->cc->base,
-			    .next_token = atomic_load(&dv->next_token) };
+			    .next_token = atomic_load(&dv->next_token), .aside = dv->aside, .cpuid = *dv->cpuid };
 	memcpy(k->magic, magic, sizeof(magic));
-	parts_of(dv->cc, part);
+	parts_of(dv, part);
 	to += PAGE_SIZE;
 	for (unsigned i = 0; i < PARTS; i++) {
 		k->bytes[i] = part[i].bytes;
@@ -191,13 +220,15 @@ static bool fits(const struct kept *k, const struct dbt_vm *dv, uint64_t bytes)
 			return false;
 		sum += pages(k->bytes[i]);
 	}
+	if (k->aside && (k->cpuid.nentries > CPUID_ENTRIES_MAX || !cpuid_same(&k->cpuid, dv->cpuid)))
+		return false;
 	if (k->njumps > k->bytes[3] / sizeof(struct block))
 		return false;
 	sum += pages(k->njumps * sizeof(struct kept_jump));
 	return sum == bytes && k->bytes[0] >= THUNK_BYTES && k->bytes[0] <= COLD_START &&
 	       k->bytes[1] <= CODE_CACHE_BYTES - COLD_START && k->bytes[2] == sizeof(struct code_cache) &&
 	       k->bytes[3] <= BLOCKS_MAX * sizeof(struct block) && k->bytes[4] <= EXITS_MAX * sizeof(struct exit) &&
-	       k->bytes[5] <= dv->cc->arena_size && k->bytes[6] == dv->cc->npages;
+	       k->bytes[5] <= dv->cc->arena_size && k->bytes[6] == (k->aside ? 0 : dv->cc->npages);
 }
 
 /* Tables of the file in the place of @cc's own, which are empty. */
@@ -206,6 +237,7 @@ static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint6
 	uint8_t *base = cc->base, *rx = cc->rx;
 	const struct mem *mem = cc->mem;
 	struct code_part code[2];
+	_Atomic uint8_t *page_flags = cc->page_flags;
 	uint64_t npages = cc->npages;
 	int own_fd = cc->fd;
 	uint8_t *to[PARTS] = { cc->rw, cc->rw + COLD_START, (uint8_t *)(uintptr_t)cc, (uint8_t *)cc->blocks,
@@ -226,8 +258,12 @@ static int take_parts(struct code_cache *cc, const struct kept *k, int fd, uint6
 	cc->mem = mem;
 	cc->unit_bits = 0;
 	cc->spare_rw = cc->spare_rx = NULL;
+	if (k->aside) {
+		cc->npages = npages;
+		cc->page_flags = page_flags;
+	}
 	if (r == 0)
-		r = code_cache_share(cc, fd, code, ARRAY_SIZE(code));
+		r = k->aside ? code_cache_copy(cc, fd, code, ARRAY_SIZE(code)) : code_cache_share(cc, fd, code, ARRAY_SIZE(code));
 	if (r < 0)
 		return r;
 	return cc->base == base && cc->rx == rx && cc->size == CODE_CACHE_BYTES && cc->npages == npages ? 0 : -EINVAL;

@@ -567,6 +567,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	memcpy(b->marks, t.marks, t.n * sizeof(*b->marks));
 	cc->cold = (size_t)(t.e.p - cc->rw);
 	cc->nblocks++;
+	b->seen = t.absolute && b->pa2 == ~0ull ? src->seen : NULL;
 	block_insert(cc, b);
 	return b;
 }

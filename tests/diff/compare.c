@@ -311,6 +311,22 @@ static bool rewrote_itself_into_exception(const struct item *item)
 	return false;
 }
 
+/* A repeated string instruction that has written over itself: how far it goes is up to interrupts, and to single steps. */
+static bool overwrote_repetition(const struct item *item)
+{
+	const uint8_t *now = native_page(CODE_PAGE) + item->off;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction in;
+
+	for (unsigned off = 0; off < item->len; off += in.length) {
+		if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(item_decoder(item->code32), item->code + off, item->len - off, &in, ops)))
+			return false;
+		if (in.meta.category == ZYDIS_CATEGORY_STRINGOP && in.raw.prefix_count && any_changed(item, now, off, in.length))
+			return true;
+	}
+	return false;
+}
+
 unsigned compare(const struct item *item, const struct outcome *native, const struct outcome *guest, FILE *out)
 {
 	struct report r = { .out = out };
@@ -318,7 +334,7 @@ unsigned compare(const struct item *item, const struct outcome *native, const st
 	if (beyond_limit(item, native, guest) || (native->vector == VEC_GP && is_branch(item, native->regs.rip)) ||
 	    is_int1(native))
 		return 0;
-	if (rewrote_itself_into_exception(item) || has_repeated_clzero(item))
+	if (rewrote_itself_into_exception(item) || overwrote_repetition(item) || has_repeated_clzero(item))
 		return 0;
 	if (!either_fault_will_do(item, native, guest))
 		compare_exception(&r, native, guest);

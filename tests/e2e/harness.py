@@ -184,7 +184,7 @@ def copy_cache(name, *without):
     """A copy of the cache below WORK, to fill, count or break; other tests may be writing to the original."""
     to = os.path.join(WORK, name)
     shutil.copytree(CACHE, to, symlinks=True,
-                    ignore=shutil.ignore_patterns("test-roots", "templates", "images", "disks-v1", "fetching", "*.new-*", *without))
+                    ignore=shutil.ignore_patterns("test-roots", "templates", "boots", "images", "disks-v1", "fetching", "*.new-*", *without))
     return to
 
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Runs one test guest: run ENGINE[,OTHER] GUEST.elf [CPUS [EXPECTED [any|real [MS]]]]
+ * Runs one test guest: run ENGINE[,OTHER|,again] GUEST.elf [CPUS [EXPECTED [any|real [MS]]]]
  *
+ * With "again" it boots twice, the second time with what the engine kept of the first boot, and must do the same.
  * With two engines each save takes the guest from one to the other; with MS it is also saved every so many
  * milliseconds, whatever it does, unless it uses doorbells.
  *
@@ -51,6 +52,8 @@ struct runner {
 	struct vm *vm;
 	struct platform *platform;
 	struct serial *serial;
+	int kept;	/* file with what the first boot left for the second; -1: none */
+	off_t kept_bytes;
 	long every_ms;	/* to be saved; 0: only when the guest says so */
 	unsigned moves;	/* made because of that */
 	int doorbell;	/* eventfd */
@@ -442,6 +445,43 @@ static int finish(struct runner *r, bool ended, const char *expected)
 	return (int)(r->status & 0xff);
 }
 
+/* What an engine offers to boots: taken, if there is something, and noted. */
+static int expect_boot(struct runner *r, struct err *err)
+{
+	int res = r->kept_bytes ? r->engine->take_kept(r->vm, r->kept, 0, (uint64_t)r->kept_bytes, err) : 0;
+
+	if (r->kept >= 0)
+		r->engine->record(r->vm);
+	return res;
+}
+
+/* Of a machine that has ended. */
+static int keep_boot(struct runner *r, struct err *err)
+{
+	uint8_t *at = MAP_FAILED;
+
+	r->engine->set_aside(r->vm, false);
+	r->kept_bytes = (off_t)r->engine->kept_bytes(r->vm);
+	if (r->kept_bytes && ftruncate(r->kept, r->kept_bytes) == 0)
+		at = mmap(NULL, (size_t)r->kept_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, r->kept, 0);
+	if (at == MAP_FAILED)
+		return err_set(err, -EIO, "nothing was kept of the boot");
+	r->engine->keep(r->vm, at);
+	(void)munmap(at, (size_t)r->kept_bytes);
+	return 0;
+}
+
+static uint64_t counter(struct runner *r, const char *name)
+{
+	struct engine_counter all[32];
+	unsigned n = r->engine->counters(r->vm, all, ARRAY_SIZE(all));
+
+	while (n-- > 0)
+		if (strcmp(all[n].name, name) == 0)
+			return all[n].value;
+	return 0;
+}
+
 static int run(struct runner *r, const char *path, unsigned ncpus, const char *expected,
 	       struct err *err)
 {
@@ -451,7 +491,7 @@ static int run(struct runner *r, const char *path, unsigned ncpus, const char *e
 	int status;
 
 	if (mem_create(MEMORY, &r->mem, err) < 0 || (moves && common_cpuid(r, ncpus, &common, err) < 0) ||
-	    make_machine(r, ncpus, moves ? &common : NULL, err) < 0 || boot(r, path, err) < 0)
+	    make_machine(r, ncpus, moves ? &common : NULL, err) < 0 || expect_boot(r, err) < 0 || boot(r, path, err) < 0)
 		return EXIT_MACHINE;
 	if (pthread_create(&r->doorbell_thread, NULL, doorbell_main, r) ||
 	    vm_start(r->vm, err) < 0)
@@ -461,8 +501,21 @@ static int run(struct runner *r, const char *path, unsigned ncpus, const char *e
 	(void)!write(r->doorbell, &stop, sizeof(stop));
 	pthread_join(r->doorbell_thread, NULL);
 	status = finish(r, ended, expected);
+	if (status == 0 && r->kept >= 0 && r->kept_bytes && !counter(r, "woken"))
+		status = err_set(err, EXIT_MACHINE, "nothing of the first boot was used");
+	else if (status == 0 && r->kept >= 0 && !r->kept_bytes)
+		status = keep_boot(r, err) < 0 ? EXIT_MACHINE : 0;
 	destroy_machine(r);
 	return status;
+}
+
+/* What the second boot begins with is as at the first. */
+static int run_again(struct runner *r, const char *path, unsigned ncpus, const char *expected, struct err *err)
+{
+	r->ended = false;
+	r->scratch = r->msi_addr = r->command = r->result = r->misses = r->status = 0;
+	r->nout = 0;
+	return run(r, path, ncpus, expected, err);
 }
 
 static const struct engine_ops *find_engine(const char *name)
@@ -479,6 +532,7 @@ int main(int argc, char **argv)
 				   .changed = PTHREAD_COND_INITIALIZER };
 	struct err err = { 0 };
 	const char *other;
+	bool again;
 	int status;
 
 	if (argc < 3) {
@@ -487,7 +541,8 @@ int main(int argc, char **argv)
 	}
 	r.engine = find_engine(strtok(argv[1], ","));
 	other = strtok(NULL, ",");
-	r.other = other ? find_engine(other) : r.engine;
+	again = other && strcmp(other, "again") == 0;
+	r.other = other && !again ? find_engine(other) : r.engine;
 	if (!r.engine || !r.other) {
 		(void)fprintf(stderr, "run: no engine named %s\n", argv[1]);
 		return 2;
@@ -502,8 +557,11 @@ int main(int argc, char **argv)
 	}
 	r.every_ms = argc > 6 ? atol(argv[6]) : 0;
 	r.doorbell = eventfd(0, EFD_CLOEXEC);
+	r.kept = again ? memfd_create("kept", MFD_CLOEXEC) : -1;
 	status = run(&r, argv[2], argc > 3 ? (unsigned)atoi(argv[3]) : 1, argc > 4 ? argv[4] : NULL,
 		     &err);
+	if (status == 0 && again)
+		status = run_again(&r, argv[2], argc > 3 ? (unsigned)atoi(argv[3]) : 1, argc > 4 ? argv[4] : NULL, &err);
 	if (err.code)
 		(void)fprintf(stderr, "run: %s\n", err.msg);
 	if (r.every_ms)
