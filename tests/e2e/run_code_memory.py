@@ -63,7 +63,8 @@ def test_nothing_is_writable_and_executable_while_a_guest_makes_code():
         assert check(p.pid) == []	# who uses libroux has none of it
         samples += 1
         if code:
-            assert code == [("r-xs", CODE_BYTES), ("rw-s", CODE_BYTES)] or len(code) == 1, code
+            # Two views each, of two caches while what a boot left takes the place of an empty one.
+            assert set(code) <= {("r-xs", CODE_BYTES), ("rw-s", CODE_BYTES)} and len(code) <= 4, code
             complete += len(code) == 2
         time.sleep(0.003)
     out, err = p.communicate(timeout=60)
