@@ -317,6 +317,8 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 		return give_error(error, &err, r);
 	m->phase[ROUX_PHASE_READY] = monotonic_ns();
 	m->state = ROUX_RUNNING;
+	if (!m->template && !clone)
+		leave_boot_code(m);
 	if (m->template && !clone && leave_template(m) < 0)
 		return give_error(error, &err, err_set(&err, -EINTR, "interrupted"));
 	return 0;

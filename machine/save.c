@@ -26,7 +26,9 @@
 
 #define ROUNDS_MAX 5u	/* of sending what a guest has written, which may write faster than that */
 #define FEW_PAGES 512u	/* that it stands still for: half a millisecond */
-#define GENERATIONS_MAX 6u	/* of a file with code: what few guests run is not worth more */
+#define CODE_MAX (128ull << 20)	/* bytes: a guest that ran that much is no measure for others */
+#define GENERATIONS_MAX 16u	/* of a file with code: what few guests run is not worth more */
+#define GENERATIONS_EAGER 4u	/* after so many each must bring twice as much */
 
 static void parts_of(struct machine *m, struct state_parts *ret_parts, struct virtio_mmio *mmio[DEVICES_MAX])
 {
@@ -118,6 +120,13 @@ void machine_expect_boot(struct machine *m, const struct machine_spec *spec)
 	m->boot.recorded = true;
 }
 
+static int write_code(struct machine *m, int fd, const struct snapshot_id *id, uint32_t generation, uint64_t *ret_bytes, struct err *err)
+{
+	if (m->engine->kept_bytes(m->vm) > CODE_MAX)
+		return 0;
+	return code_file_write(fd, id, generation, m->vm, ret_bytes, err);
+}
+
 /* In place of the snapshot's while there is none. */
 static int keep_boot(struct machine *m, int fd, uint64_t *ret_bytes, struct err *err)
 {
@@ -125,7 +134,7 @@ static int keep_boot(struct machine *m, int fd, uint64_t *ret_bytes, struct err 
 
 	vm_pause(m->vm);
 	m->engine->set_aside(m->vm, false);
-	r = code_file_write(fd, &no_snapshot, m->boot.generation + 1, m->vm, ret_bytes, err);
+	r = write_code(m, fd, &no_snapshot, m->boot.generation + 1, ret_bytes, err);
 	m->engine->set_aside(m->vm, true);
 	vm_resume(m->vm);
 	m->boot.recorded = false;	/* once */
@@ -373,9 +382,15 @@ bool machine_learns(const struct machine *m)
 	return m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
 }
 
+/* A file that has been made anew often has what is common. */
+static unsigned worth(const struct machine *m, unsigned least)
+{
+	return m->snapshot.memory ? least << m->snapshot.generation / GENERATIONS_EAGER : least;
+}
+
 bool machine_halt(struct machine *m, unsigned least)
 {
-	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
+	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < worth(m, least))
 		return false;
 	vm_pause(m->vm);	/* for good: machine_keep()'s own pause is another one */
 	return true;
@@ -388,13 +403,14 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	*ret_bytes = 0;
 	if (m->stands)	/* just saved: there is nothing to compare with */
 		return code_file_write(fd, &m->snapshot.id, 1, m->vm, ret_bytes, err);
+	least = worth(m, least);
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
 	if (!m->snapshot.memory)
 		return keep_boot(m, fd, ret_bytes, err);
 	vm_pause(m->vm);
 	if (m->engine->learned(m->vm, m->snapshot.memory) >= least)
-		r = code_file_write(fd, &m->snapshot.id, m->snapshot.generation + 1, m->vm, ret_bytes, err);
+		r = write_code(m, fd, &m->snapshot.id, m->snapshot.generation + 1, ret_bytes, err);
 	vm_resume(m->vm);
 	machine_forget_snapshot(m);
 	return r;

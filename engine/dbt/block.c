@@ -239,13 +239,19 @@ void block_unlink_incoming(struct code_cache *cc, struct block *b)
 	b->incoming = NULL;
 }
 
-static void remove_outgoing(struct code_cache *cc, struct block *b)
+static bool is_in_page(const struct block *b, gpa_t page)
+{
+	return b->pa2 == ~0ull && (b->pa & PAGE_MASK) == page;
+}
+
+/* All links from @b but those within @page; ~0: all. */
+static void remove_outgoing(struct code_cache *cc, struct block *b, gpa_t page)
 {
 	for (uint32_t i = 0; i < b->nexits; i++) {
 		struct exit *x = &cc->exits[b->first_exit + i];
 		struct exit **pp;
 
-		if (!x->to)
+		if (!x->to || is_in_page(x->to, page))
 			continue;
 		for (pp = &x->to->incoming; *pp && *pp != x; pp = &(*pp)->next_to)
 			;
@@ -253,6 +259,44 @@ static void remove_outgoing(struct code_cache *cc, struct block *b)
 			*pp = x->next_to;
 		exit_unlink(cc, x);
 	}
+}
+
+/* All links to @b from other pages. */
+static void remove_foreign(struct code_cache *cc, struct block *b, gpa_t page)
+{
+	struct exit **pp = &b->incoming;
+
+	while (*pp) {
+		struct exit *x = *pp;
+
+		if (is_in_page(x->from, page)) {
+			pp = &x->next_to;
+		} else {
+			*pp = x->next_to;
+			exit_unlink(cc, x);
+		}
+	}
+}
+
+static void unhash(struct code_cache *cc, struct block *b)
+{
+	struct block **pp;
+
+	for (pp = &cc->hash[hash_block(b->pa, b->mode)]; *pp; pp = &(*pp)->hash_next)
+		if (*pp == b) {
+			*pp = b->hash_next;
+			return;
+		}
+}
+
+void block_detach(struct code_cache *cc, struct block *b)
+{
+	b->valid = false;
+	remove_foreign(cc, b, b->pa & PAGE_MASK);
+	remove_outgoing(cc, b, b->pa & PAGE_MASK);
+	unhash(cc, b);
+	if (cc->on_drop)
+		cc->on_drop(cc->on_drop_ctx, b);
 }
 
 static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
@@ -271,16 +315,10 @@ static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
 
 void block_remove(struct code_cache *cc, struct block *b)
 {
-	struct block **pp;
-
 	b->valid = false;
 	block_unlink_incoming(cc, b);
-	remove_outgoing(cc, b);
-	for (pp = &cc->hash[hash_block(b->pa, b->mode)]; *pp; pp = &(*pp)->hash_next)
-		if (*pp == b) {
-			*pp = b->hash_next;
-			break;
-		}
+	remove_outgoing(cc, b, ~0ull);
+	unhash(cc, b);
 	remove_from_page(cc, b, b->pa & PAGE_MASK);
 	if (b->pa2 != ~0ull)
 		remove_from_page(cc, b, b->pa2 & PAGE_MASK);
@@ -403,6 +441,8 @@ void code_cache_reset(struct code_cache *cc)
 {
 	zero_bytes(cc->pages, sizeof(cc->pages));
 	zero_bytes(cc->hash, sizeof(cc->hash));
+	zero_bytes(cc->sleepers, sizeof(cc->sleepers));
+	cc->nsleepers = 0;
 	cc->linked = NULL;
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)

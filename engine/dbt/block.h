@@ -126,7 +126,18 @@ struct code_page {
 	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
 	const uint8_t *seen;	/* the page, in the arena, when something of it was recorded last; NULL: not yet */
+	struct sleeper *sleeper;	/* that its blocks were when they were woken; NULL: they are new */
 	struct code_page *next;
+};
+
+/* Blocks of a page of a program, wherever that will be: see dormant.c.  In the arena. */
+struct sleeper {
+	uint64_t content;	/* a hash of it */
+	const uint8_t *seen;	/* the page, in the arena */
+	struct block *blocks;	/* by page_next */
+	int64_t off;	/* as struct code_page.off */
+	bool timid;
+	struct sleeper *next;
 };
 
 #define CODE_CACHE_BYTES (256ull << 20)
@@ -136,6 +147,7 @@ struct code_page {
 #define EXITS_MAX (4u << 20)
 #define BLOCK_HASH_BITS 18
 #define PAGE_HASH_BITS 14
+#define SLEEPER_HASH_BITS 11
 
 /*
  * All of it, this struct too, lies in one range of addresses, so that it means the same in another
@@ -165,6 +177,8 @@ struct code_cache {
 	uint64_t npages;
 	uint64_t generation;	/* bumped by a full flush */
 	bool recording;	/* for dormant_all() */
+	struct sleeper *sleepers[1u << SLEEPER_HASH_BITS];
+	uint32_t nsleepers;
 	uint64_t break_at[64];	/* bit per byte of a page: BLOCK_BREAK blocks end there */
 	/* Units of code shared with other processes, see own.c; in each a power of two of bytes.  0 bits: there are none. */
 	unsigned unit_bits;
@@ -228,8 +242,15 @@ struct block_source;
 void dormant_note(struct code_cache *cc, struct block_source *src);
 /* A block from another boot that is right for what @page, at @pa's page, has now; or NULL.  The page is claimed. */
 struct block *dormant_wake(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va, const uint8_t *page);
-/* Drops all blocks; those that were recorded are then dormant.  No vCPU may be inside translated code. */
+/* Drops all blocks; those that were recorded and those of programs are then dormant.  No vCPU may be inside translated code. */
 void dormant_all(struct code_cache *cc);
+/*
+ * Has the blocks of the page at @page, of a program, sleep until memory has the page again as it is now.  Others are
+ * dropped, all if there is no room.
+ */
+void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host);
+/* Wakes those of a page that has no blocks and is claimed.  False: there are none. */
+bool dormant_wake_page(struct code_cache *cc, gpa_t page, const uint8_t *host);
 
 /* --- with the lock held --- */
 /* Where blocks with that place and mode are listed. */
@@ -256,6 +277,8 @@ bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off);
 /* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
 bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off);
 void block_unlink_incoming(struct code_cache *cc, struct block *b);
+/* Takes @b, valid until now, out of what finds blocks, but for the list of its page; links within the page stay. */
+void block_detach(struct code_cache *cc, struct block *b);
 /* Drops all blocks that touch guest bytes [@gpa, @gpa + @len).  Returns how many. */
 unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len);
 /* Drops one block. */

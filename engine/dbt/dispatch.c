@@ -187,6 +187,17 @@ static void claim_page(struct cpu *cpu, gpa_t gpa, const uint8_t *host)
 	}
 }
 
+/* What another VM has translated already.  The page is claimed. */
+static struct block *find_dormant(struct cpu *cpu, const struct block_source *src)
+{
+	struct code_cache *cc = cpu->vm->cc;
+	const uint8_t *page = src->bytes - (src->pa & ~PAGE_MASK);
+
+	if (!(src->mode & BLOCK_USER))
+		return dormant_wake(cc, src->pa, src->mode, src->va, page);
+	return dormant_wake_page(cc, src->pa & PAGE_MASK, page) ? block_find(cc, src->pa, src->mode, src->va) : NULL;
+}
+
 static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
 {
 	uint64_t next = (cpu->rip & PAGE_MASK) + PAGE_SIZE;
@@ -196,7 +207,7 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 
 	j->src.bytes = tr->host;
 	claim_page(cpu, j->src.pa, tr->host);
-	j->made = dormant_wake(cpu->vm->cc, j->src.pa, j->src.mode, j->src.va, tr->host - (j->src.pa & ~PAGE_MASK));
+	j->made = find_dormant(cpu, &j->src);
 	if (j->made) {
 		cpu->stats.woken++;
 		return j->made;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What one boot translated, for the next.
+ * What one VM translated, for others whose memory is not the same.
  *
  * A guest that boots changes its own code as it goes, and what is at an address now is not what was there
- * in another boot at this moment.  So each translation is kept with the page that it was made of, as that was
- * then: it sleeps, linked to no other, until the guest runs what is at that address and the bytes are the same.
+ * in another boot at this moment.  So each translation of kernel code is kept with the page that it was made of, as
+ * that was then: it sleeps, linked to no other, until the guest runs what is at that address and the bytes are the same.
  *
- * Kernel code only, and only what lies in one page: the rest is elsewhere in every boot.
+ * Pages of programs are somewhere else each time, but seldom change.  They sleep as a whole, with links among
+ * their blocks, until a page with the same bytes is run, wherever.
+ *
+ * What lies in two pages is translated anew.
  */
 #include "engine/dbt/block.h"
 
@@ -85,8 +88,155 @@ struct block *dormant_wake(struct code_cache *cc, gpa_t pa, uint32_t mode, uint6
 	return NULL;
 }
 
+/* --- pages of programs --- */
+
+#define ARENA_FULL (192ull << 20)	/* bytes: no more pages are kept then */
+
+static uint64_t content_of(const uint8_t *page)
+{
+	const uint64_t *w = (const uint64_t *)(const void *)page, prime = 0x9e3779b97f4a7c15ull;
+	uint64_t h[4] = { 1, 2, 3, 4 };
+
+	for (unsigned i = 0; i < PAGE_SIZE / sizeof(*w); i += 4)
+		for (unsigned k = 0; k < 4; k++) {
+			h[k] = (h[k] ^ w[i + k]) * prime;
+			h[k] ^= h[k] >> 29;
+		}
+	return ((h[0] * prime ^ h[1]) * prime ^ h[2]) * prime ^ h[3];
+}
+
+static struct sleeper **sleepers(struct code_cache *cc, uint64_t content)
+{
+	return &cc->sleepers[content >> (64 - SLEEPER_HASH_BITS)];
+}
+
+static bool may_sleep(const struct block *b)
+{
+	return b->mode & BLOCK_USER && !(b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_BREAK)) && !b->absolute && b->pa2 == ~0ull;
+}
+
+static void keep_sleepers_only(struct code_cache *cc, struct code_page *p, bool none)
+{
+	struct block *b, *next;
+
+	for (b = p->blocks; b; b = next) {
+		next = (b->pa & PAGE_MASK) == p->page ? b->page_next : b->page2_next;
+		if (none || !may_sleep(b))
+			block_remove(cc, b);
+	}
+}
+
+static struct sleeper *make_sleeper(struct code_cache *cc, const uint8_t *host)
+{
+	struct sleeper *s = cc->arena_used < ARENA_FULL ? code_arena(cc, sizeof(*s)) : NULL;
+	uint8_t *copy = s ? code_arena(cc, PAGE_SIZE) : NULL;
+
+	if (!copy)
+		return NULL;
+	copy_bytes(copy, host, PAGE_SIZE);
+	*s = (struct sleeper){ .content = content_of(copy), .seen = copy };
+	return s;
+}
+
+static bool is_of_program(const struct code_page *p)
+{
+	return p && p->blocks && p->blocks->mode & BLOCK_USER;
+}
+
+void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
+{
+	struct code_page *p = code_page_get(cc, page);
+	uint64_t i = code_page_index(cc, page);
+	struct sleeper *s, **list;
+
+	if (!is_of_program(p)) {
+		(void)code_invalidate(cc, page, PAGE_SIZE);
+		return;
+	}
+	keep_sleepers_only(cc, p, false);
+	if (p->blocks) {
+		s = p->sleeper && same_page(p->sleeper->seen, host) ? p->sleeper : make_sleeper(cc, host);
+		if (!s)
+			keep_sleepers_only(cc, p, true);
+	}
+	if (p->blocks) {
+		for (struct block *b = p->blocks; b; b = b->page_next) {
+			block_detach(cc, b);
+			b->dormant = true;
+			b->cached = b->cached_elsewhere = b->linked = false;
+		}
+		s->blocks = p->blocks;
+		s->off = p->off;
+		s->timid = p->timid;
+		list = sleepers(cc, s->content);
+		s->next = *list;
+		*list = s;
+		cc->nsleepers++;
+	}
+	p->blocks = NULL;
+	p->sleeper = NULL;
+	p->lines = 0;
+	p->has_off = false;
+	if (i != ~0ull)
+		atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
+}
+
+static void wake_block(struct code_cache *cc, struct code_page *p, struct block *b)
+{
+	struct block **chain;
+
+	b->pa = p->page | (b->pa & ~PAGE_MASK);
+	chain = block_chain(cc, b->pa, b->mode);
+	b->dormant = false;
+	b->valid = true;
+	b->hash_next = *chain;
+	*chain = b;
+	p->lines |= line_mask(b->pa, b->pa + (b->len ? b->len - 1u : 0)) | b->ahead;
+}
+
+bool dormant_wake_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
+{
+	struct code_page *p = cc->nsleepers ? code_page_get(cc, page) : NULL;
+	struct sleeper **at, *s;
+	uint64_t content;
+
+	if (!p || p->blocks)
+		return false;
+	content = content_of(host);
+	for (at = sleepers(cc, content); (s = *at); at = &s->next)
+		if (s->content == content && same_page(s->seen, host))
+			break;
+	if (!s)
+		return false;
+	*at = s->next;
+	cc->nsleepers--;
+	p->blocks = s->blocks;
+	p->sleeper = s;
+	p->off = s->off;
+	p->has_off = true;
+	p->timid = s->timid;
+	for (struct block *b = p->blocks; b; b = b->page_next)
+		wake_block(cc, p, b);
+	return true;
+}
+
+/* --- all --- */
+
+/* Pages of programs that have code now. */
+static void dormant_pages(struct code_cache *cc)
+{
+	for (unsigned i = 0; i < cc->mem->nbanks; i++) {
+		const struct mem_bank *b = &cc->mem->bank[i];
+
+		for (uint64_t at = 0; at < b->size; at += PAGE_SIZE)
+			if (cc->page_flags[(b->offset + at) / PAGE_SIZE] & PAGE_HAS_CODE && is_of_program(code_page_get(cc, b->base + at)))
+				dormant_page(cc, b->base + at, b->host + at);
+	}
+}
+
 void dormant_all(struct code_cache *cc)
 {
+	dormant_pages(cc);
 	for (uint32_t i = 0; i < cc->nblocks; i++)
 		if (cc->blocks[i].valid)
 			block_remove(cc, &cc->blocks[i]);

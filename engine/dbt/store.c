@@ -43,7 +43,7 @@ struct kept {
 
 _Static_assert(sizeof(struct kept) <= PAGE_SIZE, "it is in the first page");
 
-static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '3' };
+static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '4' };
 
 struct part {
 	uint8_t *at;
@@ -166,7 +166,7 @@ static void divert_links(struct code_cache *cc)
 	for (uint32_t i = 0; i < cc->nblocks; i++) {
 		const struct block *b = &cc->blocks[i];
 
-		for (uint32_t k = b->first_exit; b->valid && k < b->first_exit + b->nexits; k++) {
+		for (uint32_t k = b->first_exit; (b->valid || b->dormant) && k < b->first_exit + b->nexits; k++) {
 			struct exit *x = &cc->exits[k];
 			uint8_t *code;
 
@@ -198,10 +198,10 @@ unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
 		for (uint64_t at = 0; at < b->size; at += PAGE_SIZE)
 			if (cc->page_flags[(b->offset + at) / PAGE_SIZE] & PAGE_HAS_CODE &&
 			    memcmp(b->host + at, memory + b->offset + at, PAGE_SIZE) != 0)
-				(void)code_invalidate(cc, b->base + at, PAGE_SIZE);
+				dormant_page(cc, b->base + at, b->host + at);
 	}
 	for (uint32_t i = dv->taken_blocks; i < cc->nblocks; i++)
-		n += cc->blocks[i].valid;
+		n += cc->blocks[i].valid || cc->blocks[i].dormant;
 	if (n)
 		divert_links(cc);
 	lock_drop(&cc->lock);

@@ -482,6 +482,28 @@ def test_what_clones_translate_is_kept():
     assert is_sealed(code)
 
 
+def test_programs_that_clones_ran_are_known_wherever_they_are():
+    """They are read from a folder after the template was made, into other pages of memory each time."""
+    share = folder("programs")
+    shutil.copy(ROOT + "/bin/busybox", share)
+    options = (*kind("programs"), "-v", f"{share}:/mnt", ROOT, "--")
+    work = "echo $((3 * 7)); ls / | sort -r | tr a-z A-Z | md5sum; expr 5 + 6; seq 9 | awk '{ s += $1 } END { print s }'"
+    template(*options[:-2])
+    first = translated(*options, "/mnt/busybox", "sh", "-c", work)
+    again = min(translated(*options, "/mnt/busybox", "sh", "-c", work) for _ in range(3))
+    assert first > 400 and again < first / 3, (first, again)
+    out = ok(*options, "/mnt/busybox", "sh", "-c", work)
+    # Another order of files in memory, and a program that is not the same any more.
+    ok(*options, "sh", "-c", "cat /bin/* /mnt/* > /dev/null; /mnt/busybox true")
+    assert ok(*options, "sh", "-c", "cat /bin/* > /dev/null; exec /mnt/busybox sh -c \"$0\"", work) == out
+    with open(share + "/busybox", "r+b") as f:
+        data = f.read()
+        at = data.index(b"BusyBox v")
+        f.seek(at)
+        f.write(b"Another")
+    assert ok(*options, "/mnt/busybox", "sh", "-c", work) == out
+
+
 def test_code_may_be_missing_or_damaged():
     path = template(*kind("kept"))
     code = code_of(path)
