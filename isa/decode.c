@@ -169,7 +169,7 @@ static const struct special specials[] = {
 	{ ZYDIS_MNEMONIC_RSM, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_GETSEC, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_PCONFIG, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_SERIALIZE, INSN_NOP, 0, false },
 	{ ZYDIS_MNEMONIC_ENQCMD, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_ENQCMDS, INSN_UD, 0, false },
-	{ ZYDIS_MNEMONIC_MOVDIR64B, INSN_UD, 0, false },
+	{ ZYDIS_MNEMONIC_MOVDIRI, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_MOVDIR64B, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_XBEGIN, INSN_UD, 0, false }, { ZYDIS_MNEMONIC_XEND, INSN_UD, 0, false },
 	{ ZYDIS_MNEMONIC_XTEST, INSN_UD, 0, false },
 	/* Hint space on processors without MPX. */

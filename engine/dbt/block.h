@@ -148,6 +148,7 @@ struct sleeper {
 #define BLOCK_HASH_BITS 18
 #define PAGE_HASH_BITS 14
 #define SLEEPER_HASH_BITS 11
+#define KERNEL_PAGES 8192u	/* a power of two */
 
 /*
  * All of it, this struct too, lies in one range of addresses, so that it means the same in another
@@ -169,6 +170,12 @@ struct code_cache {
 	size_t arena_used, arena_size;
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct code_page *pages[1u << PAGE_HASH_BITS];
+	struct kernel_page {
+		uint64_t va;	/* 0: none */
+		gpa_t pa;
+	} kernel_page[KERNEL_PAGES];	/* by a hash of va */
+	uint32_t nkernel_pages;	/* more than half: there were too many */
+	uint32_t kernel_epoch;	/* how often they were forgotten; those of before may be in jump caches of other vCPUs still */
 	struct block *linked;	/* absolute blocks that something has jumped to directly since the last code_unlink_absolute() */
 	const struct mem *mem;
 	void (*on_drop)(void *ctx, const struct block *b);	/* a block is no longer valid */
@@ -200,7 +207,14 @@ static inline bool code_breaks_at(const struct code_cache *cc, uint64_t addr)
 	return cc->break_at[(addr & 4095) / 64] >> (addr & 63) & 1;
 }
 
-/* Undoes all direct jumps between absolute blocks: kernel mappings may have changed.  Takes the lock. */
+/*
+ * Kernel code was found at @va, which leads to @pa: a link or a jump cache may say so until kernel mappings are flushed, and
+ * after that if they still do.  With the lock held.
+ */
+void code_note_kernel_page(struct code_cache *cc, uint64_t va, gpa_t pa);
+/* What was noted of the page of @va, or NULL. */
+const struct kernel_page *code_kernel_page(const struct code_cache *cc, uint64_t va);
+/* Undoes all direct jumps between absolute blocks and forgets those pages: mappings have changed.  With the lock held. */
 void code_unlink_absolute(struct code_cache *cc);
 
 enum { PAGE_HAS_CODE = 1, PAGE_CLEAN = 2 /* dirty log wants the next write */,

@@ -201,6 +201,7 @@ struct cpu {
 	uint8_t windows_begun;	/* bit per window: its memory is no longer all zero */
 	bool ktlb_filled;	/* since it was emptied */
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
+	uint32_t kernel_epoch;	/* code_cache.kernel_epoch when that jump cache was made sure of last */
 	struct jc_size {
 		uint64_t mask;	/* for PDEP: twice the index, which is then scaled by 8 */
 		uint32_t entries;	/* in use of JC_ENTRIES, a power of two; the code cache's lock guards it */

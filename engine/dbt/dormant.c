@@ -242,7 +242,7 @@ void dormant_all(struct code_cache *cc)
 			block_remove(cc, &cc->blocks[i]);
 	zero_bytes(cc->pages, sizeof(cc->pages));
 	zero_bytes(cc->hash, sizeof(cc->hash));
-	cc->linked = NULL;
+	code_unlink_absolute(cc);
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);

@@ -131,6 +131,64 @@ static void window_flush(struct cpu *cpu, unsigned context)
 	cpu->stats.tlb_flush++;
 }
 
+/* Whether what was executed at @k is still what its address leads to, for whichever CR3. */
+static bool is_in_place(struct cpu *cpu, const struct kernel_page *k)
+{
+	struct translation tr;
+	uint32_t error;
+
+	return mmu_walk(cpu, k->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) == 0 && tr.global && tr.gpa == k->pa;
+}
+
+static bool kernel_is_in_place(struct cpu *cpu, const struct code_cache *cc)
+{
+	if (cpu->kernel_code_moves || cc->nkernel_pages > KERNEL_PAGES / 2)
+		return false;
+	for (unsigned i = 0; i < KERNEL_PAGES; i++)
+		if (cc->kernel_page[i].va && !is_in_place(cpu, &cc->kernel_page[i]))
+			return false;
+	return true;
+}
+
+/* Links and the jump cache go if they may be of code that has moved.  With the lock held. */
+static void settle_kernel_code(struct cpu *cpu, bool in_place)
+{
+	struct code_cache *cc = cpu->vm->cc;
+
+	if (!in_place)
+		code_unlink_absolute(cc);
+	if (cpu->kernel_epoch != cc->kernel_epoch)
+		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+	cpu->kernel_epoch = cc->kernel_epoch;
+	cpu->kernel_code_moves = false;
+}
+
+/* After all kernel mappings were flushed.  Mostly no code has moved, and to look is little work beside making all links anew. */
+static void flush_kernel_code(struct cpu *cpu)
+{
+	struct code_cache *cc = cpu->vm->cc;
+
+	forget_walks(cpu);
+	lock_take(&cc->lock);
+	settle_kernel_code(cpu, kernel_is_in_place(cpu, cc));
+	lock_drop(&cc->lock);
+}
+
+/* The same for one page. */
+static void flush_kernel_page(struct cpu *cpu, uint64_t va)
+{
+	struct code_cache *cc = cpu->vm->cc;
+	const struct kernel_page *k;
+
+	lock_take(&cc->lock);
+	k = code_kernel_page(cc, va);
+	if (cpu->kernel_code_moves || cpu->kernel_epoch != cc->kernel_epoch || cc->nkernel_pages > KERNEL_PAGES / 2)
+		settle_kernel_code(cpu, false);
+	else if (k && !is_in_place(cpu, k))
+		settle_kernel_code(cpu, false);
+	lock_drop(&cc->lock);
+}
+
 static void kernel_flush(struct cpu *cpu)
 {
 	if (cpu->ktlb_filled)
@@ -138,9 +196,7 @@ static void kernel_flush(struct cpu *cpu)
 	else
 		tlb_begin(&cpu->ktlb);
 	cpu->ktlb_filled = false;
-	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
 	cpu->nuser_in_kernel = 0;
-	cpu->kernel_code_moves = false;
 }
 
 static void drop_user_in_kernel(struct cpu *cpu)
@@ -219,6 +275,9 @@ void mmu_init(struct cpu *cpu)
 	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
 	window_flush(cpu, 0);
 	kernel_flush(cpu);
+	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+	cpu->kernel_epoch = cpu->vm->cc->kernel_epoch;
+	cpu->kernel_code_moves = false;
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
@@ -240,6 +299,7 @@ void mmu_flush_all(struct cpu *cpu)
 			window_flush(cpu, i);
 	}
 	kernel_flush(cpu);
+	flush_kernel_code(cpu);
 }
 
 void mmu_flush_user_jc(struct cpu *cpu)
@@ -399,8 +459,7 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 	if (!code_seen(cpu, cpu->context, va))
 		return;
 	if (va >> 63) {
-		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-		code_unlink_absolute(cpu->vm->cc);
+		flush_kernel_page(cpu, va);
 	} else {
 		forget_user_code(cpu, cpu->context, va);
 		if (cpu->kernel_code_moves)
@@ -430,7 +489,6 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 		break;
 	case 2:
 		mmu_flush_all(cpu);
-		code_unlink_absolute(cpu->vm->cc);
 		break;
 	default:	/* 3: all but global */
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
@@ -502,7 +560,7 @@ void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 
 void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 {
-	const struct code_cache *cc = cpu->vm->cc;
+	struct code_cache *cc = cpu->vm->cc;
 	uint64_t first = (uint64_t)(uintptr_t)cc->rx, end = first + cc->used;
 	uint32_t entries = cpu->jc_size[JC_KERNEL].entries, error;
 	struct translation tr;
@@ -511,6 +569,7 @@ void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 		entries *= 2;
 	set_jc_entries(cpu, JC_KERNEL, entries);
 	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+	lock_take(&cc->lock);
 	for (uint64_t i = 0; i < njumps; i++) {
 		const struct kept_jump *j = &jump[i];
 
@@ -519,8 +578,10 @@ void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 		    mmu_walk(cpu, j->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) || tr.gpa != j->pa || !tr.global)
 			continue;
 		mmu_note_exec(cpu, j->va, true);
+		code_note_kernel_page(cc, j->va, j->pa);
 		jc_put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
 	}
+	lock_drop(&cc->lock);
 }
 
 /* Sets @bits in a page table entry that another vCPU may be changing. */

@@ -199,7 +199,8 @@ static bool allowed_kind(const ZydisDecodedInstruction *in)
 	case ZYDIS_MNEMONIC_INT1:
 	case ZYDIS_MNEMONIC_INTO:
 	case ZYDIS_MNEMONIC_PTWRITE:
-	case ZYDIS_MNEMONIC_MOVDIR64B:	/* not offered to guests */
+	case ZYDIS_MNEMONIC_MOVDIRI:	/* not offered to guests */
+	case ZYDIS_MNEMONIC_MOVDIR64B:
 	case ZYDIS_MNEMONIC_SERIALIZE:
 	case ZYDIS_MNEMONIC_WRSSD:
 	case ZYDIS_MNEMONIC_WRSSQ:
