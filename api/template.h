@@ -39,6 +39,9 @@ void template_add_file(struct sha256 *hash, const char *path);
 /* Whether it is there, complete; it is then in use now, which template_list() tells. */
 bool template_is_there(const char *path);
 
+/* Where the translated code of the template at @path is.  False: the name is too long. */
+bool template_code_path(const char *path, char ret_path[PATH_MAX]);
+
 struct template_info {
 	char id[33];	/* the key */
 	uint64_t bytes;	/* of disk */
@@ -52,8 +55,6 @@ int template_list(struct template_info **ret_infos, size_t *ret_n, struct err *e
 /* Machines that came from it are not affected.  0, -ENOENT or another negative errno with a sentence. */
 int template_remove(const char *id, struct err *err);
 
-/* Where the translated code of the template at @path is.  False: the name is too long. */
-bool template_code_path(const char *path, char ret_path[PATH_MAX]);
 /* The same for all, which are then told as by template_list(); what a killed monitor left goes too. */
 int template_remove_all(struct template_info **ret_infos, size_t *ret_n, struct err *err);
 /* Removes those that are too many. */
