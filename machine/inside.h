@@ -46,6 +46,7 @@ struct machine {
 		void *map;	/* owned, of machine_watch(); NULL: none */
 		size_t map_len;
 	} disk[SPEC_DISKS_MAX];
+	struct virtio_device *share[SPEC_SHARES_MAX];	/* borrowed from their slots */
 	struct debugger *debugger;	/* NULL unless the spec has a port for GDB */
 	struct named named[SPEC_NETS_MAX];
 	struct counts *counts;	/* NULL without networks */

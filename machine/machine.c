@@ -152,7 +152,7 @@ static int add_device(struct machine *m, struct virtio_device *dev, struct err *
 	return 0;
 }
 
-static int add_share(struct machine *m, const struct spec_share *share, struct err *err)
+static int add_share(struct machine *m, const struct spec_share *share, unsigned index, struct err *err)
 {
 	static const enum virtio_fs_cache caches[] = {
 		[SPEC_CACHE_AUTO] = VIRTIO_FS_CACHE_AUTO,
@@ -165,7 +165,10 @@ static int add_share(struct machine *m, const struct spec_share *share, struct e
 	struct virtio_device *dev;
 	int r = virtio_fs_create(m->io.loop, &opt, &dev, err);
 
-	return r < 0 ? err_prefix(err, r, "cannot share %s", share->path) : add_device(m, dev, err);
+	if (r < 0)
+		return err_prefix(err, r, "cannot share %s", share->path);
+	m->share[index] = dev;
+	return add_device(m, dev, err);
 }
 
 static int add_disk(struct machine *m, const struct spec_disk *disk, unsigned index, struct err *err)
@@ -263,7 +266,7 @@ static int add_devices(struct machine *m, const struct machine_spec *spec, struc
 			r = virtio_vsock_listen(m->vsock, AGENT_READY_PORT, accept_ready, m);
 	}
 	for (unsigned i = 0; i < spec->nshares && r == 0; i++)
-		r = add_share(m, &spec->share[i], err);
+		r = add_share(m, &spec->share[i], i, err);
 	for (unsigned i = 0; i < spec->ndisks && r == 0; i++)
 		r = add_disk(m, &spec->disk[i], i, err);
 	for (unsigned i = 0; i < spec->nnets && r == 0; i++)

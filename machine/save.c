@@ -14,6 +14,7 @@
 #include "os/err.h"
 #include "os/log.h"
 #include "virtio/blk.h"
+#include "virtio/fs/fs.h"
 #include "virtio/mmio.h"
 #include "virtio/vsock.h"
 #include "vmm/generation.h"
@@ -70,6 +71,18 @@ int machine_make_vm(struct machine *m, const struct snapshot *snapshot, const st
 	return r < 0 ? err_prefix(err, r, "snapshot %s", spec->restore) : 0;
 }
 
+/* Names what a guest would miss. */
+static int missing(struct machine *m, const struct machine_spec *spec, struct err *err)
+{
+	for (unsigned i = 0; i < spec->nshares; i++) {
+		const char *path = virtio_fs_lost(m->share[i]);
+
+		if (*path)
+			return err_set(err, -ESTALE, "%s/%s, which the guest has open, was removed or replaced", spec->share[i].path, path);
+	}
+	return err_set(err, -ESTALE, "files in a shared folder that the guest has open were removed or replaced");
+}
+
 int machine_restore(struct machine *m, struct snapshot *snapshot, const struct machine_spec *spec, struct err *err)
 {
 	struct blob_reader in = { .at = snapshot->state, .left = snapshot->state_len };
@@ -87,7 +100,7 @@ int machine_restore(struct machine *m, struct snapshot *snapshot, const struct m
 	r = state_restore(&parts, &in, err);
 	/* Shared folders change while a guest runs too; but a template can as well be made anew. */
 	if (r > 1)
-		r = err_set(err, -ESTALE, "files in a shared folder that the guest has open were removed or replaced");
+		r = missing(m, spec, err);
 	else if (r > 0 && !snapshot->notes)
 		r = err_set(err, -ESTALE, "files that the guest knows were replaced");
 	else if (r > 0)

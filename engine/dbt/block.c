@@ -44,7 +44,7 @@ static uint32_t kernel_page_at(const struct code_cache *cc, uint64_t va)
 {
 	uint32_t at = (uint32_t)((va >> 12) * 0x9e3779b97f4a7c15ull >> 40) % KERNEL_PAGES;
 
-	while (cc->kernel_page[at].va && cc->kernel_page[at].va != (va & PAGE_MASK))
+	while (code_is_kernel_page(cc, &cc->kernel_page[at]) && (cc->kernel_page[at].va ^ va) & PAGE_MASK)
 		at = (at + 1) % KERNEL_PAGES;
 	return at;
 }
@@ -52,18 +52,19 @@ static uint32_t kernel_page_at(const struct code_cache *cc, uint64_t va)
 void code_note_kernel_page(struct code_cache *cc, uint64_t va, gpa_t pa)
 {
 	struct kernel_page *k = &cc->kernel_page[kernel_page_at(cc, va)];
+	bool known = code_is_kernel_page(cc, k);
 
-	if (k->va && k->pa != (pa & PAGE_MASK))
+	if (known && k->pa != (pa & PAGE_MASK))
 		k->pa = ~0ull;	/* a flush is due on some vCPU, and will find that */
-	else if (!k->va && cc->nkernel_pages++ < KERNEL_PAGES / 2)
-		*k = (struct kernel_page){ va & PAGE_MASK, pa & PAGE_MASK };
+	else if (!known && cc->nkernel_pages++ < KERNEL_PAGES / 2)
+		*k = (struct kernel_page){ (va & PAGE_MASK) | (cc->kernel_epoch & 4095), pa & PAGE_MASK };
 }
 
 const struct kernel_page *code_kernel_page(const struct code_cache *cc, uint64_t va)
 {
 	const struct kernel_page *k = &cc->kernel_page[kernel_page_at(cc, va)];
 
-	return k->va ? k : NULL;
+	return code_is_kernel_page(cc, k) ? k : NULL;
 }
 
 void code_unlink_absolute(struct code_cache *cc)
@@ -76,9 +77,11 @@ void code_unlink_absolute(struct code_cache *cc)
 		block_unlink_incoming(cc, b);
 	}
 	cc->linked = NULL;
-	zero_bytes(cc->kernel_page, sizeof(cc->kernel_page));
 	cc->nkernel_pages = 0;
-	cc->kernel_epoch++;
+	if ((++cc->kernel_epoch & 4095) == 0) {	/* those of so many times ago would be back */
+		zero_bytes(cc->kernel_page, sizeof(cc->kernel_page));
+		cc->kernel_epoch++;
+	}
 }
 
 void code_break_at(struct code_cache *cc, uint64_t va)

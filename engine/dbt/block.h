@@ -171,11 +171,11 @@ struct code_cache {
 	struct block *hash[1u << BLOCK_HASH_BITS];
 	struct code_page *pages[1u << PAGE_HASH_BITS];
 	struct kernel_page {
-		uint64_t va;	/* 0: none */
+		uint64_t va;	/* its low 12 bits are those of kernel_epoch: of others it is none */
 		gpa_t pa;
 	} kernel_page[KERNEL_PAGES];	/* by a hash of va */
 	uint32_t nkernel_pages;	/* more than half: there were too many */
-	uint32_t kernel_epoch;	/* how often they were forgotten; those of before may be in jump caches of other vCPUs still */
+	uint32_t kernel_epoch;	/* how often they were forgotten, no multiple of 4,096; those of before may be in jump caches of other vCPUs still */
 	struct block *linked;	/* absolute blocks that something has jumped to directly since the last code_unlink_absolute() */
 	const struct mem *mem;
 	void (*on_drop)(void *ctx, const struct block *b);	/* a block is no longer valid */
@@ -212,6 +212,11 @@ static inline bool code_breaks_at(const struct code_cache *cc, uint64_t addr)
  * after that if they still do.  With the lock held.
  */
 void code_note_kernel_page(struct code_cache *cc, uint64_t va, gpa_t pa);
+static inline bool code_is_kernel_page(const struct code_cache *cc, const struct kernel_page *page)
+{
+	return (page->va & 4095) == (cc->kernel_epoch & 4095);
+}
+
 /* What was noted of the page of @va, or NULL. */
 const struct kernel_page *code_kernel_page(const struct code_cache *cc, uint64_t va);
 /* Undoes all direct jumps between absolute blocks and forgets those pages: mappings have changed.  With the lock held. */

@@ -80,6 +80,7 @@ int code_cache_create_at(uint64_t base, const struct mem *mem, struct code_cache
 	cc->cold = COLD_START;
 	cc->arena_size = ARENA_BYTES;
 	cc->npages = mem->size / PAGE_SIZE;
+	cc->kernel_epoch = 1;
 	cc->rx = at;
 	cc->rw = at + l.rw;
 	cc->blocks = (struct block *)(void *)(at + l.blocks);

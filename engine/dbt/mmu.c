@@ -137,7 +137,7 @@ static bool is_in_place(struct cpu *cpu, const struct kernel_page *k)
 	struct translation tr;
 	uint32_t error;
 
-	return mmu_walk(cpu, k->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) == 0 && tr.global && tr.gpa == k->pa;
+	return mmu_walk(cpu, k->va & PAGE_MASK, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) == 0 && tr.global && tr.gpa == k->pa;
 }
 
 static bool kernel_is_in_place(struct cpu *cpu, const struct code_cache *cc)
@@ -145,7 +145,7 @@ static bool kernel_is_in_place(struct cpu *cpu, const struct code_cache *cc)
 	if (cpu->kernel_code_moves || cc->nkernel_pages > KERNEL_PAGES / 2)
 		return false;
 	for (unsigned i = 0; i < KERNEL_PAGES; i++)
-		if (cc->kernel_page[i].va && !is_in_place(cpu, &cc->kernel_page[i]))
+		if (code_is_kernel_page(cc, &cc->kernel_page[i]) && !is_in_place(cpu, &cc->kernel_page[i]))
 			return false;
 	return true;
 }

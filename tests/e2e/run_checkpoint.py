@@ -211,10 +211,10 @@ def test_shared_folders_may_have_changed_but_not_what_is_open():
         assert 0 < int(lines()[at]) <= before + 2, (before, lines()[at - 2:at + 2])
         assert ok("exec", "logging-again", "sh", "-c", "sleep 1.1; cat /mnt/other") == "second, and longer\n"
     os.rename(log, log + ".1")
-    complains(verb("restore", path), 125, "has open were removed or replaced")
+    complains(verb("restore", path), 125, f"{log}, which the guest has open, was removed or replaced")
     with open(log, "w"):
         pass
-    complains(verb("restore", path), 125, "has open were removed or replaced")
+    complains(verb("restore", path), 125, f"{log}, which the guest has open, was removed or replaced")
 
 
 # ----------------------------------------------------------------------- not the same

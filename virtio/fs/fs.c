@@ -273,6 +273,11 @@ static int fs_restore(struct virtio_device *dev, struct blob_reader *in)
 	return share_restore(fs_of(dev)->share, in);
 }
 
+const char *virtio_fs_lost(struct virtio_device *dev)
+{
+	return fs_of(dev)->share->lost;
+}
+
 static void free_list(struct fs_request *r)
 {
 	struct fs_request *next;

@@ -70,4 +70,7 @@ struct virtio_fs_options {
 int virtio_fs_create(struct loop *loop, const struct virtio_fs_options *opt,
 		     struct virtio_device **ret_dev, struct err *err);
 
+/* After a restore that returned 2: a file that the guest has open and that is gone or another, below the folder; "": unknown. */
+const char *virtio_fs_lost(struct virtio_device *dev);
+
 #endif /* VIRTIO_FS_FS_H */

@@ -23,6 +23,7 @@
 
 #include "virtio/fs/fs.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -110,6 +111,7 @@ struct share {
 	int proc_fd;	/* owned, /proc/self/fd: opens for real what O_PATH holds */
 	unsigned fd_budget;
 
+	char lost[PATH_MAX];	/* below the root: of what share_restore() has not found again; "": none */
 	pthread_mutex_t lock;	/* guards all below */
 	struct table nodes, handles;
 	struct node **hash;	/* owned, hash_size heads */

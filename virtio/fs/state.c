@@ -164,9 +164,17 @@ struct place {
 struct fate {
 	bool changed;	/* a path leads to something else by now, or nowhere */
 	bool lost;	/* and it is open in the guest */
-	uint8_t *gone;	/* owned; per node: it leads nowhere */
+	char **gone;	/* owned, as what it points to; per node: the path that leads nowhere, or NULL */
 	uint32_t n;
 };
+
+/* The first is told. */
+static void note_lost(struct share *s, struct fate *fate, const char *path)
+{
+	fate->lost = true;
+	if (path && !s->lost[0] && strlen(path) < sizeof(s->lost))
+		memcpy(s->lost, path, strlen(path) + 1);
+}
 
 static int restore_node(struct share *s, uint64_t id, uint32_t generation, struct place *place,
 			struct blob_reader *in, struct fate *fate)
@@ -192,8 +200,8 @@ static int restore_node(struct share *s, uint64_t id, uint32_t generation, struc
 	if (stat_beneath(s, path, &stx) < 0) {
 		place->parent = 0;
 		fate->changed = true;
-		fate->gone[id - 1] = 1;
-		return table_place(&s->nodes, id, NULL, generation);
+		fate->gone[id - 1] = strdup(path);
+		return fate->gone[id - 1] ? table_place(&s->nodes, id, NULL, generation) : -ENOMEM;
 	}
 	node = node_place(s, id, generation, nlookup, &stx);
 	if (!node)
@@ -219,7 +227,7 @@ static int restore_nodes(struct share *s, struct blob_reader *in, struct fate *f
 		return -EINVAL;
 	place = calloc(n, sizeof(*place));
 	taken = calloc(n, 1);
-	fate->gone = calloc(n, 1);
+	fate->gone = calloc(n, sizeof(*fate->gone));
 	fate->n = n;
 	if (!place || !taken || !fate->gone)
 		r = -ENOMEM;
@@ -254,13 +262,15 @@ static int restore_handle(struct share *s, uint64_t id, uint32_t generation, str
 {
 	uint64_t node_id = blob_take_u64(in);
 	int flags = (int)blob_take_u32(in) & (O_ACCMODE | O_APPEND | O_SYNC | O_DSYNC);
+	char path[PATH_MAX];
 	struct node *node;
 	int fd = -1, r;
 
 	if (s->read_only)
 		flags = O_RDONLY;
 	if (node_get(s, node_id, &node) == 0) {
-		fate->lost |= node->other;
+		if (node->other)
+			note_lost(s, fate, path_of(s, node, path));
 		fd = node_open(s, node, flags);
 		if (fd >= 0 && handle_place(s, id, generation, node, fd, flags) < 0) {
 			(void)close(fd);
@@ -268,7 +278,8 @@ static int restore_handle(struct share *s, uint64_t id, uint32_t generation, str
 		}
 		node_put(s, node);
 	}
-	fate->lost |= node_id >= 1 && node_id <= fate->n && fate->gone[node_id - 1];
+	if (node_id >= 1 && node_id <= fate->n && fate->gone[node_id - 1])
+		note_lost(s, fate, fate->gone[node_id - 1]);
 	r = fd < 0 ? table_place(&s->handles, id, NULL, generation) : 0;
 	return r;
 }
@@ -306,6 +317,7 @@ int share_restore(struct share *s, struct blob_reader *in)
 
 	if (blob_take_u32(in) != STATE_VERSION)
 		return -EINVAL;
+	s->lost[0] = '\0';
 	s->minor = blob_take_u32(in);
 	bits = blob_take_u32(in);
 	s->no_open = bits & 1 && s->read_only;
@@ -316,6 +328,8 @@ int share_restore(struct share *s, struct blob_reader *in)
 	if (r == 0 && in->failed)
 		r = -EINVAL;
 	fate.lost |= fate.changed && s->cache == VIRTIO_FS_CACHE_ALWAYS;
+	for (uint32_t i = 0; fate.gone && i < fate.n; i++)
+		free(fate.gone[i]);
 	free(fate.gone);
 	return r < 0 ? r : fate.lost ? 2 : fate.changed;
 }
