@@ -4,13 +4,16 @@
 #include "cli/create.h"
 #include "cli/pick.h"
 #include "cli/start.h"
-#include "os/signame.h"
+#include "life/client.h"
 #include "os/err.h"
+#include "os/signame.h"
 
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 /* What a request carries. */
 struct request {
@@ -178,17 +181,39 @@ static void print_status(const struct vm_record *record, int code)
 	pick_print(json);
 }
 
+#define END_TRIES 50u
+#define END_WAIT_US 10000u
+
+/* A monitor that has just ended: what there is to know is in the record, or will be in a moment. */
+static bool has_gone(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
+}
+
 static int wait_one(const struct vms *vms, const char *what, const void *ctx)
 {
 	const bool *as_json = ctx;
 	struct vm_record record;
-	bool alive = false;
 	cJSON *json = NULL;
-	int status = pick_vm(vms, what, &record, &alive), code = record.state.exit_code;
+	int status, code = 0;
 
-	if (status == 0 && alive) {
-		status = pick_ask(vms, &record, "GET", "/v1/wait", NULL, &json);
-		code = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "StatusCode"));
+	for (unsigned i = 0;; i++) {
+		struct err err = { 0 };
+		bool alive = false;
+		int r = 0;
+
+		status = pick_vm(vms, what, &record, &alive);
+		code = record.state.exit_code;
+		if (status == 0 && alive)
+			r = client_ask(vms, record.id, "GET", "/v1/wait", NULL, -1, &json, &err);
+		if (json)
+			code = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "StatusCode"));
+		if (!has_gone(r) || i == END_TRIES) {
+			status = r < 0 ? complain(EXIT_VERB, "%s", err.msg) : status;
+			break;
+		}
+		record_finish(&record);
+		(void)usleep(END_WAIT_US);
 	}
 	if (status == 0 && *as_json)
 		print_status(&record, code);

@@ -113,7 +113,10 @@ static void wait_for(struct conn *c, void (*answer)(struct conn *), bool until_s
 
 static void get_wait(struct conn *c, const struct http_request *rq, const cJSON *body)
 {
-	wait_for(c, answer_status, false);
+	if (c->m->finished)
+		answer_status(c);
+	else
+		wait_for(c, answer_status, false);
 }
 
 static void post_stop(struct conn *c, const struct http_request *rq, const cJSON *body)
@@ -456,7 +459,7 @@ void service_request(struct conn *c, const struct http_request *rq, const char *
 {
 	cJSON *json = *body ? cJSON_Parse(body) : NULL;
 
-	if (c->m->finished)
+	if (c->m->finished && strcmp(rq->path, "/v1/wait") != 0)	/* how it ended is all that can still be asked */
 		conn_error(c, 503, 1, "the VM has ended");
 	else if (*body && !cJSON_IsObject(json))
 		conn_error(c, 400, 1, "the body is not a JSON object");

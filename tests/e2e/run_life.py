@@ -661,6 +661,16 @@ def test_damaged_records_are_told_and_removed():
     nothing_stray()
 
 
+def test_who_waits_for_a_vm_that_is_just_ending_hears_how_it_ended():
+    for i in range(60):
+        run_d("ending", "sh", "-c", f"exit {i}")
+        if i % 3:
+            time.sleep(i % 7 / 500)
+        assert ok("wait", "ending") == f"{i}\n"
+        ok("rm", "ending")
+    nothing_stray()
+
+
 def test_eight_at_once():
     for _ in range(2):
         started = [subprocess.Popen([ROUX, "run", "-d", "--name", f"vm{i}", "--memory", "128M", ROOT, "--", "sh", "-c",
