@@ -13,6 +13,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* What a request carries. */
@@ -35,25 +36,55 @@ static cJSON *request_body(const struct request *rq)
 	return body;
 }
 
-/* Asks for it and prints the word that named the VM. */
-static int ask(const struct vms *vms, const char *what, const struct vm_record *record, const struct request *rq)
-{
-	int status = pick_ask(vms, record, "POST", rq->target, request_body(rq), NULL);
+#define END_TRIES 50u
+#define END_WAIT_US 10000u
 
-	if (status == 0)
-		(void)puts(what);
-	return status;
+/*
+ * Asks the VM's monitor, if there is one: one that ends at that moment is as good as none.  0 and the VM, which is then to be
+ * finished, and whether it answered; or the exit status.
+ */
+static int ask(const struct vms *vms, const char *what, const char *method, const struct request *rq,
+	       struct vm_record *record, bool *ret_answered, cJSON **ret_json)
+{
+	for (unsigned i = 0;; i++) {
+		int r, status = pick_vm(vms, what, record, ret_answered);
+		struct err err = { 0 };
+		char *text = NULL;
+
+		if (status)
+			record_finish(record);
+		if (status || !*ret_answered)
+			return status;
+		if (strcmp(method, "POST") == 0) {
+			cJSON *body = request_body(rq);
+
+			text = cJSON_PrintUnformatted(body);
+			cJSON_Delete(body);
+		}
+		r = client_ask(vms, record->id, method, rq->target, text, -1, ret_json, &err);
+		free(text);
+		if (r == 0)
+			return 0;
+		record_finish(record);
+		if (r != -ESRCH || i == END_TRIES)
+			return complain(EXIT_VERB, "%s", err.msg);
+		(void)usleep(END_WAIT_US);
+	}
 }
 
 static int ask_one(const struct vms *vms, const char *what, const void *ctx)
 {
 	const struct request *rq = ctx;
 	struct vm_record record;
-	bool alive = false;
-	int status = pick_vm(vms, what, &record, &alive);
+	bool answered;
+	int status = ask(vms, what, "POST", rq, &record, &answered, NULL);
 
-	if (status == 0)
-		status = alive ? ask(vms, what, &record, rq) : rq->at_rest(vms, what, &record);
+	if (status)
+		return status;
+	if (answered)
+		(void)puts(what);
+	else
+		status = rq->at_rest(vms, what, &record);
 	record_finish(&record);
 	return status;
 }
@@ -181,47 +212,25 @@ static void print_status(const struct vm_record *record, int code)
 	pick_print(json);
 }
 
-#define END_TRIES 50u
-#define END_WAIT_US 10000u
-
-/* A monitor that has just ended: what there is to know is in the record, or will be in a moment. */
-static bool has_gone(int r)
-{
-	return r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
-}
-
 static int wait_one(const struct vms *vms, const char *what, const void *ctx)
 {
+	static const struct request rq = { .target = "/v1/wait" };
 	const bool *as_json = ctx;
 	struct vm_record record;
 	cJSON *json = NULL;
-	int status, code = 0;
+	bool answered;
+	int code, status = ask(vms, what, "GET", &rq, &record, &answered, &json);
 
-	for (unsigned i = 0;; i++) {
-		struct err err = { 0 };
-		bool alive = false;
-		int r = 0;
-
-		status = pick_vm(vms, what, &record, &alive);
-		code = record.state.exit_code;
-		if (status == 0 && alive)
-			r = client_ask(vms, record.id, "GET", "/v1/wait", NULL, -1, &json, &err);
-		if (json)
-			code = (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "StatusCode"));
-		if (!has_gone(r) || i == END_TRIES) {
-			status = r < 0 ? complain(EXIT_VERB, "%s", err.msg) : status;
-			break;
-		}
-		record_finish(&record);
-		(void)usleep(END_WAIT_US);
-	}
-	if (status == 0 && *as_json)
+	if (status)
+		return status;
+	code = answered ? (int)cJSON_GetNumberValue(cJSON_GetObjectItemCaseSensitive(json, "StatusCode")) : record.state.exit_code;
+	if (*as_json)
 		print_status(&record, code);
-	else if (status == 0)
+	else
 		(void)printf("%d\n", code);
 	cJSON_Delete(json);
 	record_finish(&record);
-	return status;
+	return 0;
 }
 
 int verb_wait(int argc, char **argv)

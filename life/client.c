@@ -203,6 +203,12 @@ int client_upgrade(int fd, const char *target, const char *body, struct session 
 	return 0;
 }
 
+/* As it is when a monitor ends. */
+static bool has_gone(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
+}
+
 int client_ask(const struct vms *vms, const char *id, const char *method, const char *target, const char *body,
 	       int timeout_ms, cJSON **ret_json, struct err *err)
 {
@@ -210,13 +216,15 @@ int client_ask(const struct vms *vms, const char *id, const char *method, const 
 	struct reply reply;
 
 	if (fd < 0)
-		return err_set(err, fd, "the VM's monitor cannot be reached: %s", strerror(-fd));
+		return err_set(err, has_gone(fd) ? -ESRCH : fd, "the VM's monitor cannot be reached: %s", strerror(-fd));
 	r = request(fd, method, target, body, timeout_ms, &reply, err);
 	(void)close(fd);
 	if (r < 0)
-		return r;
+		return has_gone(r) ? -ESRCH : r;
 	if (reply.status != 200)
 		r = refused(reply.body, NULL, err);
+	if (reply.status == 410)
+		r = -ESRCH;
 	if (r == 0 && ret_json) {
 		*ret_json = cJSON_ParseWithLength(reply.body, reply.len);
 		if (!*ret_json)

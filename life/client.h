@@ -24,7 +24,7 @@ int client_upgrade(int fd, const char *target, const char *body, struct session 
  * Connects, sends a request (@body NULL or JSON), waits for the answer, @timeout_ms (-1:
  * for ever) for each step of it, and takes it apart.  0 and the answer (the caller frees it
  * with cJSON_Delete(); @ret_json may be NULL), -EREMOTEIO when the monitor says no, with
- * its sentence, -ENOENT or -ECONNREFUSED when nobody listens, or another negative errno.
+ * its sentence, -ESRCH when there is none or it is just ending, or another negative errno.
  */
 int client_ask(const struct vms *vms, const char *id, const char *method, const char *target, const char *body,
 	       int timeout_ms, struct cJSON **ret_json, struct err *err);

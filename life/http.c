@@ -231,7 +231,7 @@ const char *http_reason(int status)
 		const char *reason;
 	} reasons[] = { { 101, "Switching Protocols" }, { 200, "OK" }, { 204, "No Content" }, { 400, "Bad Request" },
 			{ 403, "Forbidden" }, { 404, "Not Found" }, { 405, "Method Not Allowed" }, { 409, "Conflict" },
-			{ 413, "Content Too Large" }, { 426, "Upgrade Required" }, { 431, "Request Header Fields Too Large" },
+			{ 410, "Gone" }, { 413, "Content Too Large" }, { 426, "Upgrade Required" }, { 431, "Request Header Fields Too Large" },
 			{ 500, "Internal Server Error" }, { 501, "Not Implemented" }, { 503, "Service Unavailable" },
 			{ 505, "HTTP Version Not Supported" } };
 

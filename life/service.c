@@ -460,7 +460,7 @@ void service_request(struct conn *c, const struct http_request *rq, const char *
 	cJSON *json = *body ? cJSON_Parse(body) : NULL;
 
 	if (c->m->finished && strcmp(rq->path, "/v1/wait") != 0)	/* how it ended is all that can still be asked */
-		conn_error(c, 503, 1, "the VM has ended");
+		conn_error(c, 410, 1, "the VM has ended");
 	else if (*body && !cJSON_IsObject(json))
 		conn_error(c, 400, 1, "the body is not a JSON object");
 	else
