@@ -115,9 +115,17 @@ struct block **block_chain(struct code_cache *cc, gpa_t pa, uint32_t mode)
 	return &cc->hash[hash_block(pa, mode)];
 }
 
+void block_list(struct code_cache *cc, struct block *b)
+{
+	struct block **chain = block_chain(cc, b->pa, b->mode);
+
+	b->hash_next = *chain;
+	*chain = b;
+}
+
 struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va)
 {
-	for (struct block *b = cc->hash[hash_block(pa, mode)]; b; b = b->hash_next)
+	for (struct block *b = *block_chain(cc, pa, mode); b; b = b->hash_next)
 		if (b->pa == pa && b->mode == mode && (!b->absolute || b->va == va) && !b->dormant)
 			return b;
 	return NULL;
@@ -168,20 +176,17 @@ static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t f
 	return true;
 }
 
-/* The list of a page runs through page_next of blocks that start in it and page2_next of others. */
-static struct block **next_in(struct block *b, gpa_t page)
+struct block **block_next_in(struct block *b, gpa_t page)
 {
 	return (b->pa & PAGE_MASK) == page ? &b->page_next : &b->page2_next;
 }
 
 void block_insert(struct code_cache *cc, struct block *b)
 {
-	uint32_t h = hash_block(b->pa, b->mode);
 	gpa_t page = b->pa & PAGE_MASK;
 	gpa_t last = b->pa + (b->len ? b->len - 1u : 0);
 
-	b->hash_next = cc->hash[h];
-	cc->hash[h] = b;
+	block_list(cc, b);
 	b->valid = true;
 	if (b->pa2 == ~0ull) {
 		(void)page_add(cc, b, page, b->pa, last, false);
@@ -313,7 +318,7 @@ static void unhash(struct code_cache *cc, struct block *b)
 {
 	struct block **pp;
 
-	for (pp = &cc->hash[hash_block(b->pa, b->mode)]; *pp; pp = &(*pp)->hash_next)
+	for (pp = block_chain(cc, b->pa, b->mode); *pp; pp = &(*pp)->hash_next)
 		if (*pp == b) {
 			*pp = b->hash_next;
 			return;
@@ -337,9 +342,9 @@ static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
 
 	if (!p)
 		return;
-	for (pp = &p->blocks; *pp; pp = next_in(*pp, page))
+	for (pp = &p->blocks; *pp; pp = block_next_in(*pp, page))
 		if (*pp == b) {
-			*pp = *next_in(b, page);
+			*pp = *block_next_in(b, page);
 			return;
 		}
 }
@@ -442,7 +447,7 @@ unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
 		if (p && !(p->lines & line_mask(from, to)))
 			continue;
 		for (b = p ? p->blocks : NULL; b; b = next) {
-			next = *next_in(b, page);
+			next = *block_next_in(b, page);
 			if (overlaps(b, from, to)) {
 				drop_misled(cc, b);
 				block_remove(cc, b);
@@ -468,17 +473,22 @@ bool code_cache_full(const struct code_cache *cc)
 	       cc->nexits + 4096 > EXITS_MAX;
 }
 
-void code_cache_reset(struct code_cache *cc)
+void code_forget_blocks(struct code_cache *cc)
 {
 	zero_bytes(cc->pages, sizeof(cc->pages));
 	zero_bytes(cc->hash, sizeof(cc->hash));
-	zero_bytes(cc->sleepers, sizeof(cc->sleepers));
-	cc->nsleepers = 0;
 	cc->linked = NULL;
 	code_unlink_absolute(cc);
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
+}
+
+void code_cache_reset(struct code_cache *cc)
+{
+	code_forget_blocks(cc);
+	zero_bytes(cc->sleepers, sizeof(cc->sleepers));
+	cc->nsleepers = 0;
 	code_own_all(cc);
 	cc->used = cc->base_used;
 	cc->cold = COLD_START;

@@ -212,6 +212,7 @@ static inline bool code_breaks_at(const struct code_cache *cc, uint64_t addr)
  * after that if they still do.  With the lock held.
  */
 void code_note_kernel_page(struct code_cache *cc, uint64_t va, gpa_t pa);
+
 static inline bool code_is_kernel_page(const struct code_cache *cc, const struct kernel_page *page)
 {
 	return (page->va & 4095) == (cc->kernel_epoch & 4095);
@@ -219,6 +220,7 @@ static inline bool code_is_kernel_page(const struct code_cache *cc, const struct
 
 /* What was noted of the page of @va, or NULL. */
 const struct kernel_page *code_kernel_page(const struct code_cache *cc, uint64_t va);
+
 /* Undoes all direct jumps between absolute blocks and forgets those pages: mappings have changed.  With the lock held. */
 void code_unlink_absolute(struct code_cache *cc);
 
@@ -272,8 +274,13 @@ void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host);
 bool dormant_wake_page(struct code_cache *cc, gpa_t page, const uint8_t *host);
 
 /* --- with the lock held --- */
-/* Where blocks with that place and mode are listed. */
+/* Where blocks with that place and mode are listed; and lists @b there. */
 struct block **block_chain(struct code_cache *cc, gpa_t pa, uint32_t mode);
+void block_list(struct code_cache *cc, struct block *b);
+/* Empties the tables that lead to blocks: nothing is known of the guest's pages. */
+void code_forget_blocks(struct code_cache *cc);
+/* The list of a page runs through page_next of blocks that start in it and page2_next of others. */
+struct block **block_next_in(struct block *b, gpa_t page);
 /* What is known of a page, made when missing; NULL: there is no room. */
 struct code_page *code_page_get(struct code_cache *cc, gpa_t page);
 struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va);

@@ -33,6 +33,13 @@ static bool same_page(const uint8_t *a, const uint8_t *b)
 	return true;
 }
 
+/* @b is no longer valid. */
+static void fall_asleep(struct block *b)
+{
+	b->dormant = true;
+	b->cached = b->cached_elsewhere = false;
+}
+
 void dormant_note(struct code_cache *cc, struct block_source *src)
 {
 	const unsigned off = (unsigned)(src->pa & ~PAGE_MASK);
@@ -45,6 +52,8 @@ void dormant_note(struct code_cache *cc, struct block_source *src)
 	p = code_page_get(cc, src->pa & PAGE_MASK);
 	if (!p)
 		return;
+	if (!p->seen && p->blocks)	/* from another boot, if that noted it */
+		p->seen = p->blocks->seen;
 	if (!p->seen || !same_page(p->seen, page)) {
 		copy = code_arena(cc, PAGE_SIZE);
 		if (!copy)
@@ -120,7 +129,7 @@ static void keep_sleepers_only(struct code_cache *cc, struct code_page *p, bool 
 	struct block *b, *next;
 
 	for (b = p->blocks; b; b = next) {
-		next = (b->pa & PAGE_MASK) == p->page ? b->page_next : b->page2_next;
+		next = *block_next_in(b, p->page);
 		if (none || !may_sleep(b))
 			block_remove(cc, b);
 	}
@@ -162,8 +171,7 @@ void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
 	if (p->blocks) {
 		for (struct block *b = p->blocks; b; b = b->page_next) {
 			block_detach(cc, b);
-			b->dormant = true;
-			b->cached = b->cached_elsewhere = b->linked = false;
+			fall_asleep(b);
 		}
 		s->blocks = p->blocks;
 		s->off = p->off;
@@ -183,14 +191,10 @@ void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
 
 static void wake_block(struct code_cache *cc, struct code_page *p, struct block *b)
 {
-	struct block **chain;
-
 	b->pa = p->page | (b->pa & ~PAGE_MASK);
-	chain = block_chain(cc, b->pa, b->mode);
 	b->dormant = false;
 	b->valid = true;
-	b->hash_next = *chain;
-	*chain = b;
+	block_list(cc, b);
 	p->lines |= line_mask(b->pa, b->pa + (b->len ? b->len - 1u : 0)) | b->ahead;
 }
 
@@ -240,24 +244,16 @@ void dormant_all(struct code_cache *cc)
 	for (uint32_t i = 0; i < cc->nblocks; i++)
 		if (cc->blocks[i].valid)
 			block_remove(cc, &cc->blocks[i]);
-	zero_bytes(cc->pages, sizeof(cc->pages));
-	zero_bytes(cc->hash, sizeof(cc->hash));
-	code_unlink_absolute(cc);
-	for (uint64_t i = 0; i < cc->npages; i++)
-		if (cc->page_flags[i] & PAGE_HAS_CODE)
-			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);
+	code_forget_blocks(cc);
 	for (uint32_t i = 0; i < cc->nexits; i++)
 		cc->exits[i].relinks = 0;
 	for (uint32_t i = 0; i < cc->nblocks; i++) {
-		struct block *b = &cc->blocks[i], **chain;
+		struct block *b = &cc->blocks[i];
 
 		if (!b->seen)
 			continue;
+		fall_asleep(b);
 		b->linked = false;
-		chain = block_chain(cc, b->pa, b->mode);
-		b->dormant = true;
-		b->cached = b->cached_elsewhere = false;
-		b->hash_next = *chain;
-		*chain = b;
+		block_list(cc, b);
 	}
 }

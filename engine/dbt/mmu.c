@@ -140,9 +140,15 @@ static bool is_in_place(struct cpu *cpu, const struct kernel_page *k)
 	return mmu_walk(cpu, k->va & PAGE_MASK, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) == 0 && tr.global && tr.gpa == k->pa;
 }
 
+/* Whether all pages that kernel code was executed from are known, and are those of any CR3. */
+static bool kernel_is_known(const struct cpu *cpu)
+{
+	return !cpu->kernel_code_moves && cpu->vm->cc->nkernel_pages <= KERNEL_PAGES / 2;
+}
+
 static bool kernel_is_in_place(struct cpu *cpu, const struct code_cache *cc)
 {
-	if (cpu->kernel_code_moves || cc->nkernel_pages > KERNEL_PAGES / 2)
+	if (!kernel_is_known(cpu))
 		return false;
 	for (unsigned i = 0; i < KERNEL_PAGES; i++)
 		if (code_is_kernel_page(cc, &cc->kernel_page[i]) && !is_in_place(cpu, &cc->kernel_page[i]))
@@ -182,9 +188,7 @@ static void flush_kernel_page(struct cpu *cpu, uint64_t va)
 
 	lock_take(&cc->lock);
 	k = code_kernel_page(cc, va);
-	if (cpu->kernel_code_moves || cpu->kernel_epoch != cc->kernel_epoch || cc->nkernel_pages > KERNEL_PAGES / 2)
-		settle_kernel_code(cpu, false);
-	else if (k && !is_in_place(cpu, k))
+	if (!kernel_is_known(cpu) || cpu->kernel_epoch != cc->kernel_epoch || (k && !is_in_place(cpu, k)))
 		settle_kernel_code(cpu, false);
 	lock_drop(&cc->lock);
 }

@@ -90,7 +90,7 @@ static inline void ask_to_exit(struct cpu *cpu)
 	jc_close(cpu);
 }
 
-/* --- store.c; the first five as in struct engine_ops --- */
+/* --- store.c; the first seven as in struct engine_ops --- */
 void dbt_record(struct vm *vm);
 void dbt_set_aside(struct vm *vm, bool done);
 void dbt_forget(struct vm *vm);

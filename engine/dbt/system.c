@@ -452,9 +452,8 @@ static bool set_cr4(struct cpu *cpu, uint64_t v)
 	cpu->cr4 = v;
 	if ((old ^ v) & CR4_DE)
 		debug_update(cpu);
-	if ((old ^ v) & (CR4_PAE | CR4_PGE | CR4_PCIDE | 1u << 4)) {
+	if ((old ^ v) & (CR4_PAE | CR4_PGE | CR4_PCIDE | 1u << 4))
 		mmu_flush_all(cpu);
-	}
 	return true;
 }
 
@@ -576,13 +575,12 @@ int msr_read(struct cpu *cpu, uint32_t msr, uint64_t *ret)
 static int write_efer(struct cpu *cpu, uint64_t v)
 {
 	const uint64_t known = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE | 1u << 14;	/* FFXSR */
-	uint64_t old;
+	const bool flush = (v ^ cpu->efer) & EFER_NXE;
 
 	if (v & ~known || ((v ^ cpu->efer) & EFER_LME && cpu->cr0 & CR0_PG))
 		return -1;
-	old = cpu->efer;
 	cpu->efer = (v & ~(uint64_t)EFER_LMA) | (cpu->efer & EFER_LMA);
-	if ((cpu->efer ^ old) & EFER_NXE)
+	if (flush)
 		mmu_flush_all(cpu);
 	cpu->syscall_ready = 0;
 	return 0;
