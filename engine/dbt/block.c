@@ -39,51 +39,6 @@ uint8_t code_page_note_access(struct code_cache *cc, gpa_t gpa, bool writable)
 	return atomic_fetch_or(&cc->page_flags[i], PAGE_WRITE_CACHED);
 }
 
-/* Index of where the page is, or would be. */
-static uint32_t kernel_page_at(const struct code_cache *cc, uint64_t va)
-{
-	uint32_t at = (uint32_t)((va >> 12) * 0x9e3779b97f4a7c15ull >> 40) % KERNEL_PAGES;
-
-	while (code_is_kernel_page(cc, &cc->kernel_page[at]) && (cc->kernel_page[at].va ^ va) & PAGE_MASK)
-		at = (at + 1) % KERNEL_PAGES;
-	return at;
-}
-
-void code_note_kernel_page(struct code_cache *cc, uint64_t va, gpa_t pa)
-{
-	struct kernel_page *k = &cc->kernel_page[kernel_page_at(cc, va)];
-	bool known = code_is_kernel_page(cc, k);
-
-	if (known && k->pa != (pa & PAGE_MASK))
-		k->pa = ~0ull;	/* a flush is due on some vCPU, and will find that */
-	else if (!known && cc->nkernel_pages++ < KERNEL_PAGES / 2)
-		*k = (struct kernel_page){ (va & PAGE_MASK) | (cc->kernel_epoch & 4095), pa & PAGE_MASK };
-}
-
-const struct kernel_page *code_kernel_page(const struct code_cache *cc, uint64_t va)
-{
-	const struct kernel_page *k = &cc->kernel_page[kernel_page_at(cc, va)];
-
-	return code_is_kernel_page(cc, k) ? k : NULL;
-}
-
-void code_unlink_absolute(struct code_cache *cc)
-{
-	struct block *b, *next;
-
-	for (b = cc->linked; b; b = next) {
-		next = b->linked_next;
-		b->linked = false;
-		block_unlink_incoming(cc, b);
-	}
-	cc->linked = NULL;
-	cc->nkernel_pages = 0;
-	if ((++cc->kernel_epoch & 4095) == 0) {	/* those of so many times ago would be back */
-		zero_bytes(cc->kernel_page, sizeof(cc->kernel_page));
-		cc->kernel_epoch++;
-	}
-}
-
 void code_break_at(struct code_cache *cc, uint64_t va)
 {
 	lock_take(&cc->lock);
@@ -478,7 +433,7 @@ void code_forget_blocks(struct code_cache *cc)
 	zero_bytes(cc->pages, sizeof(cc->pages));
 	zero_bytes(cc->hash, sizeof(cc->hash));
 	cc->linked = NULL;
-	code_unlink_absolute(cc);
+	kernel_code_forget(cc);
 	for (uint64_t i = 0; i < cc->npages; i++)
 		if (cc->page_flags[i] & PAGE_HAS_CODE)
 			atomic_fetch_and(&cc->page_flags[i], (uint8_t)~PAGE_HAS_CODE);

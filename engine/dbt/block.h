@@ -176,7 +176,7 @@ struct code_cache {
 	} kernel_page[KERNEL_PAGES];	/* by a hash of va */
 	uint32_t nkernel_pages;	/* more than half: there were too many */
 	uint32_t kernel_epoch;	/* how often they were forgotten, no multiple of 4,096; those of before may be in jump caches of other vCPUs still */
-	struct block *linked;	/* absolute blocks that something has jumped to directly since the last code_unlink_absolute() */
+	struct block *linked;	/* absolute blocks that something has jumped to directly since kernel_code_forget() */
 	const struct mem *mem;
 	void (*on_drop)(void *ctx, const struct block *b);	/* a block is no longer valid */
 	void *on_drop_ctx;
@@ -206,23 +206,6 @@ static inline bool code_breaks_at(const struct code_cache *cc, uint64_t addr)
 {
 	return cc->break_at[(addr & 4095) / 64] >> (addr & 63) & 1;
 }
-
-/*
- * Kernel code was found at @va, which leads to @pa: a link or a jump cache may say so until kernel mappings are flushed, and
- * after that if they still do.  With the lock held.
- */
-void code_note_kernel_page(struct code_cache *cc, uint64_t va, gpa_t pa);
-
-static inline bool code_is_kernel_page(const struct code_cache *cc, const struct kernel_page *page)
-{
-	return (page->va & 4095) == (cc->kernel_epoch & 4095);
-}
-
-/* What was noted of the page of @va, or NULL. */
-const struct kernel_page *code_kernel_page(const struct code_cache *cc, uint64_t va);
-
-/* Undoes all direct jumps between absolute blocks and forgets those pages: mappings have changed.  With the lock held. */
-void code_unlink_absolute(struct code_cache *cc);
 
 enum { PAGE_HAS_CODE = 1, PAGE_CLEAN = 2 /* dirty log wants the next write */,
        PAGE_WRITE_CACHED = 4 /* some TLB may let it be written */ };
@@ -256,6 +239,15 @@ void code_own_all(struct code_cache *cc);
 /* Index of the page of @gpa in RAM order, or ~0 outside RAM. */
 uint64_t code_page_index(const struct code_cache *cc, gpa_t gpa);
 uint8_t code_page_flags(const struct code_cache *cc, gpa_t gpa);
+
+/* --- kernel_code.c, with the lock held --- */
+/*
+ * Kernel code was found at @va, which leads to @pa: a link or a jump cache may say so until kernel mappings are flushed, and
+ * after that if they still do.
+ */
+void kernel_code_note(struct code_cache *cc, uint64_t va, gpa_t pa);
+/* Undoes all direct jumps between absolute blocks and forgets those pages: mappings have changed. */
+void kernel_code_forget(struct code_cache *cc);
 
 /* --- dormant.c, with the lock held --- */
 struct block_source;

@@ -299,9 +299,9 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		b = make_block(cpu, &j, &tr);
 	}
 	if (b && !(mode & BLOCK_USER)) {
-		code_note_kernel_page(cpu->vm->cc, cpu->rip, tr.gpa);
+		kernel_code_note(cpu->vm->cc, cpu->rip, tr.gpa);
 		if (b->pa2 != ~0ull)
-			code_note_kernel_page(cpu->vm->cc, cpu->rip + PAGE_SIZE, b->pa2);
+			kernel_code_note(cpu->vm->cc, cpu->rip + PAGE_SIZE, b->pa2);
 	}
 	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
 		mmu_jc_insert(cpu, cpu->rip, b);

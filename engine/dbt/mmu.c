@@ -131,68 +131,6 @@ static void window_flush(struct cpu *cpu, unsigned context)
 	cpu->stats.tlb_flush++;
 }
 
-/* Whether what was executed at @k is still what its address leads to, for whichever CR3. */
-static bool is_in_place(struct cpu *cpu, const struct kernel_page *k)
-{
-	struct translation tr;
-	uint32_t error;
-
-	return mmu_walk(cpu, k->va & PAGE_MASK, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) == 0 && tr.global && tr.gpa == k->pa;
-}
-
-/* Whether all pages that kernel code was executed from are known, and are those of any CR3. */
-static bool kernel_is_known(const struct cpu *cpu)
-{
-	return !cpu->kernel_code_moves && cpu->vm->cc->nkernel_pages <= KERNEL_PAGES / 2;
-}
-
-static bool kernel_is_in_place(struct cpu *cpu, const struct code_cache *cc)
-{
-	if (!kernel_is_known(cpu))
-		return false;
-	for (unsigned i = 0; i < KERNEL_PAGES; i++)
-		if (code_is_kernel_page(cc, &cc->kernel_page[i]) && !is_in_place(cpu, &cc->kernel_page[i]))
-			return false;
-	return true;
-}
-
-/* Links and the jump cache go if they may be of code that has moved.  With the lock held. */
-static void settle_kernel_code(struct cpu *cpu, bool in_place)
-{
-	struct code_cache *cc = cpu->vm->cc;
-
-	if (!in_place)
-		code_unlink_absolute(cc);
-	if (cpu->kernel_epoch != cc->kernel_epoch)
-		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-	cpu->kernel_epoch = cc->kernel_epoch;
-	cpu->kernel_code_moves = false;
-}
-
-/* After all kernel mappings were flushed.  Mostly no code has moved, and to look is little work beside making all links anew. */
-static void flush_kernel_code(struct cpu *cpu)
-{
-	struct code_cache *cc = cpu->vm->cc;
-
-	forget_walks(cpu);
-	lock_take(&cc->lock);
-	settle_kernel_code(cpu, kernel_is_in_place(cpu, cc));
-	lock_drop(&cc->lock);
-}
-
-/* The same for one page. */
-static void flush_kernel_page(struct cpu *cpu, uint64_t va)
-{
-	struct code_cache *cc = cpu->vm->cc;
-	const struct kernel_page *k;
-
-	lock_take(&cc->lock);
-	k = code_kernel_page(cc, va);
-	if (!kernel_is_known(cpu) || cpu->kernel_epoch != cc->kernel_epoch || (k && !is_in_place(cpu, k)))
-		settle_kernel_code(cpu, false);
-	lock_drop(&cc->lock);
-}
-
 static void kernel_flush(struct cpu *cpu)
 {
 	if (cpu->ktlb_filled)
@@ -279,9 +217,8 @@ void mmu_init(struct cpu *cpu)
 	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
 	window_flush(cpu, 0);
 	kernel_flush(cpu);
-	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-	cpu->kernel_epoch = cpu->vm->cc->kernel_epoch;
-	cpu->kernel_code_moves = false;
+	mmu_flush_kernel_jc(cpu);
+	kernel_code_begin(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
@@ -303,7 +240,8 @@ void mmu_flush_all(struct cpu *cpu)
 			window_flush(cpu, i);
 	}
 	kernel_flush(cpu);
-	flush_kernel_code(cpu);
+	forget_walks(cpu);
+	kernel_code_flush(cpu);
 }
 
 void mmu_flush_user_jc(struct cpu *cpu)
@@ -463,7 +401,7 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 	if (!code_seen(cpu, cpu->context, va))
 		return;
 	if (va >> 63) {
-		flush_kernel_page(cpu, va);
+		kernel_code_flush_page(cpu, va);
 	} else {
 		forget_user_code(cpu, cpu->context, va);
 		if (cpu->kernel_code_moves)
@@ -582,7 +520,7 @@ void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 		    mmu_walk(cpu, j->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) || tr.gpa != j->pa || !tr.global)
 			continue;
 		mmu_note_exec(cpu, j->va, true);
-		code_note_kernel_page(cc, j->va, j->pa);
+		kernel_code_note(cc, j->va, j->pa);
 		jc_put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
 	}
 	lock_drop(&cc->lock);

@@ -3,8 +3,10 @@
  * The C side of the translator, file by file:
  *
  *   thunk.c    host code between C and translated code
+ *   kernel_code.c  links and jump caches when the kernel's mappings are flushed
  *   mmu.c      page walks, software TLB, jump caches, address-space windows
  *   dispatch.c what translated code calls: misses, exits, finding the next block
+ *   dormant.c  blocks that other VMs translated
  *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
  *   system.c   the interpreter for system instructions and MSRs
  *   string.c   repeated string instructions
@@ -119,6 +121,13 @@ void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu);
 
 /* Calls @fn(cpu, arg) with guest vector state in cpu->xsave, which it may change. */
 void cpu_heavy(struct cpu *cpu, void (*fn)(struct cpu *, void *), void *arg);
+
+/* --- kernel_code.c; they take the code cache's lock --- */
+/* The vCPU's jump cache is empty, and its code cache may be another. */
+void kernel_code_begin(struct cpu *cpu);
+/* After all kernel mappings were flushed, or that of @va: links and the jump cache go if they may be of code that has moved. */
+void kernel_code_flush(struct cpu *cpu);
+void kernel_code_flush_page(struct cpu *cpu, uint64_t va);
 
 /* --- mmu.c --- */
 enum access { ACCESS_READ = MEM_READ, ACCESS_WRITE = MEM_WRITE, ACCESS_EXEC = 4, ACCESS_PROBE = 8 };
