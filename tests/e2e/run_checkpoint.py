@@ -505,9 +505,10 @@ def test_a_restored_guest_has_the_time_of_the_host_as_it_is_now():
         ok("checkpoint", "early", path)
     for shift in (3600, -7200):
         expect(verb("restore", "-d", "--name", fresh("late"), path, env=of_another_time(shift)), 0)
+        before = time.time()
         text = ok("exec", "late", "sh", "-c", "date +%s; sleep 0.2; date +%s; cat /proc/uptime").split()
-        assert abs(int(text[0]) - time.time() - shift) < 10 and 0 <= int(text[1]) - int(text[0]) <= 2, (shift, text)
-        assert float(text[2]) < 300, (shift, text)
+        assert before - 2 < int(text[0]) - shift < time.time() + 2 and 0 <= int(text[1]) - int(text[0]) <= 2, (shift, text)
+        assert float(text[2]) < 60, (shift, text)
         ok("rm", "-f", "late")
 
 

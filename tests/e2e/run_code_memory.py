@@ -15,6 +15,7 @@ import guest
 ROOT = busybox_root()
 SECONDS = 6
 CODE_BYTES = guest.CODE_MIB << 20
+PAIR = [("r-xs", CODE_BYTES), ("rw-s", CODE_BYTES)]	# the views of a code cache
 
 
 def mappings(pid):
@@ -55,6 +56,7 @@ def test_nothing_is_writable_and_executable_while_a_guest_makes_code():
 
     wait_until("the VM process", begun)
     samples = complete = 0
+    exchanging = exchanged = False
     while p.poll() is None:
         try:
             code = check(vm[0])
@@ -63,8 +65,14 @@ def test_nothing_is_writable_and_executable_while_a_guest_makes_code():
         assert check(p.pid) == []	# who uses libroux has none of it
         samples += 1
         if code:
-            # Two views each, of two caches while what a boot left takes the place of an empty one.
-            assert set(code) <= {("r-xs", CODE_BYTES), ("rw-s", CODE_BYTES)} and len(code) <= 4, code
+            # What a boot left takes the place of an empty cache, once: for that moment there are views of another.
+            if not exchanged and len(code) > 2:
+                exchanging = True
+                code.remove(PAIR[0])
+                code.remove(PAIR[1])
+            else:
+                exchanged = exchanging
+            assert code == PAIR or len(code) == 1, code
             complete += len(code) == 2
         time.sleep(0.003)
     out, err = p.communicate(timeout=60)

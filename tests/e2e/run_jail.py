@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (CACHE, ROUX, WORK, Skip, busybox_root, cgroups, complains, debian_root, environ, expect, folder, main,
+from harness import (CACHE, ROUX, WORK, Skip, busybox_root, cgroups, complains, copy_cache, debian_root, environ, expect, folder, main,
                      read_until, roux, start, wait_until)
 
 ROOT = busybox_root()
@@ -224,8 +224,7 @@ def test_it_works_as_an_ordinary_user():
     if os.geteuid() != 0:
         raise Skip("not root: the other tests show it")
     os.chmod(WORK, 0o755)
-    cache, root, command = WORK + "/nobody-cache", WORK + "/nobody-root", WORK + "/roux"
-    shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots", "templates", "images", "*.new-*"))
+    cache, root, command = copy_cache("nobody-cache"), WORK + "/nobody-root", WORK + "/roux"
     shutil.copytree(ROOT, root, symlinks=True)
     shutil.copy(ROUX, command)
     shared = folder("nobody-shared")

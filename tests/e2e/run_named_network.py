@@ -335,8 +335,8 @@ def test_it_works_as_an_ordinary_user():
     if os.geteuid() != 0:
         raise Skip("not root: the other tests show it")
     os.chmod(WORK, 0o755)
-    cache, root, command, own = (os.path.join(WORK, "nobody-" + n) for n in ("cache", "root", "roux", "own"))
-    shutil.copytree(CACHE, cache, symlinks=True, ignore=shutil.ignore_patterns("test-roots", "templates", "images", "*.new-*"))
+    cache = copy_cache("nobody-cache")
+    root, command, own = (os.path.join(WORK, "nobody-" + n) for n in ("root", "roux", "own"))
     shutil.copytree(busybox_root(), root, symlinks=True)
     shutil.copy(ROUX, command)
     os.mkdir(own)

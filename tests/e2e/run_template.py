@@ -227,12 +227,14 @@ def test_clones_have_the_time_of_the_host_as_it_is_now():
     template(*kind("another time"))
     for shift in (3600, -7200, 400 * 86400):
         for _ in range(2):
+            before = time.time()
             r = expect(roux(*kind("another time"), ROOT, "--", "sh", "-c", "date +%s; sleep 0.2; date +%s; cat /proc/uptime",
                             env={**ENV, **of_another_time(shift)}), 0)
             first, second, up = r.out.split()[:3]
-            assert abs(int(first) - time.time() - shift) < 10 and 0 <= int(second) - int(first) <= 2, (shift, r)
-            assert float(up) < 300, (shift, r)
-        assert abs(int(ok(*kind("another time"), ROOT, "--", "date", "+%s")) - time.time()) < 10
+            assert before - 2 < int(first) - shift < time.time() + 2 and 0 <= int(second) - int(first) <= 2, (shift, r)
+            assert float(up) < 60, (shift, r)
+        before = time.time()
+        assert before - 2 < int(ok(*kind("another time"), ROOT, "--", "date", "+%s")) < time.time() + 2
 
 
 def test_time_passes_in_a_clone_as_it_should():
