@@ -6,6 +6,7 @@
 #include "api/conf.h"
 #include "api/network.h"
 #include "api/template.h"
+#include "base/hex.h"
 #include "build/initramfs.h"
 #include "build/kernel.h"
 #include "build/kernel_built.h"
@@ -224,8 +225,7 @@ static int draw_machine_id(char ret_id[MACHINE_ID_DIGITS + 1])
 
 	if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
 		return -EIO;
-	for (unsigned i = 0; i < sizeof(random); i++)
-		(void)snprintf(ret_id + 2ul * i, 3, "%02x", random[i]);
+	hex_write(ret_id, random, sizeof(random));
 	return 0;
 }
 

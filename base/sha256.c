@@ -6,6 +6,8 @@
  */
 #include "base/sha256.h"
 
+#include "base/hex.h"
+
 #include <stdbool.h>
 
 #if defined(__x86_64__) && defined(__SSE2__) && !defined(SHA256_PORTABLE)
@@ -192,11 +194,7 @@ void sha256_finish_hex(struct sha256 *hash, char ret_hex[SHA256_HEX_SIZE])
 	uint8_t digest[SHA256_SIZE];
 
 	sha256_finish(hash, digest);
-	for (int i = 0; i < SHA256_SIZE; i++) {
-		ret_hex[2 * i] = "0123456789abcdef"[digest[i] >> 4];
-		ret_hex[2 * i + 1] = "0123456789abcdef"[digest[i] & 15];
-	}
-	ret_hex[SHA256_HEX_SIZE - 1] = '\0';
+	hex_write(ret_hex, digest, sizeof(digest));
 }
 
 /* The key as a block, all of it changed by @with. */

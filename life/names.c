@@ -2,6 +2,7 @@
 #include "life/names.h"
 
 #include "base/checked.h"
+#include "base/hex.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -50,8 +51,7 @@ int vm_id_make(char ret_id[VM_ID_SIZE])
 
 	if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
 		return -EIO;
-	for (size_t i = 0; i < sizeof(bytes); i++)
-		(void)snprintf(ret_id + 2 * i, 3, "%02x", bytes[i]);
+	hex_write(ret_id, bytes, sizeof(bytes));
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 /* What is asked of switches: who is there, a place for a VM, an end; and how one is started. */
 #include "machine/networks.h"
 
+#include "base/hex.h"
 #include "link/port.h"
 #include "link/switch_client.h"
 #include "machine/network.h"
@@ -182,8 +183,7 @@ static int reserve(int fd, const struct network_guest *vm, struct network_seat *
 	network_put_addr(seat->addr[0], &a.ip4, bits[0]);
 	network_put_addr(seat->addr[1], &a.ip6, bits[1]);
 	memcpy(seat->mac, a.mac, sizeof(seat->mac));
-	for (unsigned i = 0; i < SWITCH_TOKEN_SIZE; i++)
-		(void)snprintf(seat->token + 2ul * i, 3, "%02x", a.token[i]);
+	hex_write(seat->token, a.token, sizeof(a.token));
 	return 0;
 }
 

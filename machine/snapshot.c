@@ -95,7 +95,7 @@ int snapshot_write(int fd, const struct blob *state, struct vm *vm, struct snaps
 
 /* ------------------------------------------------------------------------ open */
 
-static int read_all(int fd, void *to, size_t len, uint64_t at)
+int snapshot_read(int fd, void *to, size_t len, uint64_t at)
 {
 	ssize_t n = file_read_at(fd, to, len, at);
 
@@ -168,7 +168,7 @@ static int read_part(const struct snapshot *s, uint64_t len, uint64_t at, struct
 		return 0;
 	bytes = malloc(len);
 	*(void **)ret = bytes;
-	r = bytes ? read_all(s->fd, bytes, len, at) : -ENOMEM;
+	r = bytes ? snapshot_read(s->fd, bytes, len, at) : -ENOMEM;
 	if (r == 0)
 		sha256_add(hash, bytes, len);
 	return r;
@@ -227,7 +227,7 @@ static int read_state(struct snapshot *s, const struct snapshot_header *h)
 
 	s->state_len = h->state_len;
 	s->state = malloc(h->state_len ? h->state_len : 1);
-	r = s->state ? read_all(s->fd, s->state, h->state_len, SNAPSHOT_HEADER) : -ENOMEM;
+	r = s->state ? snapshot_read(s->fd, s->state, h->state_len, SNAPSHOT_HEADER) : -ENOMEM;
 	if (r < 0)
 		return r;
 	snapshot_sum_bytes(s->state, s->state_len, found);
@@ -256,7 +256,7 @@ int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 	*ret = (struct snapshot){ .fd = open(path, O_RDONLY | O_CLOEXEC) };
 	if (ret->fd < 0)
 		return err_set(err, -errno, "cannot open snapshot %s: %s", path, strerror(errno));
-	r = fstat(ret->fd, &st) < 0 ? -errno : read_all(ret->fd, &h, sizeof(h), 0);
+	r = fstat(ret->fd, &st) < 0 ? -errno : snapshot_read(ret->fd, &h, sizeof(h), 0);
 	if (r < 0)
 		(void)err_set(err, r, r == -EBADMSG ? "%s is not a snapshot" : "cannot read snapshot %s", path);
 	else

@@ -90,4 +90,7 @@ static inline uint64_t snapshot_run(const uint64_t *pages, uint64_t page, uint64
 /* Those of chunk @chunk's pages that are there, of memory at @memory, one after another to @to, which has room for all; bytes. */
 uint64_t snapshot_gather(const uint64_t *pages, uint64_t memory_len, uint64_t chunk, const uint8_t *memory, uint8_t *to);
 
+/* Reads all of @len bytes at @at.  0, -EBADMSG when the file ends before, or another negative errno. */
+int snapshot_read(int fd, void *to, size_t len, uint64_t at);
+
 #endif /* MACHINE_SNAPSHOT_INSIDE_H */

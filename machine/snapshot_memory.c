@@ -4,7 +4,6 @@
 #include "machine/snapshot_inside.h"
 #include "machine/snapshot_pack.h"
 #include "os/err.h"
-#include "os/file.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -14,13 +13,6 @@
 
 #define MAPPED_LEAST 64u	/* pages in a row that are worth a mapping; fewer are copied */
 #define MAPPINGS_MAX 8192u	/* of one file: a process has 65530 (vm.max_map_count) */
-
-static int copy(int fd, uint8_t *to, uint64_t len, uint64_t at)
-{
-	ssize_t n = file_read_at(fd, to, len, at);
-
-	return n < 0 ? (int)n : (uint64_t)n == len ? 0 : -EBADMSG;
-}
 
 static int map(int fd, uint8_t *to, uint64_t len, uint64_t at)
 {
@@ -46,7 +38,7 @@ static int lay_pages(const struct snapshot *s, uint64_t offset, uint64_t len, ui
 		if (!snapshot_has_page(s->pages, page))
 			continue;
 		if (run < MAPPED_LEAST || mappings == MAPPINGS_MAX) {
-			r = copy(s->fd, at, run * MEM_PAGE, where);
+			r = snapshot_read(s->fd, at, run * MEM_PAGE, where);
 		} else {
 			r = map(s->fd, at, run * MEM_PAGE, where);
 			mappings++;
