@@ -244,7 +244,7 @@ int machine_warm_up(struct roux_machine *machine, uint64_t deadline, struct err 
 /* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
 int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
 /*
- * Has its template know what the machine, which is about to end, translated: begin() stops the guest, at once, and returns
+ * Has its template, or others that boot as it did, know what the machine, which is about to end, translated: begin() stops the guest, at once, and returns
  * true when there is something to learn.  end() takes tens of milliseconds for that.
  */
 bool machine_learn_begin(struct roux_machine *machine);

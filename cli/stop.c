@@ -60,6 +60,10 @@ static int ask(const struct vms *vms, const char *what, const char *method, cons
 
 			text = cJSON_PrintUnformatted(body);
 			cJSON_Delete(body);
+			if (!text) {
+				record_finish(record);
+				return complain(EXIT_VERB, "out of memory");
+			}
 		}
 		r = client_ask(vms, record->id, method, rq->target, text, -1, ret_json, &err);
 		free(text);

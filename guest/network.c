@@ -17,6 +17,7 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <net/if_arp.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -149,10 +150,10 @@ static void change_link_local(int fd, uint16_t what, unsigned index, const uint8
 /* An ioctl is half the work of a netlink request, for each clone. */
 static int move_mac(int fd, unsigned index, const uint8_t mac[6], bool link_local)
 {
-	struct ifreq ifr = { .ifr_name = "eth0" };
+	struct ifreq ifr = { .ifr_name = "eth0", .ifr_hwaddr.sa_family = ARPHRD_ETHER };
 	int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), r = s < 0 ? errno : 0;
 
-	if (r == 0 && ioctl(s, SIOCGIFHWADDR, &ifr) < 0)
+	if (r == 0 && link_local && ioctl(s, SIOCGIFHWADDR, &ifr) < 0)
 		r = errno;
 	if (r == 0 && link_local)
 		change_link_local(fd, RTM_DELADDR, index, (const uint8_t *)ifr.ifr_hwaddr.sa_data);

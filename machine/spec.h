@@ -12,7 +12,7 @@
  *   restore = "/path"          # snapshot to go on from (machine/snapshot.h), optional
  *   stream = "5252:1073741824"  # of that: the one that the owner wants, by its ports; default: any of the agent's
  *   no_code = false            # nor take what is in the snapshot for that
- *   code = "/path"             # what the engine kept for that (machine/code_file.h), optional
+ *   code = "/path"             # what the engine kept for that, or for a boot (machine/code_file.h), optional
  *   guest_conf = "root=..."    # /roux.conf of the guest (abi/guest_conf.h), optional
  *   vsock = true
  *   balloon = false            # virtio-balloon: free memory goes back to the host
@@ -120,7 +120,7 @@ struct machine_spec {
 	uint64_t memory;	/* bytes */
 	char *kernel, *cmdline, *guest_conf;
 	char *restore;	/* of a snapshot: the guest goes on from there instead of booting */
-	char *code;	/* of what the engine kept for it */
+	char *code;	/* of what the engine kept for it, or without it for a boot */
 	bool no_code;	/* what is in the snapshot is not ours */
 	char *stream;	/* "GUEST:HOST" ports of the restored guest's connection that is wanted first */
 	struct spec_list initrd;	/* at most SPEC_INITRDS_MAX */
