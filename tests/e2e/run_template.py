@@ -297,6 +297,7 @@ def test_a_vm_keeps_its_machine_id():
     try:
         roux_ok("run", "-d", "--name", "keeps", root, "--", "sh", "-c", "cat /etc/machine-id; exec sleep 1000")
         vm_id = json.loads(roux_ok("inspect", "keeps"))[0]["Id"]
+        wait_until("output of the first life", lambda: len(roux_ok("logs", "keeps").split()) == 1)
         roux_ok("restart", "-t", "0", "keeps")
         wait_until("output of the second life", lambda: len(roux_ok("logs", "keeps").split()) == 2)
         assert roux_ok("logs", "keeps").split() == [vm_id[:32]] * 2
