@@ -6,7 +6,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define HEADER offsetof(struct control_msg, text)
+/* As struct control_msg begins; all of it is much for a stack, and does not fit on a signal's. */
+struct header {
+	uint32_t type;
+	int32_t value, value2;
+	uint32_t len;
+};
+
+#define HEADER sizeof(struct header)
+
+_Static_assert(HEADER == offsetof(struct control_msg, text), "a message without text");
 
 union ancillary {
 	char buf[CMSG_SPACE(sizeof(int))];
@@ -16,7 +25,7 @@ union ancillary {
 int control_send(int sock, enum control_type type, int32_t value, int32_t value2, const void *text,
 		 size_t len, int fd)
 {
-	struct control_msg head = { .type = type, .value = value, .value2 = value2, .len = (uint32_t)len };
+	struct header head = { .type = type, .value = value, .value2 = value2, .len = (uint32_t)len };
 	struct iovec iov[2] = { { &head, HEADER }, { (void *)(uintptr_t)text, len } };
 	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = len ? 2 : 1 };
 	union ancillary anc = { { 0 } };
@@ -42,14 +51,7 @@ int control_send(int sock, enum control_type type, int32_t value, int32_t value2
 
 void control_send_forbidden(int sock, long nr)
 {
-	/* As struct control_msg begins; all of it does not fit on a signal's stack. */
-	struct {
-		uint32_t type;
-		int32_t value, value2;
-		uint32_t len;
-	} head = { .type = CONTROL_FORBIDDEN, .value = (int32_t)nr };
-
-	_Static_assert(sizeof(head) == HEADER, "a message without text");
+	struct header head = { .type = CONTROL_FORBIDDEN, .value = (int32_t)nr };
 
 	if (write(sock, &head, sizeof(head)) < 0) {
 		/* The wait status still says SIGSYS. */
