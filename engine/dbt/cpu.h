@@ -195,6 +195,11 @@ struct cpu {
 		uint64_t used;	/* age, for replacement */
 	} ctx[DBT_CONTEXTS];
 	uint64_t ctx_age;
+	struct {	/* see rest() */
+		uint64_t age;	/* ctx_age when the guest last went to sleep */
+		uint64_t since;	/* TSC of the host when it was that first */
+		bool done;
+	} rest;
 	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;

@@ -433,6 +433,22 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 /* ----------------------------------------------------------------- running */
 
 #define HALT_POLL_NS 50000u
+#define REST_MS 1000u
+
+/* A guest whose processes have done nothing for a while gives back what they fill again sooner than anybody notices. */
+static void rest(struct cpu *cpu)
+{
+	uint64_t now = __builtin_ia32_rdtsc();
+
+	if (cpu->rest.age != cpu->ctx_age) {
+		cpu->rest.age = cpu->ctx_age;
+		cpu->rest.since = now;
+		cpu->rest.done = false;
+	} else if (!cpu->rest.done && now - cpu->rest.since > (uint64_t)REST_MS * cpu->vm->tsc_khz) {
+		mmu_give_back(cpu);
+		cpu->rest.done = true;
+	}
+}
 
 /*
  * Sleeps until cpu->wake is no longer @seen.  An answer to what the guest just
@@ -450,6 +466,7 @@ static void sleep_halted(struct cpu *cpu, uint32_t seen)
 		}
 		__builtin_ia32_pause();
 	}
+	rest(cpu);
 	start = __builtin_ia32_rdtsc();
 	futex_wait(&cpu->wake, seen, NULL);
 	if (__builtin_ia32_rdtsc() - start < HALT_POLL_NS * (uint64_t)cpu->vm->tsc_khz / 1000000)

@@ -12,6 +12,8 @@
 #include "engine/dbt/miss.h"
 #include "isa/paging.h"
 
+#include <sys/mman.h>
+
 #define LARGE_SIZE (2ull << 20)
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
@@ -107,9 +109,10 @@ static bool has_begun(const struct cpu *cpu, unsigned context)
 static void window_flush(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
+	bool fresh = !has_begun(cpu, context);
 
 	forget_walks(cpu);
-	if (!has_begun(cpu, context)) {
+	if (fresh) {
 		cpu->windows_begun |= (uint8_t)(1u << context);
 		tlb_begin(&w->utlb);
 		w->njc = FILLED_MAX + 1;
@@ -126,7 +129,8 @@ static void window_flush(struct cpu *cpu, unsigned context)
 			jc_clear_one(cpu, &w->ujc, w->jc_filled[i]);
 	}
 	w->ntlb = w->njc = 0;
-	zero_bytes(&w->code_seen, sizeof(w->code_seen));
+	if (!fresh)
+		zero_bytes(&w->code_seen, sizeof(w->code_seen));
 	w->token = new_token(cpu);
 	cpu->stats.tlb_flush++;
 }
@@ -320,6 +324,48 @@ void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep)
 		window_flush(cpu, w);
 	}
 	use_window(cpu, w);
+}
+
+/* Makes pages of a vCPU's memory zeros that take none of the host's, as far as they lie between the two. */
+static bool give_back(const void *from, const void *to)
+{
+	uint64_t first = ((uint64_t)(uintptr_t)from + PAGE_SIZE - 1) & PAGE_MASK, end = (uint64_t)(uintptr_t)to & PAGE_MASK;
+
+	return end <= first || raw_syscall4(SYS_madvise, (long)first, (long)(end - first), MADV_REMOVE, 0) == 0;
+}
+
+static void give_back_jumps(struct cpu *cpu, enum jc_of of, struct jump_cache *jc)
+{
+	set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
+	(void)give_back(jc->entry + JC_ENTRIES_FIRST, jc->entry + JC_ENTRIES);
+	jc_clear(cpu, of, jc);
+}
+
+/*
+ * The window in use keeps its token and its filter, by which links of its code go on to hold: only what is looked up in
+ * it is looked for again.
+ */
+void mmu_give_back(struct cpu *cpu)
+{
+	struct window_private *w = cpu_window(cpu, cpu->context);
+
+	lock_take(&cpu->vm->cc->lock);	/* others look for blocks in jump caches */
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+		if (i == cpu->context || !has_begun(cpu, i))
+			continue;
+		cpu->ctx[i].cr3 = ~0ull;
+		if (give_back(cpu_window(cpu, i), cpu->windows + (i + 1) * WINDOW_SIZE))
+			cpu->windows_begun &= (uint8_t)~(1u << i);
+	}
+	if (give_back(&w->utlb, &w->utlb + 1))
+		tlb_begin(&w->utlb);
+	else
+		tlb_clear(&w->utlb);
+	give_back_jumps(cpu, JC_USER, &w->ujc);
+	w->ntlb = w->njc = 0;
+	if (cpu->jc_size[JC_KERNEL].entries > JC_ENTRIES_FIRST)
+		give_back_jumps(cpu, JC_KERNEL, &cpu->kjc);
+	lock_drop(&cpu->vm->cc->lock);
 }
 
 static void invalidate_entry(struct tlb *tlb, uint64_t va)

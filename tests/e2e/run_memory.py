@@ -160,6 +160,7 @@ def stats(name):
 
 
 def test_stats_tell_what_a_vm_has_for_itself_and_what_it_shares():
+    ok("template", "build", "--memory", "512M", ROOT)	# while it is written it is memory of the first VM's
     with Machine("one") as one:
         alone = stats("one")
         with Machine("two"):
@@ -174,6 +175,34 @@ def test_stats_tell_what_a_vm_has_for_itself_and_what_it_shares():
             assert stats("two")["HostMemoryOwnBytes"] < both[1]["HostMemoryOwnBytes"] + 10 * MIB
         assert alone["HostMemoryOwnBytes"] < 40 * MIB, alone
         assert "+" in ok("stats", "--no-stream", "one").splitlines()[1]
+
+
+def own(pid, mapping):
+    """KiB of a process's mappings of that name that are in memory."""
+    kib, wanted = 0, False
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            words = line.split()
+            if not words[0].endswith(":"):
+                wanted = mapping in words[5:]
+            elif wanted and words[0] == "Rss:":
+                kib += int(words[1])
+    return kib
+
+
+def test_an_idle_vm_gives_its_lookups_back():
+    ok("run", "-d", "--name", "rests", "--no-template", ROOT, "--", "sleep", "1000")
+    try:
+        pid = int(inspect("rests", ".State.Pid"))
+        if not own(pid, "/memfd:roux-vcpu"):
+            return	# KVM: there are none
+        for _ in range(2):
+            for _ in range(3):
+                assert ok("exec", "rests", "sh", "-c", "ls -R /proc/self | md5sum > /dev/null; echo well") == "well\n"
+            busy = own(pid, "/memfd:roux-vcpu")
+            wait_until("memory to go back", lambda: own(pid, "/memfd:roux-vcpu") * 2 < busy, 60)
+    finally:
+        ok("rm", "-f", "rests")
 
 
 class Ksm:
