@@ -121,6 +121,12 @@ int machine_watch(struct machine *machine, unsigned index, int map, struct machi
 /* True when its processors all wait, have done nothing since the last call, and streams to it are at rest: these are saved. */
 bool machine_is_idle(struct machine *machine);
 
+/*
+ * While its processors all wait its time goes on at once to the next of its timers, if that is within @most ns.  Returns by
+ * how much, in ns; 0: there is none, or one of them runs, or the engine cannot.
+ */
+uint64_t machine_skip_time(struct machine *machine, uint64_t most);
+
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);
 

@@ -23,6 +23,7 @@
 #define SAVE_PAUSE_NS 1000000u	/* a guest that is about to be idle is so soon */
 #define SAVE_TRIES 2000u
 #define SAVE_QUIET 4u	/* what a guest waits for from its devices does not take them so long */
+#define SAVE_AHEAD_NS 10000000000u	/* kernels put off much of what boots leave to do, some by 5 s */
 
 struct process {
 	int sock;
@@ -38,6 +39,7 @@ struct process {
 		int fd;	/* -1: nobody wants it */
 		bool idle;
 		unsigned tries, quiet;	/* times that it was not idle, and that it was, in a row */
+		uint64_t ahead;	/* what its time has been moved on by, in ns */
 	} save;
 };
 
@@ -193,6 +195,22 @@ static void resize(struct process *p, const struct control_msg *msg)
 	(void)control_send(p->sock, CONTROL_RESIZED, r, 0, err.msg, strlen(err.msg), -1);
 }
 
+/*
+ * A guest that is to be saved when it is idle does first what it has put off: else each guest made of it would do that
+ * again, and write to as many pages.
+ */
+static void wait_for_rest(struct process *p)
+{
+	uint64_t skipped = 0;
+
+	p->save.quiet = machine_is_idle(p->machine) ? p->save.quiet + 1 : 0;
+	if (p->save.quiet)
+		skipped = machine_skip_time(p->machine, SAVE_AHEAD_NS - p->save.ahead);
+	p->save.ahead += skipped;
+	if (skipped)
+		p->save.quiet = 0;
+}
+
 static void try_save(void *ctx)
 {
 	struct process *p = ctx;
@@ -201,7 +219,7 @@ static void try_save(void *ctx)
 	int r;
 
 	if (wait)
-		p->save.quiet = machine_is_idle(p->machine) ? p->save.quiet + 1 : 0;
+		wait_for_rest(p);
 	if (wait && p->save.tries++ < SAVE_TRIES && loop_set_timer(p->save.timer, SAVE_PAUSE_NS, 0) == 0)
 		return;
 	if (wait) {
@@ -228,6 +246,7 @@ static void save(struct process *p, bool idle, int fd)
 	p->save.fd = fd;
 	p->save.idle = idle;
 	p->save.tries = p->save.quiet = 0;
+	p->save.ahead = 0;
 	try_save(p);
 }
 

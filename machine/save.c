@@ -175,18 +175,39 @@ static uint64_t interrupts(struct machine *m)
 	return 0;
 }
 
+/* While they are paused. */
+static bool processors_wait(struct machine *m)
+{
+	struct vcpu_state state;
+	bool wait = true;
+
+	for (unsigned i = 0; i < m->vm->nvcpus && wait; i++)
+		wait = m->engine->get_state(&m->vm->vcpu[i], &state, NULL) == 0 && state.mp_state != MP_RUNNABLE;
+	return wait;
+}
+
 bool machine_is_idle(struct machine *m)
 {
 	uint64_t now = interrupts(m);
-	struct vcpu_state state;
 	bool idle = now == m->interrupts && (!m->vsock || virtio_vsock_quiet(m->vsock));
 
 	m->interrupts = now;
 	vm_pause(m->vm);
-	for (unsigned i = 0; i < m->vm->nvcpus && idle; i++)
-		idle = m->engine->get_state(&m->vm->vcpu[i], &state, NULL) == 0 && state.mp_state != MP_RUNNABLE;
+	idle = idle && processors_wait(m);
 	vm_resume(m->vm);
 	return idle;
+}
+
+uint64_t machine_skip_time(struct machine *m, uint64_t most)
+{
+	uint64_t skipped;
+
+	if (!m->engine->skip_time)
+		return 0;
+	vm_pause(m->vm);
+	skipped = processors_wait(m) ? m->engine->skip_time(m->vm, most) : 0;
+	vm_resume(m->vm);
+	return skipped;
 }
 
 static void stop_all(struct machine *m, struct virtio_mmio *const mmio[DEVICES_MAX])

@@ -102,6 +102,12 @@ struct engine_ops {
 	int (*get_vm_state)(struct vm *vm, struct vm_state *ret_state, struct err *err);
 	int (*set_vm_state)(struct vm *vm, const struct vm_state *state, struct err *err);
 
+	/*
+	 * Optional, while no vCPU runs and all wait for interrupts.  The guest's time goes on to the next one of its own
+	 * timers, if that is within @most ns.  Returns by how much, in ns; 0: there is none.
+	 */
+	uint64_t (*skip_time)(struct vm *vm, uint64_t most);
+
 	/* Required.  From now on vcpu_run() reports what @debug asks for.  0 or a negative errno. */
 	int (*debug)(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);
 

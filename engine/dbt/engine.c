@@ -812,6 +812,29 @@ static int dbt_set_vm_state(struct vm *vm, const struct vm_state *state, struct 
 	return 0;
 }
 
+static uint64_t dbt_skip_time(struct vm *vm, uint64_t most)
+{
+	const struct dbt_vm *dv = vm->engine_data;
+	uint64_t ticks = UINT64_MAX, ns;
+
+	for (unsigned i = 0; i < dv->ncpus; i++) {
+		uint64_t now = guest_tsc(dv->cpu[i]), timer = dv->cpu[i]->timer_tsc;
+
+		if (timer && timer <= now)
+			return 0;	/* it is about to come */
+		if (timer && timer - now < ticks)
+			ticks = timer - now;
+	}
+	ns = (uint64_t)((unsigned __int128)ticks * 1000000 / dv->tsc_khz);
+	if (ticks == UINT64_MAX || ns > most)
+		return 0;
+	for (unsigned i = 0; i < dv->ncpus; i++) {
+		dv->cpu[i]->tsc_offset += ticks;
+		dbt_timer_set(dv->cpu[i], dv->cpu[i]->timer_tsc);
+	}
+	return ns ? ns : 1;
+}
+
 static void dbt_irq_set(struct vm *vm, unsigned gsi, bool level)
 {
 	irqchip_line_set(((struct dbt_vm *)vm->engine_data)->irqchip, gsi, level);
@@ -1012,6 +1035,7 @@ const struct engine_ops dbt_engine = {
 	.debug = dbt_debug,
 	.get_vm_state = dbt_get_vm_state,
 	.set_vm_state = dbt_set_vm_state,
+	.skip_time = dbt_skip_time,
 	.irq_set = dbt_irq_set,
 	.msi_send = dbt_msi_send,
 	.dirty_log_set = dbt_dirty_log_set,

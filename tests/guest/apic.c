@@ -77,6 +77,13 @@ static void test_priority(void)
 	check("lowering TPR lets them in", norder == 3 && order[1] == 0x61 && order[2] == 0x51);
 }
 
+static void set_deadline(uint64_t tsc)
+{
+	apic_write(APIC_LVT_TIMER, 0x40 | 2 << 17);
+	asm volatile("mfence" : : : "memory");
+	wrmsr(MSR_TSC_DEADLINE, tsc);
+}
+
 static void test_timer(const char *oneshot, const char *periodic, const char *deadline)
 {
 	uint32_t before = irq_count[0x40];
@@ -97,9 +104,7 @@ static void test_timer(const char *oneshot, const char *periodic, const char *de
 	spin();
 
 	before = irq_count[0x40];
-	apic_write(APIC_LVT_TIMER, 0x40 | 2 << 17);
-	asm volatile("mfence" : : : "memory");
-	wrmsr(MSR_TSC_DEADLINE, rdtsc() + 1000000);
+	set_deadline(rdtsc() + 1000000);
 	while (irq_count[0x40] == before)
 		asm volatile("sti\n\thlt\n\tcli" : : : "memory");
 	check(deadline, irq_count[0x40] == before + 1 && rdmsr(MSR_TSC_DEADLINE) == 0);
@@ -168,6 +173,21 @@ static void test_doorbell(void)
 	check_equal("another value goes to the device", read64(DEV_MATCH_MISSES), 1);
 }
 
+/* Minutes ahead, and days. */
+static void test_skip(void)
+{
+	uint64_t deadline = rdtsc() + (1ull << 40), skipped;
+	uint32_t before = irq_count[0x40];
+
+	set_deadline(deadline);
+	skipped = dev_command(CMD_SKIP_TIME);
+	check("time goes on to the next timer, where the engine can", !skipped || (wait_irq(0x40, before + 1) && rdtsc() >= deadline));
+	set_deadline(rdtsc() + (1ull << 50));
+	check_equal("but not to one too far away", dev_command(CMD_SKIP_TIME), 0);
+	set_deadline(0);
+	check_equal("nor without one", dev_command(CMD_SKIP_TIME), 0);
+}
+
 int guest_main(void)
 {
 	apic_enable();
@@ -188,5 +208,6 @@ int guest_main(void)
 	check_equal("x2APIC self-IPI register", irq_count[0x49], 1);
 	test_timer("x2APIC one-shot timer", "x2APIC periodic timer", "x2APIC deadline timer");
 	test_msi();
+	test_skip();
 	return check_status();
 }

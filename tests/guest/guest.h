@@ -34,6 +34,7 @@ enum dev_command {
 	CMD_DIRTY_OFF,
 	CMD_HOST_WRITE,	/* the host writes to the page at 17 MiB */
 	CMD_SAVE_RESTORE,	/* state to a new machine over the same memory */
+	CMD_SKIP_TIME,	/* result: ns that time went on by to the next timer within an hour; 0: there is none, or the engine cannot */
 };
 
 /* Runs a command and returns the result. */
