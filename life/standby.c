@@ -32,6 +32,7 @@
 #define FOLDER "/standby"	/* in the folder of states */
 #define KEY_DIGITS 32u
 #define LOCK ".lock"
+#define NEW ".new"	/* a socket that nobody listens on yet */
 #define MAKING_STEP_US 10000u	/* between looks at a process that makes its machine */
 #define MAKING_TRIES 200u
 #define WAIT_S 60u	/* for a VM */
@@ -501,15 +502,20 @@ static int read_record(int fd, struct vm_record *ret_record, struct err *err)
 	return r;
 }
 
+/* Whoever finds the socket is heard. */
 static int listen_for(struct standby *s, struct err *err)
 {
-	union address a = address_of(s->folder, s->key);
+	char name[SHA256_HEX_SIZE + sizeof(NEW)];
 	mode_t mask = umask(0177);
+	union address a;
 	int r = 0;
 
-	(void)unlinkat(s->folder, s->key, 0);
+	(void)snprintf(name, sizeof(name), "%s" NEW, s->key);
+	(void)unlinkat(s->folder, name, 0);
+	a = address_of(s->folder, name);
 	s->listen = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (s->listen < 0 || bind(s->listen, &a.any, sizeof(a.un)) < 0 || listen(s->listen, 8) < 0)
+	if (s->listen < 0 || bind(s->listen, &a.any, sizeof(a.un)) < 0 || listen(s->listen, 8) < 0 ||
+	    renameat(s->folder, name, s->folder, s->key) < 0)
 		r = err_set(err, -errno, "cannot make a socket in %.150s%s: %s", s->vms.state, FOLDER, strerror(errno));
 	(void)umask(mask);
 	return r;
