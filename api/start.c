@@ -85,31 +85,94 @@ static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t de
 	return r < 0 ? r : 1;
 }
 
-int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+/* A session of which the guest's agent has said HELLO, with an identity that changes nothing. */
+static int begin_session(struct roux_machine *m, struct session *ret_session, uint64_t deadline, struct err *err)
+{
+	int fd = machine_open_stream(m, deadline, err), r;
+
+	r = fd < 0 ? fd : session_open(ret_session, fd, err);
+	if (r == 0)
+		r = session_hello(ret_session, deadline, m->wake_fd, err);
+	return r;
+}
+
+static int send_shell(struct session *s, const char *line, bool reads)
 {
 	uint8_t buf[256];
 	struct frame_writer w;
-	struct session s;
-	int fd = machine_open_stream(m, deadline, err), r, end;
+	int r;
 
-	if (fd < 0)
-		return fd;
-	r = session_open(&s, fd, err);
-	if (r < 0)
-		return r;
-	r = session_hello(&s, deadline, m->wake_fd, err);
 	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
-	if (r == 0)
-		r = session_send_frame(&s, buf, frame_end(&w));
+	r = session_send_frame(s, buf, frame_end(&w));
 	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
 	field_put_str(&w, AGENT_TAG_ARG, "/bin/sh");	/* where the image has none, the error is as good */
 	field_put_str(&w, AGENT_TAG_ARG, "-c");
-	field_put_str(&w, AGENT_TAG_ARG, "/bin/true; :");
+	field_put_str(&w, AGENT_TAG_ARG, line);
+	if (reads)
+		field_put_u32(&w, AGENT_TAG_STDIN, 1);
+	return r < 0 ? r : session_send_frame(s, buf, frame_end(&w));
+}
+
+int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s = { .fd = -1 };
+	int r = begin_session(m, &s, deadline, err), end;
+
 	if (r == 0)
-		r = session_send_frame(&s, buf, frame_end(&w));
+		r = send_shell(&s, "/bin/true; :", false);
 	if (r == 0)
 		r = wait_for_shell(m, &s, deadline);
-	end = end_session(m, &s, deadline);
+	end = s.fd < 0 ? r : end_session(m, &s, deadline);
+	return end < 0 && r >= 0 ? end : r;
+}
+
+/* Until the agent has answered with frame @type: 0; or with an error: 1. */
+static int wait_for(struct roux_machine *m, struct session *s, uint8_t type, uint64_t deadline)
+{
+	struct frame f;
+	int r;
+
+	do
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	while (r == 0 && f.type != type && f.type != AGENT_ERROR);
+	return r < 0 ? r : f.type != type;
+}
+
+static int stop_programs(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s = { .fd = -1 };
+	int r = begin_session(m, &s, deadline, err), end;
+
+	for (uint8_t type = AGENT_FREEZE; r >= 0 && type <= AGENT_THAW; type++) {
+		r = session_send(&s, type, NULL, 0);
+		if (r == 0)
+			r = wait_for(m, &s, AGENT_OK, deadline);
+	}
+	end = s.fd < 0 ? r : end_session(m, &s, deadline);
+	return end < 0 && r >= 0 ? end : r;
+}
+
+/*
+ * A program is stopped and goes on, as around a snapshot: what restored guests begin with is translated in all machines of
+ * the template then, and in snapshots of them.
+ */
+static int rehearse_stop(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s = { .fd = -1 };
+	int r = begin_session(m, &s, deadline, err), end;
+
+	if (r == 0)
+		r = send_shell(&s, "read x", true);
+	if (r == 0)
+		r = wait_for(m, &s, AGENT_STARTED, deadline);
+	if (r == 0) {
+		r = stop_programs(m, deadline, err);
+		if (r >= 0)
+			r = session_send(&s, AGENT_STDIN_EOF, NULL, 0);
+		if (r == 0)
+			r = wait_for_shell(m, &s, deadline);
+	}
+	end = s.fd < 0 ? r : end_session(m, &s, deadline);
 	return end < 0 && r >= 0 ? end : r;
 }
 
@@ -212,7 +275,7 @@ static int leave_template(struct roux_machine *m)
 	uint64_t deadline = monotonic_ns() + TEMPLATE_TIMEOUT_MS * 1000000ull;
 	struct session s;
 	struct err err = { 0 };
-	int fd, r;
+	int r;
 
 	/* The guest says on this connection whether it is well.  It ends first: a template has none that only one side knows. */
 	r = machine_check_ready(m, deadline, &s, &err);
@@ -228,14 +291,13 @@ static int leave_template(struct roux_machine *m)
 		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
 	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
 		r = machine_warm_up(m, deadline, &err);
+	if (r == 0)	/* there is a shell, which is quick */
+		r = rehearse_stop(m, deadline, &err);
 	if (r < 0)
 		return r == -EINTR ? r : 0;
 	/* A session that has begun is saved too, for the first command. */
-	fd = machine_open_stream(m, deadline, &err);
-	r = fd < 0 ? fd : session_open(&s, fd, &err);
-	if (r < 0)
-		return r == -EINTR ? r : 0;
-	r = session_hello(&s, deadline, m->wake_fd, &err);
+	s.fd = -1;
+	r = begin_session(m, &s, deadline, &err);
 	if (r == 0) {
 		r = save_template(m, &err);
 		m->ready_fd = s.fd;

@@ -60,7 +60,7 @@ struct machine {
 	struct {	/* from machine_checkpoint() to machine_stand() */
 		uint64_t *bitmap;	/* owned, of pages yet to be sent; NULL: it is not being saved */
 		int fd;	/* owned, -1: none */
-		struct snapshot_id id;
+		struct snapshot_id id;	/* until machine_go_on() */
 	} saving;
 	uint64_t interrupts;	/* of vCPUs when machine_is_idle() last looked */
 	struct {	/* that was saved last, or that it came from */

@@ -390,7 +390,6 @@ int machine_stand(struct machine *m, struct err *err)
 	if (r < 0)
 		resume_all(m, mmio);
 	m->stands = r == 0;
-	m->snapshot.id = m->saving.id;
 	return r;
 }
 
@@ -436,7 +435,7 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 
 	*ret_bytes = 0;
 	if (m->stands)	/* just saved: there is nothing to compare with */
-		return code_file_write(fd, &m->snapshot.id, 1, m->vm, ret_bytes, err);
+		return code_file_write(fd, &m->saving.id, 1, m->vm, ret_bytes, err);
 	least = worth(m, least);
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;

@@ -501,6 +501,19 @@ def test_what_clones_translate_is_kept():
     assert is_sealed(code)
 
 
+def test_a_clone_that_was_saved_leaves_its_templates_code_good():
+    template(*kind("saved"))
+    work = "echo $((3 * 7)); ls / | sort -r | tr a-z A-Z | wc -l; exec sleep 1000"	# is worth to be kept
+    roux_ok("run", "-d", "--name", "saved", *kind("saved"), ROOT, "--", "sh", "-c", work)
+    try:
+        wait_until("its output", lambda: len(roux_ok("logs", "saved").split()) == 2)
+        roux_ok("checkpoint", "saved", os.path.join(WORK, "of-a-clone.snap"))
+    finally:
+        verb("rm", "-f", "saved", env=ENV)
+    have_learned()
+    assert translated(*kind("saved"), ROOT, "--", "true") < 1000
+
+
 def test_programs_that_clones_ran_are_known_wherever_they_are():
     """They are read from a folder after the template was made, into other pages of memory each time."""
     share = folder("programs")
