@@ -363,7 +363,7 @@ void mmu_give_back(struct cpu *cpu)
 		tlb_clear(&w->utlb);
 	give_back_jumps(cpu, JC_USER, &w->ujc);
 	w->ntlb = w->njc = 0;
-	if (cpu->jc_size[JC_KERNEL].entries > JC_ENTRIES_FIRST)
+	if (cpu->jc_size[JC_KERNEL].entries > JC_ENTRIES_KEPT)
 		give_back_jumps(cpu, JC_KERNEL, &cpu->kjc);
 	lock_drop(&cpu->vm->cc->lock);
 }

@@ -157,7 +157,10 @@ void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
 void mmu_flush_user_jc(struct cpu *cpu);
 void mmu_flush_kernel_jc(struct cpu *cpu);
-/* Gives most of the memory of user TLBs and jump caches to the host; they fill again.  Outside translated code, vectors saved. */
+/*
+ * Gives most of the memory of user TLBs and jump caches to the host, and of a large kernel jump cache; they fill again.
+ * Outside translated code, vectors saved.
+ */
 void mmu_give_back(struct cpu *cpu);
 /* Removes what jump caches of this vCPU say about @b.  Any thread. */
 void mmu_forget_block(struct cpu *cpu, const struct block *b);
