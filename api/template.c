@@ -29,11 +29,8 @@ static bool can_be_saved(const struct machine_spec *s)
 	for (unsigned i = 0; i < s->ndisks; i++)
 		if (!s->disk[i].read_only)
 			return false;
-	/* Addresses of the first network come with the identity, those of others are in the configuration. */
-	for (unsigned i = 0; i < s->nnets; i++)
-		if (s->net[i].kind != SPEC_NET_USER && (s->net[i].kind != SPEC_NET_NAMED || i > 0))
-			return false;
-	return true;
+	/* With the identity come addresses of one network. */
+	return s->nnets == 0 || (s->nnets == 1 && s->net[0].kind != SPEC_NET_TAP);
 }
 
 void template_add_file(struct sha256 *hash, const char *path)
