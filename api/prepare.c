@@ -24,10 +24,11 @@
 
 /*
  * What every guest gets: no search for hardware that is not there, no waiting
- * for calibration, reset (seen by roux) instead of a hang after a panic.
+ * for calibration, reset (seen by roux) instead of a hang after a panic, no ticks
+ * waited for where RCU can ask the few processors that there are.
  */
 #define CMDLINE "console=ttyS0 quiet panic=-1 reboot=k nokaslr tsc=reliable no_timer_check " \
-	"random.trust_cpu=on mitigations=off noreplace-smp cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
+	"rcupdate.rcu_expedited=1 random.trust_cpu=on mitigations=off noreplace-smp cryptomgr.notests pci=off 8250.nr_uarts=1 rdinit=/init"
 
 static int add_share(struct machine_spec *spec, const char *tag, const char *path, bool read_only,
 		     enum spec_cache cache, struct err *err)
