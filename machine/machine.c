@@ -576,7 +576,7 @@ void machine_connect(struct machine *m, uint32_t port, machine_stream_fn done, v
 	}
 }
 
-int machine_take_stream(struct machine *m, const struct machine_stream *stream)
+int machine_take_stream(struct machine *m, struct machine_stream *stream)
 {
 	int pair[2], r;
 
@@ -584,7 +584,7 @@ int machine_take_stream(struct machine *m, const struct machine_stream *stream)
 		return -ENOENT;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -errno;
-	r = virtio_vsock_take(m->vsock, stream->guest_port, stream->host_port, pair[0], pair[1]);
+	r = virtio_vsock_take(m->vsock, stream->guest_port, &stream->host_port, pair[0], pair[1]);
 	if (r == 0)
 		return pair[1];
 	(void)close(pair[0]);

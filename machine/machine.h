@@ -154,9 +154,9 @@ void machine_connect(struct machine *machine, uint32_t port, machine_stream_fn d
 
 /*
  * Our end of a stream that was saved with the guest: a descriptor that passes to the caller, -ENOENT or another
- * negative errno.
+ * negative errno.  A host port of 0 is any, and becomes the one that it is.
  */
-int machine_take_stream(struct machine *machine, const struct machine_stream *stream);
+int machine_take_stream(struct machine *machine, struct machine_stream *stream);
 
 /* The restored guest is told that those not taken are gone. */
 void machine_abandon_streams(struct machine *machine);

@@ -1089,7 +1089,7 @@ static struct saved *take_saved(struct vsock *v, uint32_t guest_port, uint32_t h
 	return NULL;
 }
 
-int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, int fd, int peer)
+int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t *host_port, int fd, int peer)
 {
 	struct vsock *v = vsock_of(dev);
 	struct saved *s;
@@ -1097,12 +1097,13 @@ int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t h
 	int r;
 
 	virtio_lock(dev);
-	s = take_saved(v, guest_port, host_port);
+	s = take_saved(v, guest_port, *host_port);
 	r = !s ? -ENOENT : find_conn(v, s->guest_port, s->host_port) ? -EEXIST :
 		add_conn(v, s->guest_port, s->host_port, fd, ESTABLISHED, &c);
 	if (r == 0)
 		r = refill(c, s, peer);
 	if (r == 0) {
+		*host_port = s->host_port;
 		c->peer_buf_alloc = s->peer_buf_alloc;
 		c->peer_fwd_cnt = s->peer_fwd_cnt;
 		c->tx_cnt = s->tx_cnt;

@@ -75,10 +75,10 @@ bool virtio_vsock_quiet(struct virtio_device *dev);
 
 /*
  * Host socket @fd, with the caller's end @peer, for a connection of the restored guest, which goes on where it was
- * saved; @host_port 0: any of @guest_port.  0 with ownership of @fd, -ENOENT when there is none (left), or another
- * negative errno.
+ * saved; @host_port 0: any of @guest_port, and it becomes the one that it is.  0 with ownership of @fd, -ENOENT when
+ * there is none (left), or another negative errno.
  */
-int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t host_port, int fd, int peer);
+int virtio_vsock_take(struct virtio_device *dev, uint32_t guest_port, uint32_t *host_port, int fd, int peer);
 
 /* The guest is told that those not taken are gone. */
 void virtio_vsock_abandon(struct virtio_device *dev);

@@ -279,13 +279,15 @@ def test_other_connections_with_the_guest_are_over():
         return "sleep 4321" in ok("exec", name, "ps")
 
     with vm("others", "sleep", "1000"):
-        other = subprocess.Popen([ROUX, "exec", "others", "sleep", "4321"], env=environ(), stderr=subprocess.DEVNULL)
-        wait_until("the other command", lambda: runs("others"))
+        others = [subprocess.Popen([ROUX, "exec", "others", "sleep", "4321"], env=environ(), stderr=subprocess.DEVNULL) for _ in range(5)]
+        wait_until("the other commands", lambda: ok("exec", "others", "ps").count("sleep 4321") == 5)
         ok("checkpoint", "others", path)
         with restored(path, "others-again"):	# the agent hears of it, and ends what was run there
-            wait_until("the other command to be ended", lambda: not runs("others-again"))
-        assert other.poll() is None and runs("others")
-    other.wait(timeout=30)
+            wait_until("the other commands to be ended", lambda: not runs("others-again"))
+            assert "sleep 1000" in ok("exec", "others-again", "ps")
+        assert all(other.poll() is None for other in others) and runs("others")
+    for other in others:
+        other.wait(timeout=30)
 
 
 # ------------------------------------------------------------------------------ disks

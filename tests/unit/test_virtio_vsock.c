@@ -481,17 +481,17 @@ static void test_a_saved_connection_goes_on_with_another_socket(void **state)
 	send_packet(VIRTIO_VSOCK_OP_RW, 100, 1024, "hello", 5, 0, 65536);
 	assert_false(receive(&h, NULL));
 	assert_true(virtio_vsock_quiet(drv.dev));
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, 0, -1, -1), -ENOENT);	/* it has not been saved */
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, &(uint32_t){ 0 }, -1, -1), -ENOENT);	/* it has not been saved */
 	save_and_restore();
 	send_packet(VIRTIO_VSOCK_OP_RST, 100, 1024, NULL, 0, 0, 65536);	/* here it ends, not there */
 	(void)close(host_end);
 	assert_int_equal(virtio_vsock_connections(drv.dev), 0);
 	fd = pair(&mine);
 	assert_true(fd >= 0);
-	assert_int_equal(virtio_vsock_take(drv.dev, 101, 0, fd, mine), -ENOENT);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1025, fd, mine), -ENOENT);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1024, fd, mine), 0);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1024, fd, mine), -ENOENT);	/* once */
+	assert_int_equal(virtio_vsock_take(drv.dev, 101, &(uint32_t){ 0 }, fd, mine), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, &(uint32_t){ 1025 }, fd, mine), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, &(uint32_t){ 1024 }, fd, mine), 0);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, &(uint32_t){ 1024 }, fd, mine), -ENOENT);	/* once */
 	virtio_vsock_abandon(drv.dev);
 	assert_true(receive(&h, NULL));	/* which might have been on its way */
 	assert_int_equal(h.op, VIRTIO_VSOCK_OP_CREDIT_UPDATE);
@@ -513,6 +513,7 @@ static void test_bytes_on_their_way_are_saved(void **state)
 	uint8_t data[RX_BYTES];
 	char buf[4096];
 	int fd, mine;
+	uint32_t port = 0;
 	size_t sent = 0, got = 0;
 	ssize_t n;
 
@@ -532,7 +533,8 @@ static void test_bytes_on_their_way_are_saved(void **state)
 	save_and_restore();
 	send_packet(VIRTIO_VSOCK_OP_RST, 100, 1024, NULL, 0, 0, 0);
 	fd = pair(&mine);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, 1024, fd, mine), 0);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, &port, fd, mine), 0);
+	assert_int_equal(port, 1024);
 	while (receive(&h, NULL))
 		;
 	send_packet(VIRTIO_VSOCK_OP_CREDIT_UPDATE, 100, 1024, NULL, 0, 0, 65536);
@@ -584,7 +586,7 @@ static void test_more_connections_than_are_saved_are_all_reset(void **state)
 	drv_pump(&drv);
 	assert_true(drv_used(&drv, EVENT, &id, &len));
 	fd = pair(&mine);
-	assert_int_equal(virtio_vsock_take(drv.dev, 100, 0, fd, mine), -ENOENT);
+	assert_int_equal(virtio_vsock_take(drv.dev, 100, &(uint32_t){ 0 }, fd, mine), -ENOENT);
 	(void)close(fd);
 	(void)close(mine);
 	virtio_mmio_pause(drv.mmio);
