@@ -192,8 +192,8 @@ int machine_restore_layer(struct roux_machine *machine, unsigned index, const ch
 int machine_take_saved(struct roux_machine *machine, struct session *ret_session, struct err *err);
 
 /*
- * Tells the restored guest the time, and gives it random numbers that no copy of it has; then its programs go on.  0 or a negative errno
- * with a sentence.
+ * Tells the restored guest the time, and gives it random numbers that no copy of it has; then its programs go on.  0 or a
+ * negative errno with a sentence.
  */
 int machine_identify(struct roux_machine *machine, struct err *err);
 
@@ -216,16 +216,16 @@ struct checkpoint_plan {
 
 /*
  * Has the guest written to the empty file @fd, which stays the caller's, on a thread: while it runs, and what has
- * changed meanwhile with its programs frozen and it standing still.  It stands until checkpoint_go_on(): so the caller can find out what it
- * has received of it by then.  0 or a negative errno with a sentence, and then it does not stand.
+ * changed meanwhile with its programs frozen and it standing still.  It stands until checkpoint_go_on(): so the caller can
+ * find out what it has received of it by then.  0 or a negative errno with a sentence, and then it does not stand.
  */
 int checkpoint_begin(struct roux_machine *machine, int fd, const struct checkpoint_plan *plan,
 		     struct checkpoint **ret_checkpoint, struct err *err);
 void checkpoint_go_on(struct roux_machine *machine);
 
 /*
- * Completes the file, with @notes, and frees it.  0, how many bytes of memory it has, and whether there is translated code; or
- * a negative errno with a sentence.
+ * Completes the file, with @notes, and frees it.  0, how many bytes of memory it has, and whether there is translated
+ * code; or a negative errno with a sentence.
  */
 int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *ret_bytes, bool *ret_own_code, struct err *err);
 
@@ -235,17 +235,34 @@ int checkpoint_end(struct checkpoint *checkpoint, const char *notes, uint64_t *r
  */
 void checkpoint_written(const char *path, int fd, bool own_code);
 
-/* --- start.c --- */
+/* --- rehearse.c --- */
+/*
+ * A session of its own, whose agent has said HELLO.  0, or a negative errno with a sentence; *@ret_session is the caller's to
+ * end in both cases.
+ */
+int machine_begin_session(struct roux_machine *machine, struct session *ret_session, uint64_t deadline, struct err *err);
+/*
+ * The agent hangs up too, and then the guest knows of no stream: @result, or instead of a good one -ETIMEDOUT or -EINTR when
+ * that could not be waited for.  A session that was never open is fine.
+ */
+int machine_end_session(struct roux_machine *machine, struct session *session, uint64_t deadline, int result);
 /*
  * Has the agent do what it will do for every machine of the template: what that takes is then there.  0, 1 when once is
  * enough, or a negative errno with a sentence.
  */
 int machine_warm_up(struct roux_machine *machine, uint64_t deadline, struct err *err);
+/*
+ * A program is stopped and goes on, as around a snapshot: what restored guests begin with is translated in all machines of
+ * the template then, and in snapshots of them.  As machine_warm_up().
+ */
+int machine_rehearse_stop(struct roux_machine *machine, uint64_t deadline, struct err *err);
+
+/* --- start.c --- */
 /* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
 int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
 /*
- * Has its template, or others that boot as it did, know what the machine, which is about to end, translated: begin() stops the guest, at once, and returns
- * true when there is something to learn.  end() takes tens of milliseconds for that.
+ * Has its template, or others that boot as it did, know what the machine, which is about to end, translated: begin() stops
+ * the guest, at once, and returns true when there is something to learn.  end() takes tens of milliseconds for that.
  */
 bool machine_learn_begin(struct roux_machine *machine);
 void machine_learn_end(struct roux_machine *machine);

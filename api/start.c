@@ -2,7 +2,6 @@
 /* The start of a machine: from a template, or by booting, which leaves one. */
 #include "api/handle.h"
 
-#include "abi/agent.h"
 #include "api/template.h"
 #include "machine/code_file.h"
 #include "machine/snapshot.h"
@@ -18,7 +17,6 @@
 #include <unistd.h>
 
 #define TEMPLATE_TIMEOUT_MS 10000u	/* in all */
-#define SHELL_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
 #define SAVE_TIMEOUT_MS 10000u
 #define KEEP_TIMEOUT_MS 1000u
 #define HALT_TIMEOUT_MS 1000u
@@ -47,133 +45,6 @@ static int wait_until_up(struct roux_machine *m, struct err *err)
 	if (r == 0 && machine_ended(m))
 		r = err_set(err, -EIO, "%s", m->reason[0] ? m->reason : "the guest powered off before it was ready");
 	return r;
-}
-
-/* The agent hangs up too, and then the stream is gone: 0, or -ETIMEDOUT or -EINTR when that is not to be waited for. */
-static int end_session(struct roux_machine *m, struct session *s, uint64_t deadline)
-{
-	struct frame f;
-	int r;
-
-	(void)shutdown(s->fd, SHUT_WR);
-	do
-		r = session_wait(s, deadline, m->wake_fd, &f);
-	while (r == 0);
-	session_close(s);
-	return r == -ETIMEDOUT || r == -EINTR ? r : 0;
-}
-
-/* The reply that ends a command: 0, or 1 when that took too long and it was killed. */
-static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t deadline)
-{
-	uint64_t patience = monotonic_ns() + SHELL_TIMEOUT_MS * 1000000ull;
-	uint8_t buf[64];
-	struct frame_writer w;
-	struct frame f;
-	int r;
-
-	do
-		r = session_wait(s, patience, m->wake_fd, &f);
-	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
-	if (r != -ETIMEDOUT)
-		return r;
-	frame_begin(&w, buf, sizeof(buf), AGENT_SIGNAL);
-	field_put_u32(&w, AGENT_TAG_SIGNO, SIGKILL);
-	r = session_send_frame(s, buf, frame_end(&w));
-	while (r == 0 && f.type != AGENT_EXITED)
-		r = session_wait(s, deadline, m->wake_fd, &f);
-	return r < 0 ? r : 1;
-}
-
-/* A session of which the guest's agent has said HELLO, with an identity that changes nothing. */
-static int begin_session(struct roux_machine *m, struct session *ret_session, uint64_t deadline, struct err *err)
-{
-	int fd = machine_open_stream(m, deadline, err), r;
-
-	r = fd < 0 ? fd : session_open(ret_session, fd, err);
-	if (r == 0)
-		r = session_hello(ret_session, deadline, m->wake_fd, err);
-	return r;
-}
-
-static int send_shell(struct session *s, const char *line, bool reads)
-{
-	uint8_t buf[256];
-	struct frame_writer w;
-	int r;
-
-	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
-	r = session_send_frame(s, buf, frame_end(&w));
-	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
-	field_put_str(&w, AGENT_TAG_ARG, "/bin/sh");	/* where the image has none, the error is as good */
-	field_put_str(&w, AGENT_TAG_ARG, "-c");
-	field_put_str(&w, AGENT_TAG_ARG, line);
-	if (reads)
-		field_put_u32(&w, AGENT_TAG_STDIN, 1);
-	return r < 0 ? r : session_send_frame(s, buf, frame_end(&w));
-}
-
-int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	struct session s = { .fd = -1 };
-	int r = begin_session(m, &s, deadline, err), end;
-
-	if (r == 0)
-		r = send_shell(&s, "/bin/true; :", false);
-	if (r == 0)
-		r = wait_for_shell(m, &s, deadline);
-	end = s.fd < 0 ? r : end_session(m, &s, deadline);
-	return end < 0 && r >= 0 ? end : r;
-}
-
-/* Until the agent has answered with frame @type: 0; or with an error: 1. */
-static int wait_for(struct roux_machine *m, struct session *s, uint8_t type, uint64_t deadline)
-{
-	struct frame f;
-	int r;
-
-	do
-		r = session_wait(s, deadline, m->wake_fd, &f);
-	while (r == 0 && f.type != type && f.type != AGENT_ERROR);
-	return r < 0 ? r : f.type != type;
-}
-
-static int stop_programs(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	struct session s = { .fd = -1 };
-	int r = begin_session(m, &s, deadline, err), end;
-
-	for (uint8_t type = AGENT_FREEZE; r >= 0 && type <= AGENT_THAW; type++) {
-		r = session_send(&s, type, NULL, 0);
-		if (r == 0)
-			r = wait_for(m, &s, AGENT_OK, deadline);
-	}
-	end = s.fd < 0 ? r : end_session(m, &s, deadline);
-	return end < 0 && r >= 0 ? end : r;
-}
-
-/*
- * A program is stopped and goes on, as around a snapshot: what restored guests begin with is translated in all machines of
- * the template then, and in snapshots of them.
- */
-static int rehearse_stop(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	struct session s = { .fd = -1 };
-	int r = begin_session(m, &s, deadline, err), end;
-
-	if (r == 0)
-		r = send_shell(&s, "read x", true);
-	if (r == 0)
-		r = wait_for(m, &s, AGENT_STARTED, deadline);
-	if (r == 0) {
-		r = stop_programs(m, deadline, err);
-		if (r >= 0)
-			r = session_send(&s, AGENT_STDIN_EOF, NULL, 0);
-		if (r == 0)
-			r = wait_for_shell(m, &s, deadline);
-	}
-	end = s.fd < 0 ? r : end_session(m, &s, deadline);
-	return end < 0 && r >= 0 ? end : r;
 }
 
 int machine_ask_for_code(struct roux_machine *m, unsigned least, int fd, uint64_t *ret_bytes)
@@ -284,7 +155,7 @@ static int leave_template(struct roux_machine *m)
 		session_close(&s);
 		return r == -EINTR ? r : 0;
 	}
-	r = end_session(m, &s, deadline);
+	r = machine_end_session(m, &s, deadline, 0);
 	leave_boot_code(m);
 	m->learns = false;	/* from here on it is the template's */
 	if (r == 0)
@@ -292,12 +163,11 @@ static int leave_template(struct roux_machine *m)
 	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
 		r = machine_warm_up(m, deadline, &err);
 	if (r == 0)	/* there is a shell, which is quick */
-		r = rehearse_stop(m, deadline, &err);
+		r = machine_rehearse_stop(m, deadline, &err);
 	if (r < 0)
 		return r == -EINTR ? r : 0;
 	/* A session that has begun is saved too, for the first command. */
-	s.fd = -1;
-	r = begin_session(m, &s, deadline, &err);
+	r = machine_begin_session(m, &s, deadline, &err);
 	if (r == 0) {
 		r = save_template(m, &err);
 		m->ready_fd = s.fd;

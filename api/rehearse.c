@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What every machine of a template will do is done in the template first: sessions with its agent that end before it is saved. */
+#include "api/handle.h"
+
+#include "abi/agent.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#define SHELL_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
+
+int machine_begin_session(struct roux_machine *m, struct session *ret_session, uint64_t deadline, struct err *err)
+{
+	int fd = machine_open_stream(m, deadline, err), r;
+
+	*ret_session = (struct session){ .fd = -1 };
+	r = fd < 0 ? fd : session_open(ret_session, fd, err);
+	if (r == 0)
+		r = session_hello(ret_session, deadline, m->wake_fd, err);
+	return r;
+}
+
+int machine_end_session(struct roux_machine *m, struct session *s, uint64_t deadline, int result)
+{
+	struct frame f;
+	int r;
+
+	if (s->fd < 0)
+		return result;
+	(void)shutdown(s->fd, SHUT_WR);
+	do
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	while (r == 0);
+	session_close(s);
+	return result >= 0 && (r == -ETIMEDOUT || r == -EINTR) ? r : result;
+}
+
+/* Has the guest run @line, which @reads its standard input, under an identity that changes nothing. */
+static int send_shell(struct session *s, const char *line, bool reads)
+{
+	uint8_t buf[256];
+	struct frame_writer w;
+	int r;
+
+	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
+	r = session_send_frame(s, buf, frame_end(&w));
+	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
+	field_put_str(&w, AGENT_TAG_ARG, "/bin/sh");	/* where the image has none, the error is as good */
+	field_put_str(&w, AGENT_TAG_ARG, "-c");
+	field_put_str(&w, AGENT_TAG_ARG, line);
+	if (reads)
+		field_put_u32(&w, AGENT_TAG_STDIN, 1);
+	return r < 0 ? r : session_send_frame(s, buf, frame_end(&w));
+}
+
+/* The reply that ends a command: 0, or 1 when that took too long and it was killed. */
+static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t deadline)
+{
+	uint64_t patience = monotonic_ns() + SHELL_TIMEOUT_MS * 1000000ull;
+	uint8_t buf[64];
+	struct frame_writer w;
+	struct frame f;
+	int r;
+
+	do
+		r = session_wait(s, patience, m->wake_fd, &f);
+	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
+	if (r != -ETIMEDOUT)
+		return r;
+	frame_begin(&w, buf, sizeof(buf), AGENT_SIGNAL);
+	field_put_u32(&w, AGENT_TAG_SIGNO, SIGKILL);
+	r = session_send_frame(s, buf, frame_end(&w));
+	while (r == 0 && f.type != AGENT_EXITED)
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	return r < 0 ? r : 1;
+}
+
+int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s;
+	int r = machine_begin_session(m, &s, deadline, err);
+
+	if (r == 0)
+		r = send_shell(&s, "/bin/true; :", false);
+	if (r == 0)
+		r = wait_for_shell(m, &s, deadline);
+	return machine_end_session(m, &s, deadline, r);
+}
+
+/* Until the agent has answered with frame @type: 0; or with an error: 1. */
+static int wait_for(struct roux_machine *m, struct session *s, uint8_t type, uint64_t deadline)
+{
+	struct frame f;
+	int r;
+
+	do
+		r = session_wait(s, deadline, m->wake_fd, &f);
+	while (r == 0 && f.type != type && f.type != AGENT_ERROR);
+	return r < 0 ? r : f.type != type;
+}
+
+static int request(struct roux_machine *m, struct session *s, uint8_t type, uint64_t deadline)
+{
+	int r = session_send(s, type, NULL, 0);
+
+	return r < 0 ? r : wait_for(m, s, AGENT_OK, deadline);
+}
+
+static int stop_programs(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s;
+	int r = machine_begin_session(m, &s, deadline, err);
+
+	if (r == 0)
+		r = request(m, &s, AGENT_FREEZE, deadline);
+	if (r >= 0)
+		r = request(m, &s, AGENT_THAW, deadline);
+	return machine_end_session(m, &s, deadline, r);
+}
+
+int machine_rehearse_stop(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s;
+	int r = machine_begin_session(m, &s, deadline, err);
+
+	if (r == 0)
+		r = send_shell(&s, "read x", true);
+	if (r == 0)
+		r = wait_for(m, &s, AGENT_STARTED, deadline);
+	if (r == 0) {
+		r = stop_programs(m, deadline, err);
+		if (r >= 0)
+			r = session_send(&s, AGENT_STDIN_EOF, NULL, 0);
+		if (r == 0)
+			r = wait_for_shell(m, &s, deadline);
+	}
+	return machine_end_session(m, &s, deadline, r);
+}
