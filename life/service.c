@@ -420,9 +420,10 @@ static void post_update(struct conn *c, const struct http_request *rq, const cJS
 static const struct {
 	const char *method, *path;
 	route_fn serve;
+	bool after_end;	/* of a VM that has ended too */
 } routes[] = {
 	{ "GET", "/v1/vm", get_vm },
-	{ "GET", "/v1/wait", get_wait },
+	{ "GET", "/v1/wait", get_wait, true },
 	{ "POST", "/v1/stop", post_stop },
 	{ "POST", "/v1/restart", post_restart },
 	{ "POST", "/v1/kill", post_kill },
@@ -447,10 +448,13 @@ static void serve(struct conn *c, const struct http_request *rq, const cJSON *bo
 		if (strcmp(routes[i].path, rq->path) != 0)
 			continue;
 		known = true;
-		if (strcmp(routes[i].method, rq->method) == 0) {
+		if (strcmp(routes[i].method, rq->method) != 0)
+			continue;
+		if (c->m->finished && !routes[i].after_end)
+			conn_error(c, 410, 1, "the VM has ended");
+		else
 			routes[i].serve(c, rq, body);
-			return;
-		}
+		return;
 	}
 	conn_error(c, known ? 405 : 404, 1, known ? "%s cannot be asked for in this way" : "there is no %s", rq->path);
 }
@@ -459,9 +463,7 @@ void service_request(struct conn *c, const struct http_request *rq, const char *
 {
 	cJSON *json = *body ? cJSON_Parse(body) : NULL;
 
-	if (c->m->finished && strcmp(rq->path, "/v1/wait") != 0)	/* how it ended is all that can still be asked */
-		conn_error(c, 410, 1, "the VM has ended");
-	else if (*body && !cJSON_IsObject(json))
+	if (*body && !cJSON_IsObject(json))
 		conn_error(c, 400, 1, "the body is not a JSON object");
 	else
 		serve(c, rq, json);
