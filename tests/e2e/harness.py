@@ -201,6 +201,20 @@ def vm_processes():
     return found
 
 
+def mapped_kib(pid, name, what="Rss"):
+    """KiB of that kind (proc_pid_smaps(5)) in a process's mappings of files whose names end so."""
+    kib, wanted = 0, False
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            words = line.split()
+            if not words[0].endswith(":"):
+                path = " ".join(words[5:]).removesuffix(" (deleted)")
+                wanted = path.endswith(name)
+            elif wanted and words[0] == what + ":":
+                kib += int(words[1])
+    return kib
+
+
 # ------------------------------------------------------------------------ leak checks
 
 def waits(pid):

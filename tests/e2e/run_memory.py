@@ -5,7 +5,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import busybox_root, complains, expect, folder, main, roux, verb, wait_until
+from harness import busybox_root, complains, expect, folder, main, mapped_kib, roux, verb, wait_until
 
 ROOT = busybox_root()
 MIB = 1 << 20
@@ -177,30 +177,17 @@ def test_stats_tell_what_a_vm_has_for_itself_and_what_it_shares():
         assert "+" in ok("stats", "--no-stream", "one").splitlines()[1]
 
 
-def own(pid, mapping):
-    """KiB of a process's mappings of that name that are in memory."""
-    kib, wanted = 0, False
-    with open(f"/proc/{pid}/smaps") as f:
-        for line in f:
-            words = line.split()
-            if not words[0].endswith(":"):
-                wanted = mapping in words[5:]
-            elif wanted and words[0] == "Rss:":
-                kib += int(words[1])
-    return kib
-
-
 def test_an_idle_vm_gives_its_lookups_back():
     ok("run", "-d", "--name", "rests", "--no-template", ROOT, "--", "sleep", "1000")
     try:
         pid = int(inspect("rests", ".State.Pid"))
-        if not own(pid, "/memfd:roux-vcpu"):
+        if not mapped_kib(pid, "/memfd:roux-vcpu"):
             return	# KVM: there are none
         for _ in range(2):
             for _ in range(3):
                 assert ok("exec", "rests", "sh", "-c", "ls -R /proc/self | md5sum > /dev/null; echo well") == "well\n"
-            busy = own(pid, "/memfd:roux-vcpu")
-            wait_until("memory to go back", lambda: own(pid, "/memfd:roux-vcpu") * 2 < busy, 60)
+            busy = mapped_kib(pid, "/memfd:roux-vcpu")
+            wait_until("memory to go back", lambda: mapped_kib(pid, "/memfd:roux-vcpu") * 2 < busy, 60)
     finally:
         ok("rm", "-f", "rests")
 

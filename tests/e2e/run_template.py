@@ -12,8 +12,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, Skip, busybox_root, complains, copy_cache, environ, expect, folder, main, of_another_time,
-                     marked_processes, roux, start, verb, wait_until)
+from harness import (WORK, Skip, busybox_root, complains, copy_cache, environ, expect, folder, main, mapped_kib,
+                     marked_processes, of_another_time, roux, start, verb, wait_until)
 
 ROOT = busybox_root()
 CACHE = copy_cache("cache")
@@ -247,15 +247,7 @@ def test_time_passes_in_a_clone_as_it_should():
 
 def written_to(pid):
     """Bytes of guest memory that the template has and a machine made of it has written to."""
-    kib, wanted = 0, False
-    with open(f"/proc/{pid}/smaps") as f:
-        for line in f:
-            words = line.split()
-            if not words[0].endswith(":"):
-                wanted = words[-1].endswith(".snap")
-            elif wanted and words[0] == "Private_Dirty:":
-                kib += int(words[1])
-    return kib << 10
+    return mapped_kib(pid, ".snap", "Private_Dirty") << 10
 
 
 def test_what_a_boot_puts_off_is_done_in_the_template():
