@@ -127,7 +127,7 @@ static const struct seccomp_rule switches[] = {
 };
 
 static const struct seccomp_rule dbt_thread[] = {
-	RULE(timer_create), RULE_IF(madvise, 2, MADV_REMOVE),
+	RULE(timer_create), RULE_IF(madvise, 2, MADV_REMOVE),	/* mmu_give_back() */
 };
 
 /* By any thread whose device raises an interrupt. */

@@ -56,7 +56,8 @@ enum control_type {
 	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
-	CONTROL_SAVE,	/* value: 1: when the guest is idle, and has done what it put off; descriptor: a file of snapshot_size() bytes, all holes */
+	CONTROL_SAVE,	/* value: 1: when the guest is idle, and has done what it put off; descriptor: a file of snapshot_size()
+			 * bytes, all holes */
 	CONTROL_CHECKPOINT,	/* descriptor: a pipe for machine_checkpoint(); text: bytes of the struct snapshot_id */
 	CONTROL_WATCH,	/* value: number of a disk, until it stands; descriptor: CONTROL_WATCH_MAX bytes of memory for block_watch() */
 	CONTROL_STAND,	/* for machine_stand() */
