@@ -71,6 +71,16 @@ struct tlb {
 	struct tlb_entry entry[TLB_ENTRIES];
 };
 
+/*
+ * The large pages that entries of a TLB, and code, which are of 4 KiB each, are parts of: two Bloom filters.  INVLPG of
+ * an address invalidates all of its page (SDM vol. 3, 4.10.4.1).
+ */
+#define LARGE_FILTER_BITS 9
+
+struct large_pages {
+	uint64_t of_2m[(1u << LARGE_FILTER_BITS) / 64], of_1g[(1u << LARGE_FILTER_BITS) / 64];
+};
+
 enum jc_of { JC_KERNEL, JC_USER };
 
 #define JC_FOLD 8
@@ -204,6 +214,7 @@ struct cpu {
 	/* Addresses in the kernel TLB that CR3 may change; more than the maximum: unknown. */
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;
+	struct large_pages klarge;	/* of ktlb */
 	uint8_t windows_begun;	/* bit per window: its memory is no longer all zero */
 	bool ktlb_filled;	/* since it was emptied */
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
@@ -214,6 +225,7 @@ struct cpu {
 		uint32_t crowded;	/* entries that had to go for others since it is so */
 	} jc_size[2];	/* by enum jc_of */
 	struct page_filter kernel_code_seen;	/* pages of the upper half */
+	struct large_pages kernel_code_large;	/* that those are parts of */
 	/*
 	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
 	 * and large pages, by bits of the address; aged by whatever may flush TLB entries.
@@ -224,6 +236,7 @@ struct cpu {
 		uint64_t large;	/* without table: what the entry of the first 4 KiB would be in one */
 		uint64_t allowed;	/* PTE bits that all levels above have set */
 		bool nx;
+		uint8_t shift;	/* of the size of the page that @large is part of */
 	} walked[WALKED];
 	/* Bank 0 of guest RAM, at address 0, for dbt_miss_quick(): */
 	uint8_t *ram;
@@ -305,6 +318,7 @@ struct window_private {
 	struct jump_cache ujc;
 	uint32_t token;	/* of the mappings in force; links of user code check it */
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
+	struct large_pages ularge;	/* of utlb, and of code_seen */
 	struct page_filter code_seen;	/* pages of the lower half */
 	/* Entries filled since the last flush; counts above FILLED_MAX: too many to list. */
 	uint16_t ntlb, njc;

@@ -281,7 +281,7 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		cpu->leave = LEAVE_ERROR;
 		return NULL;
 	}
-	mmu_note_exec(cpu, cpu->rip, tr.global);
+	mmu_note_exec(cpu, cpu->rip, &tr);
 	lock_take(&cpu->vm->cc->lock);
 	b = block_find(cpu->vm->cc, tr.gpa, mode, cpu->rip);
 	if (b && b->pa2 != ~0ull) {	/* is the second page still the one translated? */
@@ -306,8 +306,10 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
 		mmu_jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
-	if (b && b->pa2 != ~0ull)
-		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, tr.global);
+	if (b && b->pa2 != ~0ull) {	/* where the walk fails now, a flush is due, and will find what is noted */
+		(void)mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error);
+		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, &tr);
+	}
 	return b;
 }
 

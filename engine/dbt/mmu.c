@@ -14,7 +14,9 @@
 
 #include <sys/mman.h>
 
-#define LARGE_SIZE (2ull << 20)
+#define LARGE_SHIFT 21
+#define LARGE_SIZE (1ull << LARGE_SHIFT)
+#define GIANT_SHIFT 30
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
@@ -51,6 +53,35 @@ static void tlb_begin(struct tlb *tlb)
 {
 	tlb_clear_one(tlb, 0);
 	tlb_clear_one(tlb, TLB_ENTRIES - 1);
+}
+
+static uint64_t *large_bit(uint64_t *filter, uint64_t page, uint64_t *ret_bit)
+{
+	unsigned bit = (unsigned)(page * 0x9e3779b97f4a7c15ull >> (64 - LARGE_FILTER_BITS));
+
+	*ret_bit = 1ull << bit % 64;
+	return &filter[bit / 64];
+}
+
+/* An entry of the page of 2^@shift bytes at @va was made. */
+static inline void note_large_page(struct large_pages *large, uint64_t va, unsigned shift)
+{
+	uint64_t bit, *word;
+
+	if (shift == 12)
+		return;
+	word = large_bit(shift == LARGE_SHIFT ? large->of_2m : large->of_1g, va >> shift, &bit);
+	*word |= bit;
+}
+
+/* Size of the largest page at @va that entries may be part of, as a shift. */
+static unsigned large_shift(struct large_pages *large, uint64_t va)
+{
+	uint64_t bit;
+
+	if (*large_bit(large->of_1g, va >> GIANT_SHIFT, &bit) & bit)
+		return GIANT_SHIFT;
+	return *large_bit(large->of_2m, va >> LARGE_SHIFT, &bit) & bit ? LARGE_SHIFT : 12;
 }
 
 /* Remembers entry @n as filled, so that a flush of few entries touches only those. */
@@ -129,8 +160,10 @@ static void window_flush(struct cpu *cpu, unsigned context)
 			jc_clear_one(cpu, &w->ujc, w->jc_filled[i]);
 	}
 	w->ntlb = w->njc = 0;
-	if (!fresh)
+	if (!fresh) {
+		zero_bytes(&w->ularge, sizeof(w->ularge));
 		zero_bytes(&w->code_seen, sizeof(w->code_seen));
+	}
 	w->token = new_token(cpu);
 	cpu->stats.tlb_flush++;
 }
@@ -143,6 +176,7 @@ static void kernel_flush(struct cpu *cpu)
 		tlb_begin(&cpu->ktlb);
 	cpu->ktlb_filled = false;
 	cpu->nuser_in_kernel = 0;
+	zero_bytes(&cpu->klarge, sizeof(cpu->klarge));
 }
 
 static void drop_user_in_kernel(struct cpu *cpu)
@@ -150,6 +184,7 @@ static void drop_user_in_kernel(struct cpu *cpu)
 	forget_walks(cpu);
 	if (cpu->nuser_in_kernel > USER_IN_KERNEL_MAX) {
 		tlb_clear(&cpu->ktlb);
+		zero_bytes(&cpu->klarge, sizeof(cpu->klarge));
 	} else {
 		for (unsigned i = 0; i < cpu->nuser_in_kernel; i++) {
 			unsigned n = tlb_index(cpu->user_in_kernel[i]);
@@ -368,6 +403,7 @@ void mmu_give_back(struct cpu *cpu)
 	lock_drop(&cpu->vm->cc->lock);
 }
 
+/* Drops the entry of the page at @va, of 4 KiB. */
 static void invalidate_entry(struct tlb *tlb, uint64_t va)
 {
 	unsigned n = tlb_index(va);
@@ -381,6 +417,26 @@ void mmu_forget_page(struct cpu *cpu, uint64_t va)
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
 		if (has_begun(cpu, i))
 			invalidate_entry(&cpu_window(cpu, i)->utlb, va);
+}
+
+/* Drops the entries of the page of 2^@shift bytes at @va. */
+static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
+{
+	unsigned count = TLB_ENTRIES, first = 0;
+
+	invalidate_entry(tlb, va);
+	if (shift == 12)
+		return;
+	if (shift == LARGE_SHIFT) {	/* its entries lie together */
+		count = LARGE_SIZE / PAGE_SIZE;
+		first = tlb_index(va & ~(LARGE_SIZE - 1));
+	}
+	for (unsigned n = first; n < first + count; n++) {
+		struct tlb_entry *e = &tlb->entry[n];
+
+		if ((0 - e->ntag_read) >> shift == va >> shift || (0 - e->ntag_write) >> shift == va >> shift)
+			e->ntag_read = e->ntag_write = never(n);
+	}
 }
 
 static struct page_filter *filter_of(struct cpu *cpu, unsigned context, uint64_t va)
@@ -408,7 +464,7 @@ static bool code_seen(struct cpu *cpu, unsigned context, uint64_t va)
 	return true;
 }
 
-void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global)
+void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr)
 {
 	struct page_filter *f = filter_of(cpu, cpu->context, va);
 
@@ -417,7 +473,8 @@ void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global)
 
 		f->word[bit / 64] |= 1ull << bit % 64;
 	}
-	if (cpu->cpl != 3 && (!global || !(va >> 63)))
+	note_large_page(va >> 63 ? &cpu->kernel_code_large : &cpu_window(cpu, cpu->context)->ularge, va, tr->shift);
+	if (cpu->cpl != 3 && (!tr->global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
 }
 
@@ -437,22 +494,56 @@ static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
 	w->token = new_token(cpu);
 }
 
+/* The same in the page of 2^@shift bytes. */
+static bool code_seen_in(struct cpu *cpu, unsigned context, uint64_t va, unsigned shift)
+{
+	uint64_t first = va & ~((1ull << shift) - 1);
+
+	if (shift == GIANT_SHIFT)
+		return true;
+	for (uint64_t at = first; at < first + (1ull << shift); at += PAGE_SIZE)
+		if (code_seen(cpu, context, at))
+			return true;
+	return false;
+}
+
+/* Drops what a window knows of the page at @va, of 4 KiB or as large as any that was there. */
+static void forget_user_page(struct cpu *cpu, unsigned context, uint64_t va)
+{
+	struct window_private *w = cpu_window(cpu, context);
+	unsigned shift = large_shift(&w->ularge, va);
+
+	invalidate_page(&w->utlb, shift, va);
+	if (va >> 63 || !code_seen_in(cpu, context, va, shift))
+		return;
+	if (shift == 12) {
+		forget_user_code(cpu, context, va);
+	} else {
+		jc_clear(cpu, JC_USER, &w->ujc);
+		w->token = new_token(cpu);
+	}
+	if (cpu->kernel_code_moves)
+		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+}
+
+static void forget_kernel_page(struct cpu *cpu, uint64_t va)
+{
+	unsigned shift = large_shift(&cpu->kernel_code_large, va);
+
+	invalidate_page(&cpu->ktlb, large_shift(&cpu->klarge, va), va);
+	if (!(va >> 63) || !code_seen_in(cpu, cpu->context, va, shift))
+		return;
+	if (shift == 12)
+		kernel_code_flush_page(cpu, va);
+	else
+		kernel_code_flush(cpu);
+}
+
 void mmu_invlpg(struct cpu *cpu, uint64_t va)
 {
-	struct window_private *w = cpu_window(cpu, cpu->context);
-
 	forget_walks(cpu);
-	invalidate_entry(&cpu->ktlb, va);
-	invalidate_entry(&w->utlb, va);
-	if (!code_seen(cpu, cpu->context, va))
-		return;
-	if (va >> 63) {
-		kernel_code_flush_page(cpu, va);
-	} else {
-		forget_user_code(cpu, cpu->context, va);
-		if (cpu->kernel_code_moves)
-			jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-	}
+	forget_kernel_page(cpu, va);
+	forget_user_page(cpu, cpu->context, va);
 }
 
 void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
@@ -462,13 +553,10 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 	forget_walks(cpu);
 	switch (type) {
 	case 0:	/* one address of one PCID */
-		if (pcid == (cpu->cr3 & 0xfff)) {
+		if (pcid == (cpu->cr3 & 0xfff))
 			mmu_invlpg(cpu, va);
-		} else if (w != DBT_CONTEXTS) {
-			invalidate_entry(&cpu_window(cpu, w)->utlb, va);
-			if (code_seen(cpu, w, va))
-				forget_user_code(cpu, w, va);
-		}
+		else if (w != DBT_CONTEXTS)
+			forget_user_page(cpu, w, va);
 		break;
 	case 1:
 		if (w != DBT_CONTEXTS)
@@ -565,7 +653,7 @@ void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 		    !(cpu->ram_flags[j->pa / PAGE_SIZE] & PAGE_HAS_CODE) ||
 		    mmu_walk(cpu, j->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) || tr.gpa != j->pa || !tr.global)
 			continue;
-		mmu_note_exec(cpu, j->va, true);
+		mmu_note_exec(cpu, j->va, &tr);
 		kernel_code_note(cc, j->va, j->pa);
 		jc_put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
 	}
@@ -608,7 +696,8 @@ static void note_large(struct walked *w, uint64_t key, uint64_t va, int shift, u
 	uint64_t gpa = (pte & PTE_ADDR & ~((1ull << shift) - 1)) | (va & within);
 
 	*w = (struct walked){ .key = key, .allowed = allowed,
-			      .large = gpa | (pte & (PTE_P | PTE_W | PTE_U | PTE_A | PTE_D | PTE_G | PTE_NX)) };
+			      .large = gpa | (pte & (PTE_P | PTE_W | PTE_U | PTE_A | PTE_D | PTE_G | PTE_NX)),
+			      .shift = (uint8_t)shift };
 }
 
 int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct translation *ret,
@@ -624,6 +713,7 @@ int mmu_walk(struct cpu *cpu, uint64_t va, unsigned access, bool user, struct tr
 		ret->host = ram_at(cpu, ret->gpa & PAGE_MASK, PAGE_SIZE);
 		ret->writable = ret->user = ret->exec = true;
 		ret->global = false;
+		ret->shift = 12;
 		if (ret->host)
 			ret->host += ret->gpa & 4095;
 		return 0;
@@ -691,6 +781,7 @@ again:
 	ret->global = pte & PTE_G && cpu->cr4 & CR4_PGE;
 	ret->user = allowed & PTE_U;
 	ret->exec = !nx;
+	ret->shift = (uint8_t)shift;
 	return 0;
 }
 
@@ -716,6 +807,7 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 		note_filled(w->tlb_filled, &w->ntlb, n);
 	else if (!tr->global || !(va >> 63))
 		note_temporary(cpu, va);
+	note_large_page(user ? &w->ularge : &cpu->klarge, va, tr->shift);
 	cpu->ktlb_filled |= !user;
 	*e = (struct tlb_entry){
 		.ntag_read = slow & MEM_READ ? never(n) : 0 - page,
@@ -764,7 +856,8 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 {
 	const struct miss_site *site = (const struct miss_site *)(uintptr_t)cpu->miss_data;
 	uint64_t va = cpu->miss_address, page = va & PAGE_MASK;
-	uint64_t pte = known_pte(cpu, walked_slot(cpu, va), va), gpa = pte & PTE_ADDR, host;
+	const struct walked *known = walked_slot(cpu, va);
+	uint64_t pte = known_pte(cpu, known, va), gpa = pte & PTE_ADDR, host;
 	uint64_t need = PTE_P | PTE_A | (site->user ? PTE_U : 0) | (site->rw & MEM_WRITE ? PTE_W | PTE_D : 0);
 	bool writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
 	struct window_private *w = (struct window_private *)(uintptr_t)(cpu->gs_window + WINDOW_SHARED);
@@ -784,6 +877,8 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 		if (!(pte & PTE_G && cpu->cr4 & CR4_PGE && va >> 63))
 			note_temporary(cpu, va);
 	}
+	if (!known->table)
+		note_large_page(site->user ? &w->ularge : &cpu->klarge, va, known->shift);
 	host = (uint64_t)(uintptr_t)cpu->ram + gpa;
 	*e = (struct tlb_entry){ .ntag_read = 0 - page, .ntag_write = writable ? 0 - page : never(n),
 				 .addend = host - page, .host = host };

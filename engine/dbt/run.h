@@ -137,6 +137,7 @@ struct translation {
 	uint8_t *host;	/* NULL: not RAM */
 	bool writable;	/* and dirty: writes need no walk */
 	bool global, user, exec;
+	uint8_t shift;	/* of the page's size: 12, 21 or 30 */
 };
 
 /* 0, or the vector to raise: 14 with @ret_error set, or 13 for a non-canonical address. */
@@ -169,7 +170,8 @@ void mmu_forget_page(struct cpu *cpu, uint64_t va);
 /* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */
 bool mmu_protect_host_page(struct cpu *cpu, uint64_t host);
 void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
-void mmu_note_exec(struct cpu *cpu, uint64_t va, bool global);
+/* Code was found at @va, which leads to @tr: INVLPG forgets it. */
+void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr);
 
 /*
  * Around a look-up for writing and the writes through it: another vCPU that translates

@@ -4,6 +4,9 @@
 
 #define VA 0x5000000000ull	/* free addresses for tests */
 #define PA 0x1800000ull	/* 24 MiB: free memory, 1:1 mapped too */
+#define LARGE 0x200000ull
+#define GIANT 0x40000000ull
+#define HIGH 0xffff900000000000ull	/* addresses as kernels have them */
 #define CR0_WP (1ull << 16)
 #define EFER 0xc0000080u
 
@@ -60,6 +63,65 @@ static void test_remap(void)
 	invlpg(va);
 	(void)TRAPPING("movq (%1), %%rax", "r"(va));
 	check_equal("an unmapped page faults", trap.vector, 14);
+}
+
+static void put_function(uint64_t at, uint32_t result)
+{
+	*(volatile uint8_t *)at = 0xb8;	/* mov eax, imm32; ret */
+	*(volatile uint32_t *)(at + 1) = result;
+	*(volatile uint8_t *)(at + 5) = 0xc3;
+}
+
+static void test_large_remap(uint64_t va)
+{
+	unsigned stale = 0;
+
+	for (uint64_t at = 0; at < LARGE; at += 0x1000) {
+		write64(PA + at, 1);
+		write64(PA + LARGE + at, 2);
+	}
+	map(va, PA, 2, PTE_P | PTE_W);
+	for (uint64_t at = 0; at < LARGE; at += 0x1000)
+		stale += read64(va + at) != 1;
+	check_equal("all of a 2-MiB page", stale, 0);
+	check_equal("one place in it", read64(va + 0x5000), 1);
+	*pte_of(va, 2) = (PA + LARGE) | PTE_P | PTE_W | PTE_PS;
+	invlpg(va + 0x123456);
+	check_equal("that place after INVLPG of another", read64(va + 0x5000), 2);
+	for (uint64_t at = 0; at < LARGE; at += 0x1000) {
+		stale += read64(va + at) != 2;
+		write64(va + at, 3);
+	}
+	check_equal("and all the others", stale, 0);
+	*pte_of(va, 2) = PA | PTE_P | PTE_PS;
+	invlpg(va);
+	(void)TRAPPING("movq $4, (%1)", "r"(va + 0x7000));
+	check_equal("and that it is read-only now", trap.vector, 14);
+	check_equal("nothing was written to it", read64(PA + 0x7000), 1);
+	put_function(PA + 0x3000, 5);
+	put_function(PA + LARGE + 0x3000, 6);
+	check_equal("code in a 2-MiB page", ((uint32_t (*)(void))(va + 0x3000))(), 5);
+	*pte_of(va, 2) = (PA + LARGE) | PTE_P | PTE_W | PTE_PS;
+	invlpg(va + 0x1000);
+	check_equal("INVLPG of another address shows other code", ((uint32_t (*)(void))(va + 0x3000))(), 6);
+}
+
+static void test_giant_remap(void)
+{
+	uint64_t va = VA + 3 * GIANT;
+	uint32_t leaf[4];
+	bool has;
+
+	cpuid(0x80000001, 0, leaf);
+	has = leaf[3] >> 26 & 1;
+	write64(PA, 1);
+	if (has)
+		map(va, 0, 3, PTE_P | PTE_W);
+	check("1-GiB page, if the processor has them", !has || read64(va + PA) == 1);
+	*pte_of(va, 3) = 0;
+	invlpg(va + 0x23456789);
+	(void)TRAPPING("movq (%1), %%rax", "r"(va + PA));
+	check_equal("INVLPG of an address is of all of it", trap.vector, 14);
 }
 
 static void test_protection(void)
@@ -132,6 +194,9 @@ int guest_main(void)
 	test_sizes();
 	test_accessed_dirty();
 	test_remap();
+	test_large_remap(VA + 2 * GIANT);
+	test_large_remap(HIGH);
+	test_giant_remap();
 	test_protection();
 	test_crossing();
 	test_crossing_code();

@@ -10,6 +10,7 @@
 
 #define PAGE 4096u
 #define PAGES 2048u
+#define LARGE 512u	/* pages that may be one of the processor's */
 
 static struct {
 	int prot;
@@ -112,41 +113,78 @@ static bool is_uniform(unsigned page, unsigned n)
 	return true;
 }
 
-static void change(struct rng *rng)
+static void discard(unsigned page, unsigned n)
+{
+	must(madvise(page_at(page), (size_t)n * PAGE, MADV_DONTNEED) == 0);
+	for (unsigned i = 0; i < n; i++)
+		model[page + i].seed = 0;
+}
+
+static void map_anew(unsigned page, unsigned n, int prot, bool unmap)
+{
+	size_t len = (size_t)n * PAGE;
+
+	if (unmap) {
+		must(munmap(page_at(page), len) == 0);
+		must(read_faults(page_at(page)));
+	}
+	must(mmap(page_at(page), len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page_at(page));
+	set_model(page, n, prot, true);
+}
+
+static void protect(unsigned page, unsigned n, int prot)
+{
+	must(mprotect(page_at(page), (size_t)n * PAGE, prot) == 0);
+	set_model(page, n, prot, false);
+}
+
+static void change(struct rng *rng, unsigned page, unsigned n)
 {
 	static const int prots[] = { PROT_NONE, PROT_READ, PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE };
-	unsigned n = 1 + rng_below(rng, 32), page = rng_below(rng, PAGES - n);
 	int prot = prots[rng_below(rng, 4)];
-	size_t len = (size_t)n * PAGE;
 
 	switch (rng_below(rng, 5)) {
 	case 0:
-		must(mmap(page_at(page), len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page_at(page));
-		set_model(page, n, prot, true);
+		map_anew(page, n, prot, false);
 		break;
 	case 1:
-		must(munmap(page_at(page), len) == 0);
-		must(read_faults(page_at(page)));
-		must(mmap(page_at(page), len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == page_at(page));
-		set_model(page, n, prot, true);
+		map_anew(page, n, prot, true);
 		break;
 	case 2:
-		must(mprotect(page_at(page), len, prot) == 0);
-		set_model(page, n, prot, false);
+		protect(page, n, prot);
 		break;
 	case 3:
-		must(madvise(page_at(page), len, MADV_DONTNEED) == 0);
-		for (unsigned i = 0; i < n; i++)
-			model[page + i].seed = 0;
+		discard(page, n);
 		break;
 	default:
 		if (is_uniform(page, n))
 			move(page, n);
 		break;
 	}
+}
+
+static void change_few(struct rng *rng)
+{
+	unsigned n = 1 + rng_below(rng, 32), page = rng_below(rng, PAGES - n);
+
+	change(rng, page, n);
 	for (unsigned i = 0; i < n; i++)
 		if (rng_below(rng, 2))
 			fill(rng, page + i);
+}
+
+/* A large page, of which the processor remembers all, and what is left of it then. */
+static void change_large(struct rng *rng)
+{
+	unsigned page = rng_below(rng, PAGES / LARGE) * LARGE;
+
+	map_anew(page, LARGE, PROT_READ | PROT_WRITE, false);
+	(void)madvise(page_at(page), (size_t)LARGE * PAGE, MADV_HUGEPAGE);	/* kernels without them have others */
+	for (unsigned i = 0; i < LARGE; i++)
+		fill(rng, page + i);
+	change(rng, page, LARGE);
+	for (unsigned i = 0; i < LARGE; i++)
+		check(page + i, rng_below(rng, PAGE));
 }
 
 void piece_memory(struct work *w)
@@ -154,10 +192,14 @@ void piece_memory(struct work *w)
 	struct sigaction sa = { .sa_sigaction = faulted, .sa_flags = SA_SIGINFO | SA_NODEFER };
 
 	must(sigaction(SIGSEGV, &sa, NULL) == 0);
-	area = mmap(NULL, (size_t)PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	area = mmap(NULL, (size_t)(PAGES + LARGE) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	must(area != MAP_FAILED);
+	area += -(uintptr_t)area % (LARGE * PAGE);
 	for (; !time_is_over(w); w->rounds++) {
-		change(&w->rng);
+		if (rng_below(&w->rng, 64))
+			change_few(&w->rng);
+		else
+			change_large(&w->rng);
 		for (int i = 0; i < 8; i++)
 			check(rng_below(&w->rng, PAGES), rng_below(&w->rng, PAGE));
 	}
