@@ -342,11 +342,6 @@ static inline struct window_private *cpu_window(struct cpu *cpu, unsigned contex
 	return (struct window_private *)(cpu->windows + context * WINDOW_SIZE + WINDOW_SHARED);
 }
 
-static inline unsigned jc_index(const struct cpu *cpu, enum jc_of of, uint64_t va)
-{
-	return (unsigned)(va + (va >> JC_FOLD)) & (cpu->jc_size[of].entries - 1);
-}
-
 enum leave { LEAVE_NONE, LEAVE_KICKED, LEAVE_HALT, LEAVE_SHUTDOWN, LEAVE_REQUEST, LEAVE_STOP, LEAVE_FLUSH,
 	     LEAVE_DEBUG, LEAVE_ERROR };
 

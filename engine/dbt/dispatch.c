@@ -304,7 +304,7 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 			kernel_code_note(cpu->vm->cc, cpu->rip + PAGE_SIZE, b->pa2);
 	}
 	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
-		mmu_jc_insert(cpu, cpu->rip, b);
+		jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
 	if (b && b->pa2 != ~0ull) {	/* where the walk fails now, a flush is due, and will find what is noted */
 		(void)mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error);
@@ -320,11 +320,11 @@ static void check_jc_mode(struct cpu *cpu)
 
 	if (cpu->mode & BLOCK_USER) {
 		if (w->jc_mode != cpu->mode) {
-			mmu_flush_user_jc(cpu);
+			jc_flush_user(cpu);
 			w->jc_mode = cpu->mode;
 		}
 	} else if (cpu->kjc_mode != cpu->mode) {
-		mmu_flush_kernel_jc(cpu);
+		jc_flush_kernel(cpu);
 		cpu->kjc_mode = cpu->mode;
 		cpu->syscall_ready = 0;
 	}

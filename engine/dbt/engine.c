@@ -349,7 +349,7 @@ static void block_dropped(void *ctx, const struct block *b)
 
 	for (unsigned i = 0; i < vm->ncpus; i++)
 		if (vm->cpu[i])
-			mmu_forget_block(vm->cpu[i], b);
+			jc_forget(vm->cpu[i], b);
 }
 
 static void dbt_vm_destroy(struct vm *vm)

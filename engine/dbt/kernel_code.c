@@ -101,7 +101,7 @@ static void settle_kernel_code(struct cpu *cpu, bool in_place)
 	if (!in_place)
 		kernel_code_forget(cc);
 	if (cpu->kernel_epoch != cc->kernel_epoch)
-		mmu_flush_kernel_jc(cpu);
+		jc_flush_kernel(cpu);
 	kernel_code_begin(cpu);
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Paging as the guest sees it, and the caches that hide it.
+ * Paging as the guest sees it, and the TLBs that hide it.
  *
- * User code has one TLB and one jump cache per window (address space).  Kernel
- * code has one of each per vCPU, shared by all windows, because kernels map
- * themselves the same everywhere; entries there that are not global pages of
- * the upper half are listed in user_in_kernel[] and dropped when CR3 changes.
+ * User code has one TLB per window (address space).  Kernel code has one per vCPU,
+ * shared by all windows, because kernels map themselves the same everywhere; entries
+ * there that are not global pages of the upper half are listed in user_in_kernel[]
+ * and dropped when CR3 changes.
  */
 #include "engine/dbt/run.h"
 
@@ -84,27 +84,6 @@ static unsigned large_shift(struct large_pages *large, uint64_t va)
 	return *large_bit(large->of_2m, va >> LARGE_SHIFT, &bit) & bit ? LARGE_SHIFT : 12;
 }
 
-/* Remembers entry @n as filled, so that a flush of few entries touches only those. */
-static inline void note_filled(uint16_t *list, uint16_t *count, unsigned n)
-{
-	if (*count < FILLED_MAX)
-		list[*count] = (uint16_t)n;
-	if (*count <= FILLED_MAX)
-		(*count)++;
-}
-
-/* Any thread: one that jumps that way finds the block still whole, or nothing. */
-static void jc_clear_one(const struct cpu *cpu, struct jump_cache *jc, unsigned n)
-{
-	__atomic_store_n(&jc->entry[n].code, cpu->thunk_indirect, __ATOMIC_RELEASE);
-}
-
-static void jc_clear(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc)
-{
-	for (unsigned i = 0; i < cpu->jc_size[of].entries; i++)
-		jc_clear_one(cpu, jc, i);
-}
-
 /* What struct walked.key must be for @va now. */
 static inline uint64_t walked_key(const struct cpu *cpu, uint64_t va)
 {
@@ -131,35 +110,24 @@ static uint32_t new_token(struct cpu *cpu)
 	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
 }
 
-/* Whether a window's memory is more than zeros. */
-static bool has_begun(const struct cpu *cpu, unsigned context)
-{
-	return cpu->windows_begun >> context & 1;
-}
-
 static void window_flush(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
-	bool fresh = !has_begun(cpu, context);
+	bool fresh = !window_has_begun(cpu, context);
 
 	forget_walks(cpu);
 	if (fresh) {
 		cpu->windows_begun |= (uint8_t)(1u << context);
 		tlb_begin(&w->utlb);
-		w->njc = FILLED_MAX + 1;
+		w->njc = FILLED_MAX + 1;	/* to clear all: zeros are no thunk */
 	} else if (w->ntlb > FILLED_MAX) {
 		tlb_clear(&w->utlb);
 	} else {
 		for (unsigned i = 0; i < w->ntlb; i++)
 			tlb_clear_one(&w->utlb, w->tlb_filled[i]);
 	}
-	if (w->njc > FILLED_MAX) {
-		jc_clear(cpu, JC_USER, &w->ujc);
-	} else {
-		for (unsigned i = 0; i < w->njc; i++)
-			jc_clear_one(cpu, &w->ujc, w->jc_filled[i]);
-	}
-	w->ntlb = w->njc = 0;
+	jc_flush_window(cpu, context);
+	w->ntlb = 0;
 	if (!fresh) {
 		zero_bytes(&w->ularge, sizeof(w->ularge));
 		zero_bytes(&w->code_seen, sizeof(w->code_seen));
@@ -194,7 +162,7 @@ static void drop_user_in_kernel(struct cpu *cpu)
 	}
 	cpu->nuser_in_kernel = 0;
 	if (cpu->kernel_code_moves) {
-		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+		jc_flush_kernel(cpu);
 		cpu->kernel_code_moves = false;
 	}
 }
@@ -213,50 +181,19 @@ static uint64_t window_key(const struct cpu *cpu, uint64_t cr3)
 	return cpu->cr4 & CR4_PCIDE ? cr3 & 0xfff : 0;
 }
 
-static void set_jc_entries(struct cpu *cpu, enum jc_of of, uint32_t entries)
-{
-	cpu->jc_size[of] = (struct jc_size){ .mask = (entries - 1ull) << 1, .entries = entries };
-	if (atomic_load(&cpu->jc_mask[of]))
-		atomic_store(&cpu->jc_mask[of], cpu->jc_size[of].mask);
-	if (atomic_load(&cpu->exit_request))	/* a request that came between */
-		jc_close(cpu);
-}
-
-/* Programs that jump to more places than fit get more room, and begin anew with it. */
-static void grow_jump_cache(struct cpu *cpu, enum jc_of of)
-{
-	uint32_t entries = cpu->jc_size[of].entries;
-
-	set_jc_entries(cpu, of, entries * 8 < JC_ENTRIES ? entries * 8 : JC_ENTRIES);
-	if (of == JC_KERNEL) {
-		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-		return;
-	}
-	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
-		if (has_begun(cpu, i))
-			cpu_window(cpu, i)->njc = FILLED_MAX + 1;
-		if (i == cpu->context)
-			jc_clear(cpu, JC_USER, &cpu_window(cpu, i)->ujc);
-		else
-			cpu->ctx[i].cr3 = ~0ull;
-	}
-}
-
 void mmu_init(struct cpu *cpu)
 {
-	for (unsigned of = 0; of < 2; of++)
-		if (!cpu->jc_size[of].entries)
-			set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
+	jc_begin(cpu);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
 		cpu->ctx[i].cr3 = ~0ull;
-		if (has_begun(cpu, i))
+		if (window_has_begun(cpu, i))
 			cpu_window(cpu, i)->njc = FILLED_MAX + 1;	/* the thunks may be others: clear all, when the window gets a use */
 	}
 	/* In use at once: what goes through the windows in use must not pass this one by. */
 	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
 	window_flush(cpu, 0);
 	kernel_flush(cpu);
-	mmu_flush_kernel_jc(cpu);
+	jc_flush_kernel(cpu);
 	kernel_code_begin(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
@@ -281,49 +218,6 @@ void mmu_flush_all(struct cpu *cpu)
 	kernel_flush(cpu);
 	forget_walks(cpu);
 	kernel_code_flush(cpu);
-}
-
-void mmu_flush_user_jc(struct cpu *cpu)
-{
-	struct window_private *w = cpu_window(cpu, cpu->context);
-
-	jc_clear(cpu, JC_USER, &w->ujc);
-	w->njc = 0;
-}
-
-void mmu_flush_kernel_jc(struct cpu *cpu)
-{
-	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-}
-
-static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, const struct block *b)
-{
-	if ((n ? jc->entry[n].code : jc->polled) == (uint64_t)(uintptr_t)b->entry)
-		jc_clear_one(cpu, jc, n);
-}
-
-static void forget_in(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, const struct block *b)
-{
-	if (!b->cached_elsewhere) {
-		forget_at(cpu, jc, jc_index(cpu, of, b->cached_va), b);
-		return;
-	}
-	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
-	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
-		forget_at(cpu, jc, jc_index(cpu, of, va), b);
-}
-
-void mmu_forget_block(struct cpu *cpu, const struct block *b)
-{
-	if (!b->cached)
-		return;
-	if (!(b->mode & BLOCK_USER)) {
-		forget_in(cpu, JC_KERNEL, &cpu->kjc, b);
-	} else {
-		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			if (has_begun(cpu, i))
-				forget_in(cpu, JC_USER, &cpu_window(cpu, i)->ujc, b);
-	}
 }
 
 static unsigned find_window(const struct cpu *cpu, uint64_t key)
@@ -361,19 +255,11 @@ void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep)
 	use_window(cpu, w);
 }
 
-/* Makes pages of a vCPU's memory zeros that take none of the host's, as far as they lie between the two. */
-static bool give_back(const void *from, const void *to)
+bool pages_give_back(const void *from, const void *to)
 {
 	uint64_t first = ((uint64_t)(uintptr_t)from + PAGE_SIZE - 1) & PAGE_MASK, end = (uint64_t)(uintptr_t)to & PAGE_MASK;
 
 	return end <= first || raw_syscall4(SYS_madvise, (long)first, (long)(end - first), MADV_REMOVE, 0) == 0;
-}
-
-static void give_back_jumps(struct cpu *cpu, enum jc_of of, struct jump_cache *jc)
-{
-	set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
-	(void)give_back(jc->entry + JC_ENTRIES_FIRST, jc->entry + JC_ENTRIES);
-	jc_clear(cpu, of, jc);
 }
 
 /*
@@ -386,20 +272,18 @@ void mmu_give_back(struct cpu *cpu)
 
 	lock_take(&cpu->vm->cc->lock);	/* others look for blocks in jump caches */
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
-		if (i == cpu->context || !has_begun(cpu, i))
+		if (i == cpu->context || !window_has_begun(cpu, i))
 			continue;
 		cpu->ctx[i].cr3 = ~0ull;
-		if (give_back(cpu_window(cpu, i), cpu->windows + (i + 1) * WINDOW_SIZE))
+		if (pages_give_back(cpu_window(cpu, i), cpu->windows + (i + 1) * WINDOW_SIZE))
 			cpu->windows_begun &= (uint8_t)~(1u << i);
 	}
-	if (give_back(&w->utlb, &w->utlb + 1))
+	if (pages_give_back(&w->utlb, &w->utlb + 1))
 		tlb_begin(&w->utlb);
 	else
 		tlb_clear(&w->utlb);
-	give_back_jumps(cpu, JC_USER, &w->ujc);
-	w->ntlb = w->njc = 0;
-	if (cpu->jc_size[JC_KERNEL].entries > JC_ENTRIES_KEPT)
-		give_back_jumps(cpu, JC_KERNEL, &cpu->kjc);
+	w->ntlb = 0;
+	jc_give_back(cpu);
 	lock_drop(&cpu->vm->cc->lock);
 }
 
@@ -415,7 +299,7 @@ void mmu_forget_page(struct cpu *cpu, uint64_t va)
 {
 	invalidate_entry(&cpu->ktlb, va);
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-		if (has_begun(cpu, i))
+		if (window_has_begun(cpu, i))
 			invalidate_entry(&cpu_window(cpu, i)->utlb, va);
 }
 
@@ -483,14 +367,7 @@ static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
 {
 	struct window_private *w = cpu_window(cpu, context);
 
-	/* What begins in the page, or in the one before and reaches into it. */
-	va &= PAGE_MASK;
-	for (uint64_t at = va - (INSN_LEN_MAX - 1); at != va + PAGE_SIZE; at++) {
-		unsigned n = jc_index(cpu, JC_USER, at);
-
-		if (at + w->ujc.entry[n].ntag == 0)
-			jc_clear_one(cpu, &w->ujc, n);
-	}
+	jc_forget_page(cpu, context, va);
 	w->token = new_token(cpu);
 }
 
@@ -519,11 +396,12 @@ static void forget_user_page(struct cpu *cpu, unsigned context, uint64_t va)
 	if (shift == 12) {
 		forget_user_code(cpu, context, va);
 	} else {
-		jc_clear(cpu, JC_USER, &w->ujc);
+		w->njc = FILLED_MAX + 1;
+		jc_flush_window(cpu, context);
 		w->token = new_token(cpu);
 	}
 	if (cpu->kernel_code_moves)
-		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+		jc_flush_kernel(cpu);
 }
 
 static void forget_kernel_page(struct cpu *cpu, uint64_t va)
@@ -595,69 +473,6 @@ bool mmu_protect_host_page(struct cpu *cpu, uint64_t host)
 		if (cpu->ctx[i].cr3 != ~0ull)
 			found |= protect_in(&cpu_window(cpu, i)->utlb, host);
 	return found;
-}
-
-static void jc_put(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, uint64_t va, uint64_t code)
-{
-	unsigned n = jc_index(cpu, of, va);
-
-	jc->entry[n].ntag = 0 - va;
-	if (n == 0)
-		jc->polled = code;
-	jc->entry[n].code = n == 0 ? cpu->thunk_polled[of] : code;
-}
-
-/* Writes only news: the block's page may be shared with other processes. */
-static void note_cached(struct block *b, uint64_t va)
-{
-	if (!b->cached) {
-		b->cached = true;
-		b->cached_va = va;
-	} else if (b->cached_va != va && !b->cached_elsewhere) {
-		b->cached_elsewhere = true;
-	}
-}
-
-void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
-{
-	struct window_private *w = cpu_window(cpu, cpu->context);
-	enum jc_of of = b->mode & BLOCK_USER ? JC_USER : JC_KERNEL;
-	struct jump_cache *jc = of == JC_USER ? &w->ujc : &cpu->kjc;
-	struct jc_size *size = &cpu->jc_size[of];
-
-	if (jc->entry[jc_index(cpu, of, va)].code != cpu->thunk_indirect && size->entries < JC_ENTRIES &&
-	    ++size->crowded > size->entries)
-		grow_jump_cache(cpu, of);
-	if (of == JC_USER)
-		note_filled(w->jc_filled, &w->njc, jc_index(cpu, of, va));
-	note_cached(b, va);
-	jc_put(cpu, of, jc, va, (uint64_t)(uintptr_t)b->entry);
-}
-
-void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
-{
-	struct code_cache *cc = cpu->vm->cc;
-	uint64_t first = (uint64_t)(uintptr_t)cc->rx, end = first + cc->used;
-	uint32_t entries = cpu->jc_size[JC_KERNEL].entries, error;
-	struct translation tr;
-
-	while (entries < JC_ENTRIES && entries < 2 * njumps)
-		entries *= 2;
-	set_jc_entries(cpu, JC_KERNEL, entries);
-	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-	lock_take(&cc->lock);
-	for (uint64_t i = 0; i < njumps; i++) {
-		const struct kept_jump *j = &jump[i];
-
-		if (!(j->va >> 63) || j->code < first || j->code >= end || j->pa >= cpu->ram_size ||
-		    !(cpu->ram_flags[j->pa / PAGE_SIZE] & PAGE_HAS_CODE) ||
-		    mmu_walk(cpu, j->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) || tr.gpa != j->pa || !tr.global)
-			continue;
-		mmu_note_exec(cpu, j->va, &tr);
-		kernel_code_note(cc, j->va, j->pa);
-		jc_put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
-	}
-	lock_drop(&cc->lock);
 }
 
 /* Sets @bits in a page table entry that another vCPU may be changing. */

@@ -4,7 +4,8 @@
  *
  *   thunk.c    host code between C and translated code
  *   kernel_code.c  links and jump caches when the kernel's mappings are flushed
- *   mmu.c      page walks, software TLB, jump caches, address-space windows
+ *   jump_cache.c   where indirect jumps find the code for an address
+ *   mmu.c      page walks, software TLB, address-space windows
  *   dispatch.c what translated code calls: misses, exits, finding the next block
  *   dormant.c  blocks that other VMs translated
  *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
@@ -92,6 +93,26 @@ static inline void ask_to_exit(struct cpu *cpu)
 	jc_close(cpu);
 }
 
+static inline unsigned jc_index(const struct cpu *cpu, enum jc_of of, uint64_t va)
+{
+	return (unsigned)(va + (va >> JC_FOLD)) & (cpu->jc_size[of].entries - 1);
+}
+
+/* Whether a window's memory is more than zeros. */
+static inline bool window_has_begun(const struct cpu *cpu, unsigned context)
+{
+	return cpu->windows_begun >> context & 1;
+}
+
+/* Remembers entry @n as filled, so that a flush of few entries touches only those. */
+static inline void note_filled(uint16_t *list, uint16_t *count, unsigned n)
+{
+	if (*count < FILLED_MAX)
+		list[*count] = (uint16_t)n;
+	if (*count <= FILLED_MAX)
+		(*count)++;
+}
+
 /* --- store.c; the first seven as in struct engine_ops --- */
 void dbt_record(struct vm *vm);
 void dbt_set_aside(struct vm *vm, bool done);
@@ -129,6 +150,23 @@ void kernel_code_begin(struct cpu *cpu);
 void kernel_code_flush(struct cpu *cpu);
 void kernel_code_flush_page(struct cpu *cpu, uint64_t va);
 
+/* --- jump_cache.c --- */
+/* For a vCPU that has none: sizes. */
+void jc_begin(struct cpu *cpu);
+/* With the code cache's lock held: what is at @va now leads to @b. */
+void jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
+/* Puts into the kernel's jump cache of a vCPU that is about to run what its page tables have where it was. */
+void jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps);
+void jc_flush_window(struct cpu *cpu, unsigned context);
+void jc_flush_user(struct cpu *cpu);	/* that of the window in use */
+void jc_flush_kernel(struct cpu *cpu);
+/* Removes what a window's says about code at @va's page, of 4 KiB, and code that reaches into it. */
+void jc_forget_page(struct cpu *cpu, unsigned context, uint64_t va);
+/* With the lock held: removes what jump caches of this vCPU say about @b.  Any thread. */
+void jc_forget(struct cpu *cpu, const struct block *b);
+/* With the lock held: most of their memory, as mmu_give_back(). */
+void jc_give_back(struct cpu *cpu);
+
 /* --- mmu.c --- */
 enum access { ACCESS_READ = MEM_READ, ACCESS_WRITE = MEM_WRITE, ACCESS_EXEC = 4, ACCESS_PROBE = 8 };
 
@@ -153,23 +191,18 @@ void mmu_init(struct cpu *cpu);
 void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep);
 void mmu_invlpg(struct cpu *cpu, uint64_t va);
 void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va);
-/* Puts into the kernel's jump cache of a vCPU that is about to run what its page tables have where it was. */
-void mmu_jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps);
 void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
-void mmu_flush_user_jc(struct cpu *cpu);
-void mmu_flush_kernel_jc(struct cpu *cpu);
 /*
  * Gives most of the memory of user TLBs and jump caches to the host, and of a large kernel jump cache; they fill again.
  * Outside translated code, vectors saved.
  */
 void mmu_give_back(struct cpu *cpu);
-/* Removes what jump caches of this vCPU say about @b.  Any thread. */
-void mmu_forget_block(struct cpu *cpu, const struct block *b);
+/* Makes pages of a vCPU's memory zeros that take none of the host's, as far as they lie between the two.  False: they stay. */
+bool pages_give_back(const void *from, const void *to);
 /* Removes the entries of the page of @va from every TLB of this vCPU, which must not run elsewhere. */
 void mmu_forget_page(struct cpu *cpu, uint64_t va);
 /* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */
 bool mmu_protect_host_page(struct cpu *cpu, uint64_t host);
-void mmu_jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
 /* Code was found at @va, which leads to @tr: INVLPG forgets it. */
 void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr);
 

@@ -317,7 +317,7 @@ int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct
 void dbt_take_jumps(struct dbt_vm *dv, struct cpu *cpu)
 {
 	if (cpu->takes_jumps)
-		mmu_jc_fill(cpu, dv->jumps, dv->njumps);
+		jc_fill(cpu, dv->jumps, dv->njumps);
 	cpu->takes_jumps = false;
 }
 
