@@ -38,8 +38,7 @@
 #define FILLED_MAX 1024
 #define TLB_BITS 12
 #define TLB_ENTRIES (1u << TLB_BITS)
-#define JC_BITS 15
-#define JC_ENTRIES (1u << JC_BITS)
+#define JC_ENTRIES (1u << 17)	/* a compiler jumps to some 60,000 places */
 #define PAGE_SIZE 4096ull
 #define GUARD_PAGES 4
 #define GUARD_OPEN 2	/* the one of them that is accessible */
@@ -60,7 +59,7 @@ struct tlb_entry {
  * Guest address to translated code.  An indirect jump goes to code unseen, which
  * begins with a look at whether address + ntag is 0 (emit_entry()): there the way
  * of the jump is predicted already.  Functions begin at multiples of 16, so the
- * index takes in higher bits: see jc_index().
+ * index takes in higher bits: see jc_index().  Each has the size that its program needs.
  */
 struct jc_entry {
 	uint64_t code;	/* host address; of thunk_indirect where there is none */
@@ -84,12 +83,17 @@ struct large_pages {
 enum jc_of { JC_KERNEL, JC_USER };
 
 #define JC_FOLD 8
+#define JC_ENTRIES_KERNEL 32768u	/* of the kernel's, at most */
 #define JC_ENTRIES_KEPT 8192u	/* of the kernel's, by a guest that rests: to fill them again takes a millisecond of its next command */
 #define JC_ENTRIES_FIRST 1024u	/* a machine that does little touches little memory: see grow_jump_caches() */
 
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
 	uint64_t polled;	/* where entry 0 leads, behind the thunk that its code is (see ask_to_exit()) */
+	uint64_t mask;	/* for PDEP: twice the index, which is then scaled by 8 */
+	_Atomic uint32_t entries;	/* in use of JC_ENTRIES, a power of two; 0: it has not begun */
+	uint32_t crowded;	/* entries that had to go for others since it is so */
+	uint32_t filled;	/* entries filled since the last flush */
 };
 
 /*
@@ -150,7 +154,7 @@ struct cpu {
 	uint64_t tlb_mask;	/* PDEP mask: four times the TLB index, which is then scaled by 8 */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
-	_Atomic uint64_t jc_mask[2];	/* of the kernel's and the user's jump cache: jc_mask_full, or 0, which polls: see ask_to_exit() */
+	_Atomic uint64_t jc_mask[2];	/* jump_cache.mask of the kernel's and of the user's in use, or 0, which polls: see ask_to_exit() */
 	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
@@ -219,11 +223,6 @@ struct cpu {
 	bool ktlb_filled;	/* since it was emptied */
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	uint32_t kernel_epoch;	/* code_cache.kernel_epoch when that jump cache was made sure of last */
-	struct jc_size {
-		uint64_t mask;	/* for PDEP: twice the index, which is then scaled by 8 */
-		uint32_t entries;	/* in use of JC_ENTRIES, a power of two; the code cache's lock guards it */
-		uint32_t crowded;	/* entries that had to go for others since it is so */
-	} jc_size[2];	/* by enum jc_of */
 	struct page_filter kernel_code_seen;	/* pages of the upper half */
 	struct large_pages kernel_code_large;	/* that those are parts of */
 	/*
@@ -320,9 +319,10 @@ struct window_private {
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
 	struct large_pages ularge;	/* of utlb, and of code_seen */
 	struct page_filter code_seen;	/* pages of the lower half */
-	/* Entries filled since the last flush; counts above FILLED_MAX: too many to list. */
-	uint16_t ntlb, njc;
-	uint16_t tlb_filled[FILLED_MAX], jc_filled[FILLED_MAX];
+	/* Entries filled since the last flush; counts (jump_cache.filled) above FILLED_MAX: too many to list. */
+	uint16_t ntlb;
+	uint16_t tlb_filled[FILLED_MAX];
+	uint32_t jc_filled[FILLED_MAX];
 };
 
 #define WINDOW_SHARED ((sizeof(struct cpu) + PAGE_SIZE - 1) & PAGE_MASK)

@@ -402,8 +402,9 @@ static uint64_t enter_block(struct cpu *cpu, const struct block *b)
 /* What the jump cache knows about cpu->rip, when nothing else needs settling; 0: ask next_block(). */
 static uint64_t cached_code(struct cpu *cpu)
 {
-	enum jc_of of = cpu->mode & BLOCK_USER ? JC_USER : JC_KERNEL;
+	const struct jump_cache *jc = cpu->mode & BLOCK_USER ? &cpu_window(cpu, cpu->context)->ujc : &cpu->kjc;
 	const struct jc_entry *e;
+	unsigned n;
 
 	if (cpu->has_pending | cpu->leave | cpu->halted | cpu->stepping || requests_wait(cpu) ||
 	    cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
@@ -411,12 +412,12 @@ static uint64_t cached_code(struct cpu *cpu)
 		return 0;
 	cpu->intr_shadow = false;	/* nothing waits */
 	check_jc_mode(cpu);
-	e = of == JC_USER ? cpu_window(cpu, cpu->context)->ujc.entry : cpu->kjc.entry;
-	e += jc_index(cpu, of, cpu->rip);
+	n = jc_index(jc, cpu->rip);
+	e = &jc->entry[n];
 	if (cpu->rip + e->ntag != 0 || e->code == cpu->thunk_indirect)
 		return 0;
 	cpu->s14 = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
-	cpu->s15 = 2 * jc_index(cpu, of, cpu->rip);
+	cpu->s15 = 2 * n;
 	return e->code;
 }
 

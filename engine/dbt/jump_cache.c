@@ -2,113 +2,123 @@
 /*
  * Jump caches: where indirect jumps find the code for a guest's address.
  *
- * User code has one per window (address space), kernel code one per vCPU, as TLBs are (mmu.c).
+ * User code has one per window (address space), kernel code one per vCPU, as TLBs are (mmu.c).  Each begins small, as to
+ * empty it takes time and to use it takes memory, and grows with the places that its program jumps to.
  */
 #include "engine/dbt/run.h"
 
+#define GROWTH 8u
+
 /* Any thread: one that jumps that way finds the block still whole, or nothing. */
-static void jc_clear_one(const struct cpu *cpu, struct jump_cache *jc, unsigned n)
+static void clear_one(const struct cpu *cpu, struct jump_cache *jc, unsigned n)
 {
 	__atomic_store_n(&jc->entry[n].code, cpu->thunk_indirect, __ATOMIC_RELEASE);
 }
 
-static void jc_clear(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc)
+static void clear(const struct cpu *cpu, struct jump_cache *jc)
 {
-	for (unsigned i = 0; i < cpu->jc_size[of].entries; i++)
-		jc_clear_one(cpu, jc, i);
+	for (unsigned i = 0; i < jc->entries; i++)
+		clear_one(cpu, jc, i);
+	jc->filled = 0;
 }
 
-static void set_jc_entries(struct cpu *cpu, enum jc_of of, uint32_t entries)
+static void show_mask(struct cpu *cpu, enum jc_of of, const struct jump_cache *jc)
 {
-	cpu->jc_size[of] = (struct jc_size){ .mask = (entries - 1ull) << 1, .entries = entries };
 	if (atomic_load(&cpu->jc_mask[of]))
-		atomic_store(&cpu->jc_mask[of], cpu->jc_size[of].mask);
+		atomic_store(&cpu->jc_mask[of], jc->mask);
 	if (atomic_load(&cpu->exit_request))	/* a request that came between */
 		jc_close(cpu);
 }
 
-/* Programs that jump to more places than fit get more room, and begin anew with it. */
-static void grow_jump_cache(struct cpu *cpu, enum jc_of of)
+/*
+ * Of a cache whose first @entries are empty, or will be.  Other vCPUs may look for blocks in it that are gone, and find
+ * nothing to remove: as what was there is being removed.
+ */
+static void set_entries(struct cpu *cpu, struct jump_cache *jc, uint32_t entries)
 {
-	uint32_t entries = cpu->jc_size[of].entries;
+	jc->mask = (entries - 1ull) << 1;
+	jc->entries = entries;
+	jc->crowded = 0;
+	if (jc == &cpu->kjc)
+		show_mask(cpu, JC_KERNEL, jc);
+	else if (jc == &cpu_window(cpu, cpu->context)->ujc)
+		show_mask(cpu, JC_USER, jc);
+}
 
-	set_jc_entries(cpu, of, entries * 8 < JC_ENTRIES ? entries * 8 : JC_ENTRIES);
-	if (of == JC_KERNEL) {
-		jc_clear(cpu, JC_KERNEL, &cpu->kjc);
-		return;
-	}
-	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
-		if (window_has_begun(cpu, i))
-			cpu_window(cpu, i)->njc = FILLED_MAX + 1;
-		if (i == cpu->context)
-			jc_clear(cpu, JC_USER, &cpu_window(cpu, i)->ujc);
-		else
-			cpu->ctx[i].cr3 = ~0ull;
-	}
+void jc_use_window(struct cpu *cpu)
+{
+	show_mask(cpu, JC_USER, &cpu_window(cpu, cpu->context)->ujc);
 }
 
 void jc_begin(struct cpu *cpu)
 {
-	for (unsigned of = 0; of < 2; of++)
-		if (!cpu->jc_size[of].entries)
-			set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
+	if (!cpu->kjc.entries)
+		set_entries(cpu, &cpu->kjc, JC_ENTRIES_FIRST);
+	clear(cpu, &cpu->kjc);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		if (window_has_begun(cpu, i))	/* the thunks may be others */
+			cpu_window(cpu, i)->ujc.filled = FILLED_MAX + 1;
 }
 
 void jc_flush_window(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
+	struct jump_cache *jc = &w->ujc;
+	uint32_t filled = jc->filled;
 
-	if (w->njc > FILLED_MAX) {
-		jc_clear(cpu, JC_USER, &w->ujc);
+	if (!jc->entries) {
+		set_entries(cpu, jc, JC_ENTRIES_FIRST);
+		clear(cpu, jc);
+	} else if (filled > FILLED_MAX) {
+		clear(cpu, jc);
 	} else {
-		for (unsigned i = 0; i < w->njc; i++)
-			jc_clear_one(cpu, &w->ujc, w->jc_filled[i]);
+		for (unsigned i = 0; i < filled; i++)
+			clear_one(cpu, jc, w->jc_filled[i]);
+		jc->filled = 0;
 	}
-	w->njc = 0;
+	if (jc->entries > JC_ENTRIES_FIRST && filled < jc->entries / GROWTH)
+		set_entries(cpu, jc, jc->entries / GROWTH);
 }
 
 void jc_forget_page(struct cpu *cpu, unsigned context, uint64_t va)
 {
-	struct window_private *w = cpu_window(cpu, context);
+	struct jump_cache *jc = &cpu_window(cpu, context)->ujc;
 
 	/* What begins in the page, or in the one before and reaches into it. */
 	va &= PAGE_MASK;
 	for (uint64_t at = va - (INSN_LEN_MAX - 1); at != va + PAGE_SIZE; at++) {
-		unsigned n = jc_index(cpu, JC_USER, at);
+		unsigned n = jc_index(jc, at);
 
-		if (at + w->ujc.entry[n].ntag == 0)
-			jc_clear_one(cpu, &w->ujc, n);
+		if (at + jc->entry[n].ntag == 0)
+			clear_one(cpu, jc, n);
 	}
 }
 
 void jc_flush_user(struct cpu *cpu)
 {
-	struct window_private *w = cpu_window(cpu, cpu->context);
-
-	jc_clear(cpu, JC_USER, &w->ujc);
-	w->njc = 0;
+	clear(cpu, &cpu_window(cpu, cpu->context)->ujc);
 }
 
 void jc_flush_kernel(struct cpu *cpu)
 {
-	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+	clear(cpu, &cpu->kjc);
 }
 
 static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, const struct block *b)
 {
 	if ((n ? jc->entry[n].code : jc->polled) == (uint64_t)(uintptr_t)b->entry)
-		jc_clear_one(cpu, jc, n);
+		clear_one(cpu, jc, n);
 }
 
-static void forget_in(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, const struct block *b)
+static void forget_in(const struct cpu *cpu, struct jump_cache *jc, const struct block *b)
 {
 	if (!b->cached_elsewhere) {
-		forget_at(cpu, jc, jc_index(cpu, of, b->cached_va), b);
+		forget_at(cpu, jc, jc_index(jc, b->cached_va), b);
 		return;
 	}
 	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
-	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)JC_ENTRIES << JC_FOLD; va += PAGE_SIZE)
-		forget_at(cpu, jc, jc_index(cpu, of, va), b);
+	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)jc->entries << JC_FOLD; va += PAGE_SIZE)
+		forget_at(cpu, jc, jc_index(jc, va), b);
 }
 
 void jc_forget(struct cpu *cpu, const struct block *b)
@@ -116,17 +126,17 @@ void jc_forget(struct cpu *cpu, const struct block *b)
 	if (!b->cached)
 		return;
 	if (!(b->mode & BLOCK_USER)) {
-		forget_in(cpu, JC_KERNEL, &cpu->kjc, b);
+		forget_in(cpu, &cpu->kjc, b);
 	} else {
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
 			if (window_has_begun(cpu, i))
-				forget_in(cpu, JC_USER, &cpu_window(cpu, i)->ujc, b);
+				forget_in(cpu, &cpu_window(cpu, i)->ujc, b);
 	}
 }
 
-static void jc_put(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, uint64_t va, uint64_t code)
+static void put(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, uint64_t va, uint64_t code)
 {
-	unsigned n = jc_index(cpu, of, va);
+	unsigned n = jc_index(jc, va);
 
 	jc->entry[n].ntag = 0 - va;
 	if (n == 0)
@@ -145,33 +155,43 @@ static void note_cached(struct block *b, uint64_t va)
 	}
 }
 
+/* Programs that jump to more places than fit get more room, and begin anew with it. */
+static void make_room(struct cpu *cpu, struct jump_cache *jc, uint32_t most)
+{
+	uint32_t entries = jc->entries;
+
+	if (entries >= most || ++jc->crowded <= entries)
+		return;
+	set_entries(cpu, jc, entries * GROWTH < most ? entries * GROWTH : most);
+	clear(cpu, jc);
+}
+
 void jc_insert(struct cpu *cpu, uint64_t va, struct block *b)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	enum jc_of of = b->mode & BLOCK_USER ? JC_USER : JC_KERNEL;
 	struct jump_cache *jc = of == JC_USER ? &w->ujc : &cpu->kjc;
-	struct jc_size *size = &cpu->jc_size[of];
 
-	if (jc->entry[jc_index(cpu, of, va)].code != cpu->thunk_indirect && size->entries < JC_ENTRIES &&
-	    ++size->crowded > size->entries)
-		grow_jump_cache(cpu, of);
-	if (of == JC_USER)
-		note_filled(w->jc_filled, &w->njc, jc_index(cpu, of, va));
+	if (jc->entry[jc_index(jc, va)].code != cpu->thunk_indirect)
+		make_room(cpu, jc, of == JC_USER ? JC_ENTRIES : JC_ENTRIES_KERNEL);
+	if (of == JC_USER && jc->filled < FILLED_MAX)
+		w->jc_filled[jc->filled] = jc_index(jc, va);
+	jc->filled += jc->filled < UINT32_MAX;
 	note_cached(b, va);
-	jc_put(cpu, of, jc, va, (uint64_t)(uintptr_t)b->entry);
+	put(cpu, of, jc, va, (uint64_t)(uintptr_t)b->entry);
 }
 
 void jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 {
 	struct code_cache *cc = cpu->vm->cc;
 	uint64_t first = (uint64_t)(uintptr_t)cc->rx, end = first + cc->used;
-	uint32_t entries = cpu->jc_size[JC_KERNEL].entries, error;
+	uint32_t entries = cpu->kjc.entries, error;
 	struct translation tr;
 
-	while (entries < JC_ENTRIES && entries < 2 * njumps)
+	while (entries < JC_ENTRIES_KERNEL && entries < 2 * njumps)
 		entries *= 2;
-	set_jc_entries(cpu, JC_KERNEL, entries);
-	jc_clear(cpu, JC_KERNEL, &cpu->kjc);
+	set_entries(cpu, &cpu->kjc, entries);
+	clear(cpu, &cpu->kjc);
 	lock_take(&cc->lock);
 	for (uint64_t i = 0; i < njumps; i++) {
 		const struct kept_jump *j = &jump[i];
@@ -182,24 +202,21 @@ void jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 			continue;
 		mmu_note_exec(cpu, j->va, &tr);
 		kernel_code_note(cc, j->va, j->pa);
-		jc_put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
+		put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
 	}
 	lock_drop(&cc->lock);
 }
 
-static void give_back(struct cpu *cpu, enum jc_of of, struct jump_cache *jc)
+static void give_back(struct cpu *cpu, struct jump_cache *jc)
 {
-	set_jc_entries(cpu, of, JC_ENTRIES_FIRST);
+	set_entries(cpu, jc, JC_ENTRIES_FIRST);
 	(void)pages_give_back(jc->entry + JC_ENTRIES_FIRST, jc->entry + JC_ENTRIES);
-	jc_clear(cpu, of, jc);
+	clear(cpu, jc);
 }
 
 void jc_give_back(struct cpu *cpu)
 {
-	struct window_private *w = cpu_window(cpu, cpu->context);
-
-	give_back(cpu, JC_USER, &w->ujc);
-	w->njc = 0;
-	if (cpu->jc_size[JC_KERNEL].entries > JC_ENTRIES_KEPT)
-		give_back(cpu, JC_KERNEL, &cpu->kjc);
+	give_back(cpu, &cpu_window(cpu, cpu->context)->ujc);
+	if (cpu->kjc.entries > JC_ENTRIES_KEPT)
+		give_back(cpu, &cpu->kjc);
 }

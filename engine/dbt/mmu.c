@@ -105,6 +105,15 @@ static void forget_walks(struct cpu *cpu)
 	cpu->walked_age = 1;
 }
 
+/* Remembers entry @n as filled, so that a flush of few entries touches only those. */
+static inline void note_filled(struct window_private *w, unsigned n)
+{
+	if (w->ntlb < FILLED_MAX)
+		w->tlb_filled[w->ntlb] = (uint16_t)n;
+	if (w->ntlb <= FILLED_MAX)
+		w->ntlb++;
+}
+
 static uint32_t new_token(struct cpu *cpu)
 {
 	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
@@ -119,7 +128,6 @@ static void window_flush(struct cpu *cpu, unsigned context)
 	if (fresh) {
 		cpu->windows_begun |= (uint8_t)(1u << context);
 		tlb_begin(&w->utlb);
-		w->njc = FILLED_MAX + 1;	/* to clear all: zeros are no thunk */
 	} else if (w->ntlb > FILLED_MAX) {
 		tlb_clear(&w->utlb);
 	} else {
@@ -173,6 +181,7 @@ static void use_window(struct cpu *cpu, unsigned context)
 	cpu->ctx[context].used = ++cpu->ctx_age;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows + context * WINDOW_SIZE;
 	__asm__ volatile("wrgsbase %0" : : "r"(cpu->gs_window));
+	jc_use_window(cpu);
 }
 
 /* With PCIDs a window is named by its PCID, otherwise there is just one. */
@@ -184,16 +193,12 @@ static uint64_t window_key(const struct cpu *cpu, uint64_t cr3)
 void mmu_init(struct cpu *cpu)
 {
 	jc_begin(cpu);
-	for (unsigned i = 0; i < DBT_CONTEXTS; i++) {
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
 		cpu->ctx[i].cr3 = ~0ull;
-		if (window_has_begun(cpu, i))
-			cpu_window(cpu, i)->njc = FILLED_MAX + 1;	/* the thunks may be others: clear all, when the window gets a use */
-	}
 	/* In use at once: what goes through the windows in use must not pass this one by. */
 	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
 	window_flush(cpu, 0);
 	kernel_flush(cpu);
-	jc_flush_kernel(cpu);
 	kernel_code_begin(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
@@ -396,7 +401,6 @@ static void forget_user_page(struct cpu *cpu, unsigned context, uint64_t va)
 	if (shift == 12) {
 		forget_user_code(cpu, context, va);
 	} else {
-		w->njc = FILLED_MAX + 1;
 		jc_flush_window(cpu, context);
 		w->token = new_token(cpu);
 	}
@@ -619,7 +623,7 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 	unsigned slow = (flags ? MEM_WRITE : 0) | (cpu->debug.data ? debug_watched(cpu, va) : 0);
 
 	if (user)
-		note_filled(w->tlb_filled, &w->ntlb, n);
+		note_filled(w, n);
 	else if (!tr->global || !(va >> 63))
 		note_temporary(cpu, va);
 	note_large_page(user ? &w->ularge : &cpu->klarge, va, tr->shift);
@@ -685,7 +689,7 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 		return 0;
 	if (site->user) {
 		e = &w->utlb.entry[n];
-		note_filled(w->tlb_filled, &w->ntlb, n);
+		note_filled(w, n);
 	} else {
 		e = &cpu->ktlb.entry[n];
 		cpu->ktlb_filled = true;

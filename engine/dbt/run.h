@@ -77,8 +77,8 @@ static inline void jc_close(struct cpu *cpu)
 
 static inline void jc_open(struct cpu *cpu)
 {
-	atomic_store(&cpu->jc_mask[JC_KERNEL], cpu->jc_size[JC_KERNEL].mask);
-	atomic_store(&cpu->jc_mask[JC_USER], cpu->jc_size[JC_USER].mask);
+	atomic_store(&cpu->jc_mask[JC_KERNEL], cpu->kjc.mask);
+	atomic_store(&cpu->jc_mask[JC_USER], cpu_window(cpu, cpu->context)->ujc.mask);
 }
 
 /*
@@ -93,24 +93,15 @@ static inline void ask_to_exit(struct cpu *cpu)
 	jc_close(cpu);
 }
 
-static inline unsigned jc_index(const struct cpu *cpu, enum jc_of of, uint64_t va)
+static inline unsigned jc_index(const struct jump_cache *jc, uint64_t va)
 {
-	return (unsigned)(va + (va >> JC_FOLD)) & (cpu->jc_size[of].entries - 1);
+	return (unsigned)(va + (va >> JC_FOLD)) & (jc->entries - 1);
 }
 
 /* Whether a window's memory is more than zeros. */
 static inline bool window_has_begun(const struct cpu *cpu, unsigned context)
 {
 	return cpu->windows_begun >> context & 1;
-}
-
-/* Remembers entry @n as filled, so that a flush of few entries touches only those. */
-static inline void note_filled(uint16_t *list, uint16_t *count, unsigned n)
-{
-	if (*count < FILLED_MAX)
-		list[*count] = (uint16_t)n;
-	if (*count <= FILLED_MAX)
-		(*count)++;
 }
 
 /* --- store.c; the first seven as in struct engine_ops --- */
@@ -151,13 +142,15 @@ void kernel_code_flush(struct cpu *cpu);
 void kernel_code_flush_page(struct cpu *cpu, uint64_t va);
 
 /* --- jump_cache.c --- */
-/* For a vCPU that has none: sizes. */
+/* The kernel's, which may be all zeros, is empty; and what windows hold is of no use. */
 void jc_begin(struct cpu *cpu);
+/* Another window is in use. */
+void jc_use_window(struct cpu *cpu);
 /* With the code cache's lock held: what is at @va now leads to @b. */
 void jc_insert(struct cpu *cpu, uint64_t va, struct block *b);
 /* Puts into the kernel's jump cache of a vCPU that is about to run what its page tables have where it was. */
 void jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps);
-void jc_flush_window(struct cpu *cpu, unsigned context);
+void jc_flush_window(struct cpu *cpu, unsigned context);	/* which may be all zeros */
 void jc_flush_user(struct cpu *cpu);	/* that of the window in use */
 void jc_flush_kernel(struct cpu *cpu);
 /* Removes what a window's says about code at @va's page, of 4 KiB, and code that reaches into it. */
