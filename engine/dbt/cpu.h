@@ -96,15 +96,24 @@ struct jump_cache {
 	uint32_t filled;	/* entries filled since the last flush */
 };
 
-/*
- * Pages that code ran from: a Bloom filter with three bits a page.  A compiler runs
- * from 6,000 pages; 1 other page in 500 is then taken for one of them, and every
- * such mistake costs a flush (see mmu_invlpg()).
- */
+/* Pages that the kernel's code ran from: a Bloom filter with three bits a page. */
 #define PAGE_FILTER_BITS 17
 
 struct page_filter {
 	uint64_t word[(1u << PAGE_FILTER_BITS) / 64];
+};
+
+/* Where code of a window was found: a hash table by address.  See user_code.c. */
+#define USER_SLOTS 16384u
+
+struct user_code {
+	uint32_t slots;	/* in use of USER_SLOTS, a power of two */
+	uint32_t used;	/* of those, at most half */
+	bool too_many;	/* there are more pages than those */
+	struct user_page {
+		uint64_t va;	/* and flags; 0: none */
+		gpa_t pa;
+	} page[USER_SLOTS];
 };
 
 /* A pending or faulting event to deliver. */
@@ -317,12 +326,12 @@ struct window_private {
 	struct jump_cache ujc;
 	uint32_t token;	/* of the mappings in force; links of user code check it */
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
-	struct large_pages ularge;	/* of utlb, and of code_seen */
-	struct page_filter code_seen;	/* pages of the lower half */
+	struct large_pages ularge;	/* of utlb, and of code */
 	/* Entries filled since the last flush; counts (jump_cache.filled) above FILLED_MAX: too many to list. */
 	uint16_t ntlb;
 	uint16_t tlb_filled[FILLED_MAX];
 	uint32_t jc_filled[FILLED_MAX];
+	struct user_code code;
 };
 
 #define WINDOW_SHARED ((sizeof(struct cpu) + PAGE_SIZE - 1) & PAGE_MASK)

@@ -110,15 +110,34 @@ static void forget_at(const struct cpu *cpu, struct jump_cache *jc, unsigned n, 
 		clear_one(cpu, jc, n);
 }
 
-static void forget_in(const struct cpu *cpu, struct jump_cache *jc, const struct block *b)
+/* Only the offset in the page is known: tries all addresses that the index tells apart. */
+static void forget_anywhere(const struct cpu *cpu, struct jump_cache *jc, const struct block *b)
 {
-	if (!b->cached_elsewhere) {
-		forget_at(cpu, jc, jc_index(jc, b->cached_va), b);
-		return;
-	}
-	/* Only the offset in the page is known: tries all addresses that the index tells apart. */
 	for (uint64_t va = b->pa & ~PAGE_MASK; va < (uint64_t)jc->entries << JC_FOLD; va += PAGE_SIZE)
 		forget_at(cpu, jc, jc_index(jc, va), b);
+}
+
+static void forget_in_kernel(struct cpu *cpu, const struct block *b)
+{
+	if (b->cached_elsewhere)
+		forget_anywhere(cpu, &cpu->kjc, b);
+	else
+		forget_at(cpu, &cpu->kjc, jc_index(&cpu->kjc, b->cached_va), b);
+}
+
+static void forget_in_window(const struct cpu *cpu, struct window_private *w, const struct block *b)
+{
+	if (!b->cached_elsewhere)
+		forget_at(cpu, &w->ujc, jc_index(&w->ujc, b->cached_va), b);
+	else if (w->code.too_many)
+		forget_anywhere(cpu, &w->ujc, b);
+	else
+		for (uint32_t i = 0; i < w->code.slots; i++) {
+			uint64_t va = user_code_at(&w->code, i, b->pa);
+
+			if (va)
+				forget_at(cpu, &w->ujc, jc_index(&w->ujc, va), b);
+		}
 }
 
 void jc_forget(struct cpu *cpu, const struct block *b)
@@ -126,12 +145,12 @@ void jc_forget(struct cpu *cpu, const struct block *b)
 	if (!b->cached)
 		return;
 	if (!(b->mode & BLOCK_USER)) {
-		forget_in(cpu, &cpu->kjc, b);
-	} else {
-		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			if (window_has_begun(cpu, i))
-				forget_in(cpu, &cpu_window(cpu, i)->ujc, b);
+		forget_in_kernel(cpu, b);
+		return;
 	}
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
+		if (window_has_begun(cpu, i))
+			forget_in_window(cpu, cpu_window(cpu, i), b);
 }
 
 static void put(const struct cpu *cpu, enum jc_of of, struct jump_cache *jc, uint64_t va, uint64_t code)

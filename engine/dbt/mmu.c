@@ -114,34 +114,39 @@ static inline void note_filled(struct window_private *w, unsigned n)
 		w->ntlb++;
 }
 
-static uint32_t new_token(struct cpu *cpu)
-{
-	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
-}
-
-static void window_flush(struct cpu *cpu, unsigned context)
+static void window_flush_tlb(struct cpu *cpu, unsigned context)
 {
 	struct window_private *w = cpu_window(cpu, context);
-	bool fresh = !window_has_begun(cpu, context);
 
 	forget_walks(cpu);
-	if (fresh) {
+	if (!window_has_begun(cpu, context)) {
 		cpu->windows_begun |= (uint8_t)(1u << context);
 		tlb_begin(&w->utlb);
-	} else if (w->ntlb > FILLED_MAX) {
-		tlb_clear(&w->utlb);
 	} else {
-		for (unsigned i = 0; i < w->ntlb; i++)
-			tlb_clear_one(&w->utlb, w->tlb_filled[i]);
-	}
-	jc_flush_window(cpu, context);
-	w->ntlb = 0;
-	if (!fresh) {
+		if (w->ntlb > FILLED_MAX) {
+			tlb_clear(&w->utlb);
+		} else {
+			for (unsigned i = 0; i < w->ntlb; i++)
+				tlb_clear_one(&w->utlb, w->tlb_filled[i]);
+		}
 		zero_bytes(&w->ularge, sizeof(w->ularge));
-		zero_bytes(&w->code_seen, sizeof(w->code_seen));
 	}
-	w->token = new_token(cpu);
+	w->ntlb = 0;
 	cpu->stats.tlb_flush++;
+}
+
+/* For other page tables than it had, or maybe had. */
+static void window_renew(struct cpu *cpu, unsigned context)
+{
+	window_flush_tlb(cpu, context);
+	user_code_forget(cpu, context);
+}
+
+/* For page tables that are those of CR3, and were before, but may be others now. */
+static void window_flush(struct cpu *cpu, unsigned context)
+{
+	window_flush_tlb(cpu, context);
+	user_code_check(cpu, context);
 }
 
 static void kernel_flush(struct cpu *cpu)
@@ -197,7 +202,7 @@ void mmu_init(struct cpu *cpu)
 		cpu->ctx[i].cr3 = ~0ull;
 	/* In use at once: what goes through the windows in use must not pass this one by. */
 	cpu->ctx[0].cr3 = window_key(cpu, cpu->cr3);
-	window_flush(cpu, 0);
+	window_renew(cpu, 0);
 	kernel_flush(cpu);
 	kernel_code_begin(cpu);
 	cpu->context = 0;
@@ -253,7 +258,7 @@ void mmu_load_cr3(struct cpu *cpu, uint64_t value, bool keep)
 	if (w == DBT_CONTEXTS) {
 		w = oldest_window(cpu);
 		cpu->ctx[w].cr3 = key;
-		window_flush(cpu, w);
+		window_renew(cpu, w);
 	} else if (!keep) {
 		window_flush(cpu, w);
 	}
@@ -268,8 +273,8 @@ bool pages_give_back(const void *from, const void *to)
 }
 
 /*
- * The window in use keeps its token and its filter, by which links of its code go on to hold: only what is looked up in
- * it is looked for again.
+ * The window in use keeps its token and where its code is, by which links go on to hold: only what is looked up in it
+ * is looked for again.
  */
 void mmu_give_back(struct cpu *cpu)
 {
@@ -328,11 +333,6 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 	}
 }
 
-static struct page_filter *filter_of(struct cpu *cpu, unsigned context, uint64_t va)
-{
-	return va >> 63 ? &cpu->kernel_code_seen : &cpu_window(cpu, context)->code_seen;
-}
-
 /* Bit @k of the page in a filter. */
 static unsigned filter_bit(uint64_t va, unsigned k)
 {
@@ -340,14 +340,12 @@ static unsigned filter_bit(uint64_t va, unsigned k)
 	       ((1u << PAGE_FILTER_BITS) - 1);
 }
 
-static bool code_seen(struct cpu *cpu, unsigned context, uint64_t va)
+static bool kernel_code_seen(const struct cpu *cpu, uint64_t va)
 {
-	const struct page_filter *f = filter_of(cpu, context, va);
-
 	for (unsigned k = 0; k < 3; k++) {
 		unsigned bit = filter_bit(va, k);
 
-		if (!(f->word[bit / 64] >> bit % 64 & 1))
+		if (!(cpu->kernel_code_seen.word[bit / 64] >> bit % 64 & 1))
 			return false;
 	}
 	return true;
@@ -355,36 +353,33 @@ static bool code_seen(struct cpu *cpu, unsigned context, uint64_t va)
 
 void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr)
 {
-	struct page_filter *f = filter_of(cpu, cpu->context, va);
+	bool absolute = cpu->cpl != 3 && va == (uint64_t)(int32_t)va;	/* as translate() has it */
 
-	for (unsigned k = 0; k < 3; k++) {
-		unsigned bit = filter_bit(va, k);
+	if (va >> 63) {
+		for (unsigned k = 0; k < 3; k++) {
+			unsigned bit = filter_bit(va, k);
 
-		f->word[bit / 64] |= 1ull << bit % 64;
+			cpu->kernel_code_seen.word[bit / 64] |= 1ull << bit % 64;
+		}
+		note_large_page(&cpu->kernel_code_large, va, tr->shift);
 	}
-	note_large_page(va >> 63 ? &cpu->kernel_code_large : &cpu_window(cpu, cpu->context)->ularge, va, tr->shift);
+	if (!(va >> 63 && absolute)) {
+		note_large_page(&cpu_window(cpu, cpu->context)->ularge, va, tr->shift);
+		user_code_note(cpu, va, tr->gpa);
+	}
 	if (cpu->cpl != 3 && (!tr->global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
 }
 
-/* Code at @va in the window may be other code from now on. */
-static void forget_user_code(struct cpu *cpu, unsigned context, uint64_t va)
-{
-	struct window_private *w = cpu_window(cpu, context);
-
-	jc_forget_page(cpu, context, va);
-	w->token = new_token(cpu);
-}
-
-/* The same in the page of 2^@shift bytes. */
-static bool code_seen_in(struct cpu *cpu, unsigned context, uint64_t va, unsigned shift)
+/* Whether kernel code may have been seen in the page of 2^@shift bytes at @va. */
+static bool kernel_code_seen_in(const struct cpu *cpu, uint64_t va, unsigned shift)
 {
 	uint64_t first = va & ~((1ull << shift) - 1);
 
 	if (shift == GIANT_SHIFT)
 		return true;
 	for (uint64_t at = first; at < first + (1ull << shift); at += PAGE_SIZE)
-		if (code_seen(cpu, context, at))
+		if (kernel_code_seen(cpu, at))
 			return true;
 	return false;
 }
@@ -396,15 +391,7 @@ static void forget_user_page(struct cpu *cpu, unsigned context, uint64_t va)
 	unsigned shift = large_shift(&w->ularge, va);
 
 	invalidate_page(&w->utlb, shift, va);
-	if (va >> 63 || !code_seen_in(cpu, context, va, shift))
-		return;
-	if (shift == 12) {
-		forget_user_code(cpu, context, va);
-	} else {
-		jc_flush_window(cpu, context);
-		w->token = new_token(cpu);
-	}
-	if (cpu->kernel_code_moves)
+	if (user_code_check_page(cpu, context, va, shift) && cpu->kernel_code_moves)
 		jc_flush_kernel(cpu);
 }
 
@@ -413,7 +400,7 @@ static void forget_kernel_page(struct cpu *cpu, uint64_t va)
 	unsigned shift = large_shift(&cpu->kernel_code_large, va);
 
 	invalidate_page(&cpu->ktlb, large_shift(&cpu->klarge, va), va);
-	if (!(va >> 63) || !code_seen_in(cpu, cpu->context, va, shift))
+	if (!(va >> 63) || !kernel_code_seen_in(cpu, va, shift))
 		return;
 	if (shift == 12)
 		kernel_code_flush_page(cpu, va);
@@ -441,8 +428,10 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 			forget_user_page(cpu, w, va);
 		break;
 	case 1:
-		if (w != DBT_CONTEXTS)
+		if (w == cpu->context)
 			window_flush(cpu, w);
+		else if (w != DBT_CONTEXTS)
+			window_renew(cpu, w);
 		drop_user_in_kernel(cpu);
 		break;
 	case 2:
@@ -450,8 +439,10 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 		break;
 	default:	/* 3: all but global */
 		for (unsigned i = 0; i < DBT_CONTEXTS; i++)
-			if (cpu->ctx[i].cr3 != ~0ull)
+			if (i == cpu->context)
 				window_flush(cpu, i);
+			else if (cpu->ctx[i].cr3 != ~0ull)
+				window_renew(cpu, i);
 		drop_user_in_kernel(cpu);
 		break;
 	}

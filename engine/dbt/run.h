@@ -11,6 +11,7 @@
  *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
  *   system.c   the interpreter for system instructions and MSRs
  *   string.c   repeated string instructions
+ *   user_code.c  links and jump caches when mappings of programs are flushed
  *   vector.c   gathers, scatters and masked operands
  *   debug.c    break- and watchpoints, single steps
  *   slow.c     accesses that are not plain RAM: MMIO, page-crossing, code pages
@@ -98,6 +99,12 @@ static inline unsigned jc_index(const struct jump_cache *jc, uint64_t va)
 	return (unsigned)(va + (va >> JC_FOLD)) & (jc->entries - 1);
 }
 
+/* For the mappings that are in force from now on. */
+static inline uint32_t new_token(struct cpu *cpu)
+{
+	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
+}
+
 /* Whether a window's memory is more than zeros. */
 static inline bool window_has_begun(const struct cpu *cpu, unsigned context)
 {
@@ -153,12 +160,27 @@ void jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps);
 void jc_flush_window(struct cpu *cpu, unsigned context);	/* which may be all zeros */
 void jc_flush_user(struct cpu *cpu);	/* that of the window in use */
 void jc_flush_kernel(struct cpu *cpu);
-/* Removes what a window's says about code at @va's page, of 4 KiB, and code that reaches into it. */
+/* Removes what a window's says about code in the page of @va, of 4 KiB, and code that reaches into it. */
 void jc_forget_page(struct cpu *cpu, unsigned context, uint64_t va);
 /* With the lock held: removes what jump caches of this vCPU say about @b.  Any thread. */
 void jc_forget(struct cpu *cpu, const struct block *b);
 /* With the lock held: most of their memory, as mmu_give_back(). */
 void jc_give_back(struct cpu *cpu);
+
+/* --- user_code.c --- */
+/* Code for the window in use was found at @va, which leads to @pa. */
+void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa);
+/* A window is of other page tables from now on, or may be: links and jump caches of its code go. */
+void user_code_forget(struct cpu *cpu, unsigned context);
+/* The same after all its mappings were flushed, if they may be of code that has moved.  Its page tables are those of CR3. */
+void user_code_check(struct cpu *cpu, unsigned context);
+/* The same after those of the page of 2^@shift bytes at @va were.  Whether code has moved, or may have. */
+bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va, unsigned shift);
+/*
+ * The address at which code at @pa may have been found, if it is in @slot; else 0.  Any thread with the code cache's lock:
+ * what it does not find yet, or any more, is not in a jump cache either, or will not be when code runs there again.
+ */
+uint64_t user_code_at(const struct user_code *u, uint32_t slot, gpa_t pa);
 
 /* --- mmu.c --- */
 enum access { ACCESS_READ = MEM_READ, ACCESS_WRITE = MEM_WRITE, ACCESS_EXEC = 4, ACCESS_PROBE = 8 };

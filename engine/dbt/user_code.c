@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the code of address spaces is.
+ *
+ * Links that check a token, and jump caches of windows, hold while addresses lead where they did.  When a guest flushes the
+ * mappings of a program, mostly no code has moved: Linux does so for more than 33 pages that are given back.  To look is
+ * little work beside finding each place and making each link anew, so every page that code of a window was found in is
+ * noted, and compared with the page tables then.
+ *
+ * Kernel code whose address is not built into its blocks is linked in the same way, and is here too.
+ */
+#include "engine/dbt/run.h"
+
+#define SLOTS_FIRST 512u
+#define MOVED_MAX 16u	/* if more have, it is another program */
+
+enum { NOTED = 1, BY_USER = 2 };	/* in the low bits of user_page.va */
+
+#define NOTHING (~0ull)	/* user_page.pa: nothing is known of code there any more */
+#define SEVERAL (~1ull)	/* it led to different places since the last flush */
+
+static struct user_page *slot_of(struct user_code *u, uint64_t va)
+{
+	uint32_t at = (uint32_t)((va >> 12) * 0x9e3779b97f4a7c15ull >> 40) & (u->slots - 1);
+
+	while (u->page[at].va && (u->page[at].va ^ va) & PAGE_MASK)
+		at = (at + 1) & (u->slots - 1);
+	return &u->page[at];
+}
+
+void user_code_forget(struct cpu *cpu, unsigned context)
+{
+	struct window_private *w = cpu_window(cpu, context);
+	struct user_code *u = &w->code;
+
+	if (u->used)
+		zero_bytes(u->page, u->slots * sizeof(u->page[0]));
+	if (!u->slots || u->used < u->slots / 16)
+		u->slots = SLOTS_FIRST;
+	u->used = 0;
+	u->too_many = false;
+	jc_flush_window(cpu, context);
+	w->token = new_token(cpu);
+}
+
+/* More room for more pages; what was known is noted anew when it is found again. */
+static void make_room(struct cpu *cpu, struct user_code *u)
+{
+	uint32_t slots = u->slots * 4;
+
+	user_code_forget(cpu, cpu->context);
+	if (slots <= USER_SLOTS)
+		u->slots = slots;
+	else
+		u->too_many = true;
+}
+
+void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa)
+{
+	struct user_code *u = &cpu_window(cpu, cpu->context)->code;
+	struct user_page *p = slot_of(u, va);
+	uint64_t flags = NOTED | (cpu->cpl == 3 ? BY_USER : 0);
+
+	pa &= PAGE_MASK;
+	if (!p->va && u->used >= u->slots / 2) {
+		if (!u->too_many)
+			make_room(cpu, u);
+		if (u->too_many)
+			return;
+		p = slot_of(u, va);
+	}
+	if (!p->va) {
+		u->used++;
+		p->pa = pa;
+	} else if (p->pa != pa) {
+		p->pa = p->pa == NOTHING ? pa : SEVERAL;	/* a flush is due, and will find that */
+	}
+	p->va = (va & PAGE_MASK) | (p->va & BY_USER) | flags;
+}
+
+static bool is_in_place(struct cpu *cpu, const struct user_page *p)
+{
+	struct translation tr;
+	uint32_t error;
+
+	return mmu_walk(cpu, p->va & PAGE_MASK, ACCESS_EXEC | ACCESS_PROBE, p->va & BY_USER, &tr, &error) == 0 &&
+	       (tr.gpa & PAGE_MASK) == p->pa;
+}
+
+/* Forgets the code at @p unless it is where it was; the page tables of other windows than that of CR3 are not known. */
+static bool has_moved(struct cpu *cpu, unsigned context, struct user_page *p, bool is_of_cr3)
+{
+	if (!p->va || p->pa == NOTHING || (is_of_cr3 && is_in_place(cpu, p)))
+		return false;
+	jc_forget_page(cpu, context, p->va);
+	p->pa = NOTHING;
+	return true;
+}
+
+void user_code_check(struct cpu *cpu, unsigned context)
+{
+	struct window_private *w = cpu_window(cpu, context);
+	struct user_code *u = &w->code;
+	unsigned moved = 0;
+
+	for (uint32_t i = 0; i < u->slots && !u->too_many && moved <= MOVED_MAX; i++)
+		moved += has_moved(cpu, context, &u->page[i], true);
+	if (u->too_many || moved > MOVED_MAX)
+		user_code_forget(cpu, context);
+	else if (moved)
+		w->token = new_token(cpu);
+}
+
+bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va, unsigned shift)
+{
+	struct window_private *w = cpu_window(cpu, context);
+	struct user_code *u = &w->code;
+	bool is_of_cr3 = context == cpu->context, moved = false;
+
+	if (u->too_many) {
+		user_code_forget(cpu, context);
+		return true;
+	}
+	if (shift == 12) {
+		moved = has_moved(cpu, context, slot_of(u, va), is_of_cr3);
+	} else {
+		for (uint32_t i = 0; i < u->slots; i++)
+			if (u->page[i].va >> shift == va >> shift)
+				moved |= has_moved(cpu, context, &u->page[i], is_of_cr3);
+	}
+	if (moved)
+		w->token = new_token(cpu);
+	return moved;
+}
+
+uint64_t user_code_at(const struct user_code *u, uint32_t slot, gpa_t pa)
+{
+	uint64_t va = __atomic_load_n(&u->page[slot].va, __ATOMIC_RELAXED);
+	gpa_t at = __atomic_load_n(&u->page[slot].pa, __ATOMIC_RELAXED);
+
+	return va && (at == (pa & PAGE_MASK) || at == SEVERAL) ? (va & PAGE_MASK) | (pa & ~PAGE_MASK) : 0;
+}
