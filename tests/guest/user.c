@@ -180,6 +180,81 @@ static void check_bases(void)
 	check_trap("#UD by WRFSBASE without CR4.FSGSBASE", 6, 0, at);
 }
 
+/*
+ * A chain of pages, each of which adds a number to chain_sum and jumps to the next, and what becomes of it when pages of it
+ * become others: of memory where each adds 1, or 1000.
+ */
+#define CHAIN 0x6000000000ull
+#define CHAIN_MEMORY 0x1800000ull	/* 24 MiB */
+#define CHAIN_MAX 600u
+
+static volatile uint64_t chain_sum;
+
+static uint64_t chain_page(unsigned i, bool other)
+{
+	return CHAIN_MEMORY + (i + (other ? CHAIN_MAX : 0)) * 0x1000;
+}
+
+static void write_chain(unsigned n)
+{
+	for (unsigned k = 0; k < 2 * n; k++) {
+		uint8_t *at = (uint8_t *)chain_page(k / 2, k & 1);
+		static const uint8_t last[] = { 0xb8, 5, 0, 0, 0, 0x0f, 0x05 };	/* mov eax, 5; syscall */
+
+		*(uint32_t *)at = 0x25048148;	/* add qword [chain_sum], 1 or 1000 */
+		*(uint32_t *)(at + 4) = (uint32_t)(uintptr_t)&chain_sum;
+		*(uint32_t *)(at + 8) = k & 1 ? 1000 : 1;
+		at[12] = 0xe9;	/* jmp, in the next page */
+		*(uint32_t *)(at + 13) = 0x1000 - 17;
+		for (unsigned b = 0; k / 2 == n - 1 && b < sizeof(last); b++)
+			at[12 + b] = last[b];
+	}
+}
+
+static void map_chain(unsigned i, bool other)
+{
+	*pte_of(CHAIN + i * 0x1000, 1) = chain_page(i, other) | PTE_P | PTE_W | PTE_U;
+}
+
+static uint64_t run_chain(void)
+{
+	chain_sum = 0;
+	run_user((void (*)(void))CHAIN);
+	return chain_sum;
+}
+
+static void check_chain(unsigned n)
+{
+	uint64_t va = CHAIN + n / 2 * 0x1000;
+
+	write_chain(n);
+	for (unsigned i = 0; i < n; i++)
+		map_chain(i, false);
+	write_cr3(read_cr3());
+	for (unsigned k = 0; k < 3; k++)
+		check_equal("all pages of a chain", run_chain(), n);
+	write_cr3(read_cr3());
+	check_equal("the same after a flush", run_chain(), n);
+	map_chain(n / 2, true);
+	write_cr3(read_cr3());
+	check_equal("a page of it is another after a flush", run_chain(), n + 999);
+	map_chain(n / 2, false);
+	invlpg(va);
+	check_equal("the first one after INVLPG", run_chain(), n);
+	invlpg(va);
+	check_equal("and after INVLPG without a change", run_chain(), n);
+	for (unsigned i = 0; i < n; i++)
+		map_chain(i, true);
+	write_cr3(read_cr3());
+	check_equal("all pages are others", run_chain(), 1000 * n);
+	*pte_of(va, 1) = 0;
+	write_cr3(read_cr3());
+	run_user((void (*)(void))CHAIN);
+	check_equal("a page that is no longer there", trap.cr2, va);
+	map_chain(n / 2, true);
+	check_equal("and is again, which needs no flush", run_chain(), 1000 * n);
+}
+
 int guest_main(void)
 {
 	open_to_user();
@@ -207,5 +282,8 @@ int guest_main(void)
 	run_user(user_kernel_page);
 	check("a supervisor page faults: present, write, user",
 	      trap.vector == 14 && trap.error == 7 && trap.cr2 == 0x1400000);
+	wrmsr(LSTAR, (uint64_t)syscall_entry);
+	check_chain(40);
+	check_chain(CHAIN_MAX);
 	return check_status();
 }
