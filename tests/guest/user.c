@@ -204,8 +204,14 @@ static void write_chain(unsigned n)
 		*(uint32_t *)at = 0x25048148;	/* add qword [chain_sum], 1 or 1000 */
 		*(uint32_t *)(at + 4) = (uint32_t)(uintptr_t)&chain_sum;
 		*(uint32_t *)(at + 8) = k & 1 ? 1000 : 1;
-		at[12] = 0xe9;	/* jmp, in the next page */
-		*(uint32_t *)(at + 13) = 0x1000 - 17;
+		if (k / 2 % 2) {	/* mov rax, the next page; jmp rax */
+			*(uint16_t *)(at + 12) = 0xb848;
+			*(uint64_t *)(at + 14) = CHAIN + (k / 2 + 1) * 0x1000;
+			*(uint16_t *)(at + 22) = 0xe0ff;
+		} else {
+			at[12] = 0xe9;	/* jmp */
+			*(uint32_t *)(at + 13) = 0x1000 - 17;
+		}
 		for (unsigned b = 0; k / 2 == n - 1 && b < sizeof(last); b++)
 			at[12 + b] = last[b];
 	}
@@ -225,7 +231,7 @@ static uint64_t run_chain(void)
 
 static void check_chain(unsigned n)
 {
-	uint64_t va = CHAIN + n / 2 * 0x1000;
+	uint64_t va = CHAIN + n / 2 * 0x1000;	/* jumped to indirectly */
 
 	write_chain(n);
 	for (unsigned i = 0; i < n; i++)
@@ -238,9 +244,14 @@ static void check_chain(unsigned n)
 	map_chain(n / 2, true);
 	write_cr3(read_cr3());
 	check_equal("a page of it is another after a flush", run_chain(), n + 999);
+	map_chain(n / 2 + 1, true);
+	write_cr3(read_cr3());
+	check_equal("and the next", run_chain(), n + 2 * 999);
+	map_chain(n / 2 + 1, false);
+	invlpg(va + 0x1000);
 	map_chain(n / 2, false);
 	invlpg(va);
-	check_equal("the first one after INVLPG", run_chain(), n);
+	check_equal("the first ones after INVLPG", run_chain(), n);
 	invlpg(va);
 	check_equal("and after INVLPG without a change", run_chain(), n);
 	for (unsigned i = 0; i < n; i++)
