@@ -32,7 +32,7 @@ echo "1. A root file system: $rootfs"
 echo "   (busybox and nothing else; any folder, OCI image layout or docker-archive tar will do)"
 echo
 echo "2. A micro-VM. The first time, roux fetches Debian's cloud kernel into its cache."
-command='uname -a; cat /proc/uptime; exit 7'
+command='uname -a; id; exit 7'
 echo
 echo "   \$ $roux run $rootfs -- sh -c '$command'"
 start=$(date +%s%N)
