@@ -82,7 +82,7 @@ struct large_pages {
 
 enum jc_of { JC_KERNEL, JC_USER };
 
-#define JC_FOLD 8
+#define JC_FOLD 5
 #define JC_ENTRIES_KERNEL 32768u	/* of the kernel's, at most */
 #define JC_ENTRIES_KEPT 8192u	/* of the kernel's, by a guest that rests: to fill them again takes a millisecond of its next command */
 #define JC_ENTRIES_FIRST 1024u	/* a machine that does little touches little memory: see grow_jump_caches() */
