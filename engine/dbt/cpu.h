@@ -104,12 +104,12 @@ struct page_filter {
 };
 
 /* Where code of a window was found: a hash table by address.  See user_code.c. */
-#define USER_SLOTS 16384u
+#define USER_SLOTS 65536u	/* a compiler runs from 6,000 pages */
 
 struct user_code {
 	uint32_t slots;	/* in use of USER_SLOTS, a power of two */
 	uint32_t used;	/* of those, at most half */
-	bool too_many;	/* there are more pages than those */
+	bool too_many;	/* there are more pages, which are not noted */
 	struct user_page {
 		uint64_t va;	/* and flags; 0: none */
 		gpa_t pa;

@@ -412,7 +412,9 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va)
 {
 	forget_walks(cpu);
 	forget_kernel_page(cpu, va);
-	forget_user_page(cpu, cpu->context, va);
+	for (unsigned i = 0; i < DBT_CONTEXTS; i++)	/* a kernel's page may be a global one */
+		if (i == cpu->context || (va >> 63 && cpu->ctx[i].cr3 != ~0ull))
+			forget_user_page(cpu, i, va);
 }
 
 void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)

@@ -46,13 +46,10 @@ void user_code_forget(struct cpu *cpu, unsigned context)
 /* More room for more pages; what was known is noted anew when it is found again. */
 static void make_room(struct cpu *cpu, struct user_code *u)
 {
-	uint32_t slots = u->slots * 4;
+	uint32_t slots = u->slots * 4 < USER_SLOTS ? u->slots * 4 : USER_SLOTS;
 
 	user_code_forget(cpu, cpu->context);
-	if (slots <= USER_SLOTS)
-		u->slots = slots;
-	else
-		u->too_many = true;
+	u->slots = slots;
 }
 
 void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa)
@@ -63,10 +60,11 @@ void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa)
 
 	pa &= PAGE_MASK;
 	if (!p->va && u->used >= u->slots / 2) {
-		if (!u->too_many)
-			make_room(cpu, u);
-		if (u->too_many)
+		if (u->slots == USER_SLOTS) {
+			u->too_many = true;
 			return;
+		}
+		make_room(cpu, u);
 		p = slot_of(u, va);
 	}
 	if (!p->va) {
@@ -115,14 +113,17 @@ bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va, unsign
 {
 	struct window_private *w = cpu_window(cpu, context);
 	struct user_code *u = &w->code;
+	struct user_page *p = slot_of(u, va);
 	bool is_of_cr3 = context == cpu->context, moved = false;
 
-	if (u->too_many) {
+	if (shift == 12 && (p->va || !u->too_many)) {
+		moved = has_moved(cpu, context, p, is_of_cr3);
+	} else if (shift == 12) {	/* not noted, but maybe in use */
+		jc_forget_page(cpu, context, va);
+		moved = true;
+	} else if (u->too_many) {
 		user_code_forget(cpu, context);
 		return true;
-	}
-	if (shift == 12) {
-		moved = has_moved(cpu, context, slot_of(u, va), is_of_cr3);
 	} else {
 		for (uint32_t i = 0; i < u->slots; i++)
 			if (u->page[i].va >> shift == va >> shift)
