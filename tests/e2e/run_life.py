@@ -728,7 +728,7 @@ def test_the_control_socket_serves_what_is_documented():
         elif m := re.fullmatch(r"    (get|post):", line):
             documented.add((m[1].upper(), path))
     with open(os.path.join(os.path.dirname(__file__), "../../life/service.c")) as f:
-        served = set(re.findall(r'{ "([A-Z]+)", "(/[^"]+)", \w+ }', f.read()))
+        served = set(re.findall(r'{ "([A-Z]+)", "(/[^"]+)", \w+\b', f.read()))
     assert documented == served and len(served) > 10, documented ^ served
 
     run_d("api", "sleep", "1000")
