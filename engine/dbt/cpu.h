@@ -228,7 +228,7 @@ struct cpu {
 	uint64_t user_in_kernel[USER_IN_KERNEL_MAX];
 	unsigned nuser_in_kernel;
 	struct large_pages klarge;	/* of ktlb */
-	uint8_t windows_begun;	/* bit per window: its memory is no longer all zero */
+	_Atomic uint8_t windows_begun;	/* bit per window: its memory is no longer all zero */
 	bool ktlb_filled;	/* since it was emptied */
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	uint32_t kernel_epoch;	/* code_cache.kernel_epoch when that jump cache was made sure of last */

@@ -120,7 +120,6 @@ static void window_flush_tlb(struct cpu *cpu, unsigned context)
 
 	forget_walks(cpu);
 	if (!window_has_begun(cpu, context)) {
-		cpu->windows_begun |= (uint8_t)(1u << context);
 		tlb_begin(&w->utlb);
 	} else {
 		if (w->ntlb > FILLED_MAX) {
@@ -140,6 +139,7 @@ static void window_renew(struct cpu *cpu, unsigned context)
 {
 	window_flush_tlb(cpu, context);
 	user_code_forget(cpu, context);
+	cpu->windows_begun |= (uint8_t)(1u << context);	/* now other vCPUs may look for blocks in its jump cache, which has a size */
 }
 
 /* For page tables that are those of CR3, and were before, but may be others now. */
