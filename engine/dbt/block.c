@@ -54,7 +54,7 @@ void code_break_at(struct code_cache *cc, uint64_t va)
 /* Blocks of a page lie together: a machine that runs from few pages touches little of the table. */
 static uint32_t hash_block(gpa_t pa, uint32_t mode)
 {
-	uint32_t page = (uint32_t)((pa >> 12) * 0x9e3779b97f4a7c15ull >> (64 - BLOCK_HASH_BITS));
+	uint32_t page = (uint32_t)(page_hash(pa >> 12) >> (64 - BLOCK_HASH_BITS));
 	uint32_t in_page = (uint32_t)(pa >> 3 ^ pa >> 10 ^ mode * 37);
 
 	return (page & ~(BLOCK_HASH_TOGETHER - 1)) | (in_page & (BLOCK_HASH_TOGETHER - 1));
@@ -62,7 +62,7 @@ static uint32_t hash_block(gpa_t pa, uint32_t mode)
 
 static uint32_t hash_page(gpa_t page)
 {
-	return (uint32_t)((page >> 12) * 0x9e3779b97f4a7c15ull >> (64 - PAGE_HASH_BITS));
+	return (uint32_t)(page_hash(page >> 12) >> (64 - PAGE_HASH_BITS));
 }
 
 struct block **block_chain(struct code_cache *cc, gpa_t pa, uint32_t mode)

@@ -22,6 +22,7 @@
 #ifndef ENGINE_DBT_CPU_H
 #define ENGINE_DBT_CPU_H
 
+#include "engine/dbt/page_set.h"
 #include "isa/insn.h"
 #include "vmm/engine.h"
 #include "vmm/guest_mem.h"
@@ -59,7 +60,7 @@ struct tlb_entry {
  * Guest address to translated code.  An indirect jump goes to code unseen, which
  * begins with a look at whether address + ntag is 0 (emit_entry()): there the way
  * of the jump is predicted already.  Functions begin at multiples of 16, so the
- * index takes in higher bits: see jc_index().  Each has the size that its program needs.
+ * index takes in higher bits: see jc_index().
  */
 struct jc_entry {
 	uint64_t code;	/* host address; of thunk_indirect where there is none */
@@ -71,21 +72,16 @@ struct tlb {
 };
 
 /*
- * The large pages that entries of a TLB, and code, which are of 4 KiB each, are parts of: two Bloom filters.  INVLPG of
- * an address invalidates all of its page (SDM vol. 3, 4.10.4.1).
+ * TLB entries, and what is known of code, are of 4 KiB each.  INVLPG of an address invalidates all of its page (SDM vol. 3,
+ * 4.10.4.1), so the larger pages that they are parts of are noted beside them in a struct large_pages.
  */
-#define LARGE_FILTER_BITS 9
-
-struct large_pages {
-	uint64_t of_2m[(1u << LARGE_FILTER_BITS) / 64], of_1g[(1u << LARGE_FILTER_BITS) / 64];
-};
 
 enum jc_of { JC_KERNEL, JC_USER };
 
 #define JC_FOLD 5
 #define JC_ENTRIES_KERNEL 32768u	/* of the kernel's, at most */
 #define JC_ENTRIES_KEPT 8192u	/* of the kernel's, by a guest that rests: to fill them again takes a millisecond of its next command */
-#define JC_ENTRIES_FIRST 1024u	/* a machine that does little touches little memory: see grow_jump_caches() */
+#define JC_ENTRIES_FIRST 1024u	/* a machine that does little touches little memory: see make_room() in jump_cache.c */
 
 struct jump_cache {
 	struct jc_entry entry[JC_ENTRIES];
@@ -96,13 +92,6 @@ struct jump_cache {
 	uint32_t filled;	/* entries filled since the last flush */
 };
 
-/* Pages that the kernel's code ran from: a Bloom filter with three bits a page. */
-#define PAGE_FILTER_BITS 17
-
-struct page_filter {
-	uint64_t word[(1u << PAGE_FILTER_BITS) / 64];
-};
-
 /* Where code of a window was found: a hash table by address.  See user_code.c. */
 #define USER_SLOTS 65536u	/* a compiler runs from 6,000 pages */
 
@@ -110,6 +99,7 @@ struct user_code {
 	uint32_t slots;	/* in use of USER_SLOTS, a power of two */
 	uint32_t used;	/* of those, at most half */
 	bool too_many;	/* there are more pages, which are not noted */
+	struct large_pages large;	/* that they are parts of */
 	struct user_page {
 		uint64_t va;	/* and flags; 0: none */
 		gpa_t pa;
@@ -232,7 +222,7 @@ struct cpu {
 	bool ktlb_filled;	/* since it was emptied */
 	bool kernel_code_moves;	/* kernel jump cache has code that CR3 may change */
 	uint32_t kernel_epoch;	/* code_cache.kernel_epoch when that jump cache was made sure of last */
-	struct page_filter kernel_code_seen;	/* pages of the upper half */
+	struct page_filter kernel_code_seen;	/* pages of the upper half that it ran from */
 	struct large_pages kernel_code_large;	/* that those are parts of */
 	/*
 	 * Page tables found by recent walks (a paging-structure cache: SDM vol. 3, 4.10.3),
@@ -326,7 +316,7 @@ struct window_private {
 	struct jump_cache ujc;
 	uint32_t token;	/* of the mappings in force; links of user code check it */
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
-	struct large_pages ularge;	/* of utlb, and of code */
+	struct large_pages ularge;	/* of utlb */
 	/* Entries filled since the last flush; counts (jump_cache.filled) above FILLED_MAX: too many to list. */
 	uint16_t ntlb;
 	uint16_t tlb_filled[FILLED_MAX];

@@ -19,7 +19,7 @@ static bool is_noted(const struct code_cache *cc, const struct kernel_page *page
 /* Index of where the page is, or would be. */
 static uint32_t kernel_page_at(const struct code_cache *cc, uint64_t va)
 {
-	uint32_t at = (uint32_t)((va >> 12) * 0x9e3779b97f4a7c15ull >> 40) % KERNEL_PAGES;
+	uint32_t at = (uint32_t)(page_hash(va >> 12) >> 40) % KERNEL_PAGES;
 
 	while (is_noted(cc, &cc->kernel_page[at]) && (cc->kernel_page[at].va ^ va) & PAGE_MASK)
 		at = (at + 1) % KERNEL_PAGES;

@@ -14,9 +14,7 @@
 
 #include <sys/mman.h>
 
-#define LARGE_SHIFT 21
 #define LARGE_SIZE (1ull << LARGE_SHIFT)
-#define GIANT_SHIFT 30
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
@@ -53,35 +51,6 @@ static void tlb_begin(struct tlb *tlb)
 {
 	tlb_clear_one(tlb, 0);
 	tlb_clear_one(tlb, TLB_ENTRIES - 1);
-}
-
-static uint64_t *large_bit(uint64_t *filter, uint64_t page, uint64_t *ret_bit)
-{
-	unsigned bit = (unsigned)(page * 0x9e3779b97f4a7c15ull >> (64 - LARGE_FILTER_BITS));
-
-	*ret_bit = 1ull << bit % 64;
-	return &filter[bit / 64];
-}
-
-/* An entry of the page of 2^@shift bytes at @va was made. */
-static inline void note_large_page(struct large_pages *large, uint64_t va, unsigned shift)
-{
-	uint64_t bit, *word;
-
-	if (shift == 12)
-		return;
-	word = large_bit(shift == LARGE_SHIFT ? large->of_2m : large->of_1g, va >> shift, &bit);
-	*word |= bit;
-}
-
-/* Size of the largest page at @va that entries may be part of, as a shift. */
-static unsigned large_shift(struct large_pages *large, uint64_t va)
-{
-	uint64_t bit;
-
-	if (*large_bit(large->of_1g, va >> GIANT_SHIFT, &bit) & bit)
-		return GIANT_SHIFT;
-	return *large_bit(large->of_2m, va >> LARGE_SHIFT, &bit) & bit ? LARGE_SHIFT : 12;
 }
 
 /* What struct walked.key must be for @va now. */
@@ -333,40 +302,16 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 	}
 }
 
-/* Bit @k of the page in a filter. */
-static unsigned filter_bit(uint64_t va, unsigned k)
-{
-	return (unsigned)((va >> 12) * 0x9e3779b97f4a7c15ull >> (64 - (k + 1) * PAGE_FILTER_BITS)) &
-	       ((1u << PAGE_FILTER_BITS) - 1);
-}
-
-static bool kernel_code_seen(const struct cpu *cpu, uint64_t va)
-{
-	for (unsigned k = 0; k < 3; k++) {
-		unsigned bit = filter_bit(va, k);
-
-		if (!(cpu->kernel_code_seen.word[bit / 64] >> bit % 64 & 1))
-			return false;
-	}
-	return true;
-}
-
 void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr)
 {
 	bool absolute = cpu->cpl != 3 && va == (uint64_t)(int32_t)va;	/* as translate() has it */
 
 	if (va >> 63) {
-		for (unsigned k = 0; k < 3; k++) {
-			unsigned bit = filter_bit(va, k);
-
-			cpu->kernel_code_seen.word[bit / 64] |= 1ull << bit % 64;
-		}
-		note_large_page(&cpu->kernel_code_large, va, tr->shift);
+		page_filter_add(&cpu->kernel_code_seen, va);
+		large_pages_add(&cpu->kernel_code_large, va, tr->shift);
 	}
-	if (!(va >> 63 && absolute)) {
-		note_large_page(&cpu_window(cpu, cpu->context)->ularge, va, tr->shift);
-		user_code_note(cpu, va, tr->gpa);
-	}
+	if (!(va >> 63 && absolute))
+		user_code_note(cpu, va, tr->gpa, tr->shift);
 	if (cpu->cpl != 3 && (!tr->global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
 }
@@ -379,7 +324,7 @@ static bool kernel_code_seen_in(const struct cpu *cpu, uint64_t va, unsigned shi
 	if (shift == GIANT_SHIFT)
 		return true;
 	for (uint64_t at = first; at < first + (1ull << shift); at += PAGE_SIZE)
-		if (kernel_code_seen(cpu, at))
+		if (page_filter_has(&cpu->kernel_code_seen, at))
 			return true;
 	return false;
 }
@@ -388,18 +333,17 @@ static bool kernel_code_seen_in(const struct cpu *cpu, uint64_t va, unsigned shi
 static void forget_user_page(struct cpu *cpu, unsigned context, uint64_t va)
 {
 	struct window_private *w = cpu_window(cpu, context);
-	unsigned shift = large_shift(&w->ularge, va);
 
-	invalidate_page(&w->utlb, shift, va);
-	if (user_code_check_page(cpu, context, va, shift) && cpu->kernel_code_moves)
+	invalidate_page(&w->utlb, large_pages_shift(&w->ularge, va), va);
+	if (user_code_check_page(cpu, context, va) && cpu->kernel_code_moves)
 		jc_flush_kernel(cpu);
 }
 
 static void forget_kernel_page(struct cpu *cpu, uint64_t va)
 {
-	unsigned shift = large_shift(&cpu->kernel_code_large, va);
+	unsigned shift = large_pages_shift(&cpu->kernel_code_large, va);
 
-	invalidate_page(&cpu->ktlb, large_shift(&cpu->klarge, va), va);
+	invalidate_page(&cpu->ktlb, large_pages_shift(&cpu->klarge, va), va);
 	if (!(va >> 63) || !kernel_code_seen_in(cpu, va, shift))
 		return;
 	if (shift == 12)
@@ -619,7 +563,7 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 		note_filled(w, n);
 	else if (!tr->global || !(va >> 63))
 		note_temporary(cpu, va);
-	note_large_page(user ? &w->ularge : &cpu->klarge, va, tr->shift);
+	large_pages_add(user ? &w->ularge : &cpu->klarge, va, tr->shift);
 	cpu->ktlb_filled |= !user;
 	*e = (struct tlb_entry){
 		.ntag_read = slow & MEM_READ ? never(n) : 0 - page,
@@ -690,7 +634,7 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 			note_temporary(cpu, va);
 	}
 	if (!known->table)
-		note_large_page(site->user ? &w->ularge : &cpu->klarge, va, known->shift);
+		large_pages_add(site->user ? &w->ularge : &cpu->klarge, va, known->shift);
 	host = (uint64_t)(uintptr_t)cpu->ram + gpa;
 	*e = (struct tlb_entry){ .ntag_read = 0 - page, .ntag_write = writable ? 0 - page : never(n),
 				 .addend = host - page, .host = host };

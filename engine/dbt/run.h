@@ -168,14 +168,14 @@ void jc_forget(struct cpu *cpu, const struct block *b);
 void jc_give_back(struct cpu *cpu);
 
 /* --- user_code.c --- */
-/* Code for the window in use was found at @va, which leads to @pa. */
-void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa);
+/* Code for the window in use was found at @va, in a page of 2^@shift bytes, which leads to @pa. */
+void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa, unsigned shift);
 /* A window is of other page tables from now on, or may be: links and jump caches of its code go. */
 void user_code_forget(struct cpu *cpu, unsigned context);
 /* The same after all its mappings were flushed, if they may be of code that has moved.  Its page tables are those of CR3. */
 void user_code_check(struct cpu *cpu, unsigned context);
-/* The same after those of the page of 2^@shift bytes at @va were.  Whether code has moved, or may have. */
-bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va, unsigned shift);
+/* The same after those of the page at @va were, as large as any that code was found in there.  Whether code has moved, or may have. */
+bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va);
 /*
  * The address at which code at @pa may have been found, if it is in @slot; else 0.  Any thread with the code cache's lock:
  * what it does not find yet, or any more, is not in a jump cache either, or will not be when code runs there again.

@@ -21,7 +21,7 @@ enum { NOTED = 1, BY_USER = 2 };	/* in the low bits of user_page.va */
 
 static struct user_page *slot_of(struct user_code *u, uint64_t va)
 {
-	uint32_t at = (uint32_t)((va >> 12) * 0x9e3779b97f4a7c15ull >> 40) & (u->slots - 1);
+	uint32_t at = (uint32_t)(page_hash(va >> 12) >> 40) & (u->slots - 1);
 
 	while (u->page[at].va && (u->page[at].va ^ va) & PAGE_MASK)
 		at = (at + 1) & (u->slots - 1);
@@ -39,6 +39,7 @@ void user_code_forget(struct cpu *cpu, unsigned context)
 		u->slots = SLOTS_FIRST;
 	u->used = 0;
 	u->too_many = false;
+	zero_bytes(&u->large, sizeof(u->large));
 	jc_flush_window(cpu, context);
 	w->token = new_token(cpu);
 }
@@ -52,20 +53,21 @@ static void make_room(struct cpu *cpu, struct user_code *u)
 	u->slots = slots;
 }
 
-void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa)
+void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa, unsigned shift)
 {
 	struct user_code *u = &cpu_window(cpu, cpu->context)->code;
 	struct user_page *p = slot_of(u, va);
 	uint64_t flags = NOTED | (cpu->cpl == 3 ? BY_USER : 0);
 
 	pa &= PAGE_MASK;
-	if (!p->va && u->used >= u->slots / 2) {
-		if (u->slots == USER_SLOTS) {
-			u->too_many = true;
-			return;
-		}
+	if (!p->va && u->used >= u->slots / 2 && u->slots < USER_SLOTS) {
 		make_room(cpu, u);
 		p = slot_of(u, va);
+	}
+	large_pages_add(&u->large, va, shift);
+	if (!p->va && u->used >= u->slots / 2) {
+		u->too_many = true;
+		return;
 	}
 	if (!p->va) {
 		u->used++;
@@ -109,11 +111,12 @@ void user_code_check(struct cpu *cpu, unsigned context)
 		w->token = new_token(cpu);
 }
 
-bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va, unsigned shift)
+bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va)
 {
 	struct window_private *w = cpu_window(cpu, context);
 	struct user_code *u = &w->code;
 	struct user_page *p = slot_of(u, va);
+	unsigned shift = large_pages_shift(&u->large, va);
 	bool is_of_cr3 = context == cpu->context, moved = false;
 
 	if (shift == 12 && (p->va || !u->too_many)) {

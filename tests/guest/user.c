@@ -266,6 +266,50 @@ static void check_chain(unsigned n)
 	check_equal("and is again, which needs no flush", run_chain(), 1000 * n);
 }
 
+/* Code of a large page that becomes another one, which INVLPG of any address in it tells. */
+#define LARGE_CODE 0x6040000000ull
+#define LARGE_MEMORY 0x2000000ull	/* 32 MiB, and 2 MiB behind it */
+#define LARGE_BYTES 0x200000ull
+
+static void write_large_code(uint64_t at, uint32_t add)
+{
+	static const uint8_t end[] = { 0xb8, 5, 0, 0, 0, 0x0f, 0x05 };	/* mov eax, 5; syscall */
+	uint8_t *code = (uint8_t *)at;
+
+	*(uint32_t *)code = 0x25048148;	/* add qword [chain_sum], add */
+	*(uint32_t *)(code + 4) = (uint32_t)(uintptr_t)&chain_sum;
+	*(uint32_t *)(code + 8) = add;
+	for (unsigned b = 0; b < sizeof(end); b++)
+		code[12 + b] = end[b];
+}
+
+static void map_large_code(bool other)
+{
+	*pte_of(LARGE_CODE, 2) = (LARGE_MEMORY + (other ? LARGE_BYTES : 0)) | PTE_P | PTE_W | PTE_U | PTE_PS;
+}
+
+static uint64_t run_large_code(void)
+{
+	chain_sum = 0;
+	run_user((void (*)(void))(LARGE_CODE + 0x3000));
+	return chain_sum;
+}
+
+static void check_large_code(void)
+{
+	write_large_code(LARGE_MEMORY + 0x3000, 1);
+	write_large_code(LARGE_MEMORY + LARGE_BYTES + 0x3000, 1000);
+	map_large_code(false);
+	check_equal("code of a large page", run_large_code(), 1);
+	map_large_code(true);
+	invlpg(LARGE_CODE + 0x155000);
+	check_equal("the page is another after INVLPG of an address in it", run_large_code(), 1000);
+	write_cr3(read_cr3());
+	map_large_code(false);
+	invlpg(LARGE_CODE + 0x155000);
+	check_equal("and again when a flush came between that found nothing new", run_large_code(), 1);
+}
+
 int guest_main(void)
 {
 	open_to_user();
@@ -296,5 +340,6 @@ int guest_main(void)
 	wrmsr(LSTAR, (uint64_t)syscall_entry);
 	check_chain(40);
 	check_chain(CHAIN_MAX);
+	check_large_code();
 	return check_status();
 }
