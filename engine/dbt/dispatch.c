@@ -198,10 +198,15 @@ static struct block *find_dormant(struct cpu *cpu, const struct block_source *sr
 	return dormant_wake_page(cc, src->pa & PAGE_MASK, page) ? block_find(cc, src->pa, src->mode, src->va) : NULL;
 }
 
-static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr)
+/* The walk for the page behind that of cpu->rip, where its instruction may go on. */
+static int walk_next_page(struct cpu *cpu, unsigned access, struct translation *ret, uint32_t *ret_error)
 {
-	uint64_t next = (cpu->rip & PAGE_MASK) + PAGE_SIZE;
-	struct translation tr2;
+	return mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, access, cpu->cpl == 3, ret, ret_error);
+}
+
+/* @tr: of cpu->rip.  @ret_next: of the next page, for a block that has one. */
+static struct block *make_block(struct cpu *cpu, struct translate_job *j, const struct translation *tr, struct translation *ret_next)
+{
 	uint32_t error;
 	bool crosses = (cpu->rip & 4095) + INSN_LEN_MAX > PAGE_SIZE;
 
@@ -212,10 +217,10 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 		cpu->stats.woken++;
 		return j->made;
 	}
-	if (crosses && mmu_walk(cpu, next, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr2, &error) == 0 && tr2.host) {
-		j->src.pa2 = tr2.gpa;
-		j->src.bytes2 = tr2.host;
-		claim_page(cpu, j->src.pa2, tr2.host);
+	if (crosses && walk_next_page(cpu, ACCESS_EXEC | ACCESS_PROBE, ret_next, &error) == 0 && ret_next->host) {
+		j->src.pa2 = ret_next->gpa;
+		j->src.bytes2 = ret_next->host;
+		claim_page(cpu, j->src.pa2, ret_next->host);
 	}
 	cpu_heavy(cpu, run_translate, j);
 	if (j->made)
@@ -223,10 +228,10 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 	if (code_cache_full(cpu->vm->cc)) {
 		cpu->leave = LEAVE_FLUSH;
 	} else if (crosses && !j->src.bytes2) {
-		int vector = mmu_walk(cpu, next, ACCESS_EXEC, cpu->cpl == 3, &tr2, &error);
+		int vector = walk_next_page(cpu, ACCESS_EXEC, ret_next, &error);
 
 		if (vector) {
-			raise_access(cpu, vector, next, error);
+			raise_access(cpu, vector, (cpu->rip & PAGE_MASK) + PAGE_SIZE, error);
 		} else {
 			cpu->fatal = "the guest executes an instruction that continues in device memory";
 			cpu->leave = LEAVE_ERROR;
@@ -261,13 +266,21 @@ static bool has_entry(struct cpu *cpu, struct block *b)
 	return b->entry;
 }
 
+/* Links to @b and jump caches hold until code moves from where it was found. */
+static void note_code(struct cpu *cpu, const struct block *b, uint64_t va, const struct translation *tr)
+{
+	mmu_note_exec(cpu, va, b->mode, tr);
+	if (!(b->mode & BLOCK_USER))
+		kernel_code_note(cpu->vm->cc, va, tr->gpa);
+}
+
 /*
  * The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set.
  * @indirect: jumps that come this way again shall find it in the jump cache.
  */
 static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 {
-	struct translation tr;
+	struct translation tr, next;
 	struct block *b;
 	uint32_t error;
 	int vector = mmu_walk(cpu, cpu->rip, ACCESS_EXEC, cpu->cpl == 3, &tr, &error);
@@ -281,35 +294,24 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		cpu->leave = LEAVE_ERROR;
 		return NULL;
 	}
-	mmu_note_exec(cpu, cpu->rip, &tr);
 	lock_take(&cpu->vm->cc->lock);
 	b = block_find(cpu->vm->cc, tr.gpa, mode, cpu->rip);
-	if (b && b->pa2 != ~0ull) {	/* is the second page still the one translated? */
-		struct translation tr2;
-
-		if (mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, ACCESS_EXEC, cpu->cpl == 3, &tr2, &error) ||
-		    tr2.gpa != b->pa2) {
-			block_remove(cpu->vm->cc, b);
-			b = NULL;
-		}
+	if (b && b->pa2 != ~0ull && (walk_next_page(cpu, ACCESS_EXEC, &next, &error) || next.gpa != b->pa2)) {
+		block_remove(cpu->vm->cc, b);	/* the second page is not the one that was translated */
+		b = NULL;
 	}
 	if (!b) {
 		struct translate_job j = { { .pa = tr.gpa, .pa2 = ~0ull, .va = cpu->rip, .mode = mode, .indirect = indirect }, NULL };
 
-		b = make_block(cpu, &j, &tr);
+		b = make_block(cpu, &j, &tr, &next);
 	}
-	if (b && !(mode & BLOCK_USER)) {
-		kernel_code_note(cpu->vm->cc, cpu->rip, tr.gpa);
-		if (b->pa2 != ~0ull)
-			kernel_code_note(cpu->vm->cc, cpu->rip + PAGE_SIZE, b->pa2);
-	}
+	if (b)
+		note_code(cpu, b, cpu->rip, &tr);
+	if (b && b->pa2 != ~0ull)
+		note_code(cpu, b, cpu->rip + PAGE_SIZE, &next);
 	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
 		jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
-	if (b && b->pa2 != ~0ull) {	/* where the walk fails now, a flush is due, and will find what is noted */
-		(void)mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, ACCESS_EXEC | ACCESS_PROBE, cpu->cpl == 3, &tr, &error);
-		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, &tr);
-	}
 	return b;
 }
 

@@ -302,17 +302,15 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 	}
 }
 
-void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr)
+void mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
-	bool absolute = cpu->cpl != 3 && va == (uint64_t)(int32_t)va;	/* as translate() has it */
-
 	if (va >> 63) {
 		page_filter_add(&cpu->kernel_code_seen, va);
 		large_pages_add(&cpu->kernel_code_large, va, tr->shift);
 	}
-	if (!(va >> 63 && absolute))
-		user_code_note(cpu, va, tr->gpa, tr->shift);
-	if (cpu->cpl != 3 && (!tr->global || !(va >> 63)))
+	if (!(va >> 63 && is_absolute(va, mode)))
+		user_code_note(cpu, va, mode, tr);
+	if (!(mode & BLOCK_USER) && (!tr->global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
 }
 

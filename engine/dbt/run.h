@@ -32,6 +32,7 @@
 
 struct err;
 struct irqchip;
+struct translation;
 struct vm;
 
 /* By which a program is the same in another process; all 0 when that cannot be found out. */
@@ -168,8 +169,8 @@ void jc_forget(struct cpu *cpu, const struct block *b);
 void jc_give_back(struct cpu *cpu);
 
 /* --- user_code.c --- */
-/* Code for the window in use was found at @va, in a page of 2^@shift bytes, which leads to @pa. */
-void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa, unsigned shift);
+/* As mmu_note_exec(), for the window in use. */
+void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
 /* A window is of other page tables from now on, or may be: links and jump caches of its code go. */
 void user_code_forget(struct cpu *cpu, unsigned context);
 /* The same after all its mappings were flushed, if they may be of code that has moved.  Its page tables are those of CR3. */
@@ -218,8 +219,8 @@ bool pages_give_back(const void *from, const void *to);
 void mmu_forget_page(struct cpu *cpu, uint64_t va);
 /* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */
 bool mmu_protect_host_page(struct cpu *cpu, uint64_t host);
-/* Code was found at @va, which leads to @tr: INVLPG forgets it. */
-void mmu_note_exec(struct cpu *cpu, uint64_t va, const struct translation *tr);
+/* Code for @mode (BLOCK_*) was found at @va, which leads to @tr: INVLPG forgets it. */
+void mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
 
 /*
  * Around a look-up for writing and the writes through it: another vCPU that translates

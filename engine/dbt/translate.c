@@ -488,11 +488,6 @@ static void emit_body(struct translator *t)
 	emit_goto(t, t->guest_off[t->n], t->live[t->n] != 0);
 }
 
-static bool fits_simm32(uint64_t va)
-{
-	return (int64_t)va == (int32_t)(int64_t)va && (int64_t)(va + 0x10000) == (int32_t)(int64_t)(va + 0x10000);
-}
-
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
 {
 	static struct translator t;	/* guarded by cc->lock; large */
@@ -515,7 +510,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.timid = code_page_timid(cc, pa);
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;
-	t.absolute = !t.user && fits_simm32(va);
+	t.absolute = is_absolute(va, mode);
 	t.smp = cpu->vm->vm->nvcpus > 1;
 	t.loop.on = false;
 	t.written = 0;

@@ -53,18 +53,18 @@ static void make_room(struct cpu *cpu, struct user_code *u)
 	u->slots = slots;
 }
 
-void user_code_note(struct cpu *cpu, uint64_t va, gpa_t pa, unsigned shift)
+void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
 	struct user_code *u = &cpu_window(cpu, cpu->context)->code;
 	struct user_page *p = slot_of(u, va);
-	uint64_t flags = NOTED | (cpu->cpl == 3 ? BY_USER : 0);
+	uint64_t flags = NOTED | (mode & BLOCK_USER ? BY_USER : 0);
+	gpa_t pa = tr->gpa & PAGE_MASK;
 
-	pa &= PAGE_MASK;
 	if (!p->va && u->used >= u->slots / 2 && u->slots < USER_SLOTS) {
 		make_room(cpu, u);
 		p = slot_of(u, va);
 	}
-	large_pages_add(&u->large, va, shift);
+	large_pages_add(&u->large, va, tr->shift);
 	if (!p->va && u->used >= u->slots / 2) {
 		u->too_many = true;
 		return;
