@@ -36,56 +36,25 @@ int machine_end_session(struct roux_machine *m, struct session *s, uint64_t dead
 	return result >= 0 && (r == -ETIMEDOUT || r == -EINTR) ? r : result;
 }
 
-/* Has the guest run @line, which @reads its standard input, under an identity that changes nothing. */
-static int send_shell(struct session *s, const char *line, bool reads)
+/* A session in which the guest runs @line, which @reads its standard input, under an identity that changes nothing. */
+static int begin_shell(struct roux_machine *m, struct session *ret_session, const char *line, bool reads, uint64_t deadline,
+		       struct err *err)
 {
 	uint8_t buf[256];
 	struct frame_writer w;
-	int r;
+	int r = machine_begin_session(m, ret_session, deadline, err);
 
+	if (r < 0)
+		return r;
 	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
-	r = session_send_frame(s, buf, frame_end(&w));
+	r = session_send_frame(ret_session, buf, frame_end(&w));
 	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
 	field_put_str(&w, AGENT_TAG_ARG, "/bin/sh");	/* where the image has none, the error is as good */
 	field_put_str(&w, AGENT_TAG_ARG, "-c");
 	field_put_str(&w, AGENT_TAG_ARG, line);
 	if (reads)
 		field_put_u32(&w, AGENT_TAG_STDIN, 1);
-	return r < 0 ? r : session_send_frame(s, buf, frame_end(&w));
-}
-
-/* The reply that ends a command: 0, or 1 when that took too long and it was killed. */
-static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t deadline)
-{
-	uint64_t patience = monotonic_ns() + SHELL_TIMEOUT_MS * 1000000ull;
-	uint8_t buf[64];
-	struct frame_writer w;
-	struct frame f;
-	int r;
-
-	do
-		r = session_wait(s, patience, m->wake_fd, &f);
-	while (r == 0 && f.type != AGENT_EXITED && f.type != AGENT_ERROR);
-	if (r != -ETIMEDOUT)
-		return r;
-	frame_begin(&w, buf, sizeof(buf), AGENT_SIGNAL);
-	field_put_u32(&w, AGENT_TAG_SIGNO, SIGKILL);
-	r = session_send_frame(s, buf, frame_end(&w));
-	while (r == 0 && f.type != AGENT_EXITED)
-		r = session_wait(s, deadline, m->wake_fd, &f);
-	return r < 0 ? r : 1;
-}
-
-int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
-{
-	struct session s;
-	int r = machine_begin_session(m, &s, deadline, err);
-
-	if (r == 0)
-		r = send_shell(&s, "/bin/true; :", false);
-	if (r == 0)
-		r = wait_for_shell(m, &s, deadline);
-	return machine_end_session(m, &s, deadline, r);
+	return r < 0 ? r : session_send_frame(ret_session, buf, frame_end(&w));
 }
 
 /* Until the agent has answered with frame @type: 0; or with an error: 1. */
@@ -98,6 +67,33 @@ static int wait_for(struct roux_machine *m, struct session *s, uint8_t type, uin
 		r = session_wait(s, deadline, m->wake_fd, &f);
 	while (r == 0 && f.type != type && f.type != AGENT_ERROR);
 	return r < 0 ? r : f.type != type;
+}
+
+/* Until the command has ended: 0; or 1 when it did not begin, or took too long and was killed. */
+static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t deadline)
+{
+	uint8_t buf[64];
+	struct frame_writer w;
+	int r = wait_for(m, s, AGENT_EXITED, monotonic_ns() + SHELL_TIMEOUT_MS * 1000000ull);
+
+	if (r != -ETIMEDOUT)
+		return r;
+	frame_begin(&w, buf, sizeof(buf), AGENT_SIGNAL);
+	field_put_u32(&w, AGENT_TAG_SIGNO, SIGKILL);
+	r = session_send_frame(s, buf, frame_end(&w));
+	if (r == 0)
+		r = wait_for(m, s, AGENT_EXITED, deadline);
+	return r < 0 ? r : 1;
+}
+
+int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s;
+	int r = begin_shell(m, &s, "/bin/true; :", false, deadline, err);
+
+	if (r == 0)
+		r = wait_for_shell(m, &s, deadline);
+	return machine_end_session(m, &s, deadline, r);
 }
 
 static int request(struct roux_machine *m, struct session *s, uint8_t type, uint64_t deadline)
@@ -122,10 +118,8 @@ static int stop_programs(struct roux_machine *m, uint64_t deadline, struct err *
 int machine_rehearse_stop(struct roux_machine *m, uint64_t deadline, struct err *err)
 {
 	struct session s;
-	int r = machine_begin_session(m, &s, deadline, err);
+	int r = begin_shell(m, &s, "read x", true, deadline, err);
 
-	if (r == 0)
-		r = send_shell(&s, "read x", true);
 	if (r == 0)
 		r = wait_for(m, &s, AGENT_STARTED, deadline);
 	if (r == 0) {
