@@ -65,8 +65,7 @@ struct exit *new_exit(struct translator *t, unsigned kind, int64_t off)
 {
 	struct exit *x = &t->cc->exits[t->cc->nexits++];
 
-	*x = (struct exit){ .from = t->b, .kind = (uint8_t)kind, .target = block_va(t, off),
-			    .dead = kind == EXIT_DIRECT ? FLAGS_ARITH & ~t->live[t->n] : 0 };
+	*x = (struct exit){ .from = t->b, .kind = (uint8_t)kind, .target = block_va(t, off) };
 	t->b->nexits++;
 	return x;
 }
@@ -163,7 +162,15 @@ static bool needs_token(const struct translator *t, int64_t off)
 	return !t->absolute && !same_page(t, off);
 }
 
-void emit_goto(struct translator *t, int64_t off, bool live)
+static struct exit *new_direct_exit(struct translator *t, int64_t off, uint32_t live)
+{
+	struct exit *x = new_exit(t, EXIT_DIRECT, off);
+
+	x->dead = FLAGS_ARITH & ~live;
+	return x;
+}
+
+void emit_goto(struct translator *t, int64_t off, uint32_t live)
 {
 	struct emit *e = &t->e;
 	struct exit_stub *s;
@@ -171,7 +178,7 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 
 	if (is_backward(t, off))
 		emit_poll(t, off, live);
-	x = new_exit(t, EXIT_DIRECT, off);
+	x = new_direct_exit(t, off, live);
 	s = new_stub(t, x);
 	if (needs_token(t, off) && !live) {
 		/* cmp dword gs:[token], imm32 */
@@ -198,21 +205,27 @@ void emit_goto(struct translator *t, int64_t off, bool live)
 	s->jump[s->njumps++] = x->patch;
 }
 
+/* A conditional jump that is a way out by itself. */
+static void emit_jcc_exit(struct translator *t, unsigned cond, int64_t taken, uint32_t live)
+{
+	struct exit *x = new_direct_exit(t, taken, live);
+	struct exit_stub *s = new_stub(t, x);
+
+	align_field(&t->e, 2);
+	x->patch = emit_jcc(&t->e, cond);
+	s->jump[s->njumps++] = x->patch;
+}
+
 void emit_jcc_exits(struct translator *t, const struct insn *in)
 {
 	struct emit *e = &t->e;
 	int64_t next = t->guest_off[t->n], taken = next + in->imm;
-	bool live = t->live[t->n] != 0;
+	uint32_t live = t->live[t->n];
 
 	if (t->code32)
 		taken = next + (int32_t)in->imm;
 	if (!is_backward(t, taken) && !needs_token(t, taken)) {
-		struct exit *x = new_exit(t, EXIT_DIRECT, taken);
-		struct exit_stub *s = new_stub(t, x);
-
-		align_field(e, 2);
-		x->patch = emit_jcc(e, in->cond);
-		s->jump[s->njumps++] = x->patch;
+		emit_jcc_exit(t, in->cond, taken, live);
 	} else {
 		uint8_t *around = emit_jcc(e, in->cond ^ 1);
 
@@ -222,11 +235,28 @@ void emit_jcc_exits(struct translator *t, const struct insn *in)
 	emit_goto(t, next, live);
 }
 
+void emit_side_exit(struct translator *t, const struct insn *in, struct side_exit *side)
+{
+	if (t->b->borrowed || t->b->at_home || needs_token(t, side->off))
+		side->jump = emit_jcc(&t->e, in->cond);
+	else
+		emit_jcc_exit(t, in->cond, side->off, side->live);
+}
+
+void emit_rest_of_side_exit(struct translator *t, const struct side_exit *side)
+{
+	if (!side->jump)
+		return;
+	emit_patch_here(&t->e, side->jump);
+	leave_state(t);
+	emit_goto(t, side->off, side->live);
+}
+
 void emit_loop_exits(struct translator *t, const struct insn *in)
 {
 	struct emit *e = &t->e;
 	int64_t next = t->guest_off[t->n], taken = next + in->imm;
-	bool live = t->live[t->n] != 0;
+	uint32_t live = t->live[t->n];
 	uint8_t *fall, *cond = NULL, *go;
 
 	if (in->op != INSN_JCXZ) {

@@ -180,6 +180,10 @@ void flags_before(struct translator *t, unsigned i)
 	const struct insn *in = &t->insn[i];
 	bool fit = indifferent(in);
 
+	if (side_exit_at(t, i)) {	/* behind it they can still be made again */
+		flags_settle(t, t->s0);
+		return;
+	}
 	if (fit && !spoils(&t->remake, in))
 		return;
 	if (!fit || in->flags_killed != FLAGS_ARITH)

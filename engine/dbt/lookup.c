@@ -156,6 +156,7 @@ struct simple_access access_of(const struct translator *t, unsigned i)
 	case INSN_CLI:
 	case INSN_CLD:
 	case INSN_STD:
+	case INSN_JCC:
 		break;
 	default:
 		a.other = true;
@@ -213,13 +214,15 @@ static void plan_group(struct translator *t, unsigned i, const struct simple_acc
 {
 	int64_t shift = 0, lo = a->disp, hi = a->disp + (int64_t)a->size;
 	unsigned rw = a->rw;
+	bool beyond = false;
 
 	for (unsigned j = i; j < t->n && !(t->b->mode & BLOCK_PLAIN); j++) {
 		struct simple_access x = access_of(t, j);
 		int64_t step, nlo, nhi;
 
-		if (x.other || (x.is && x.base != a->base))
+		if (x.other || (x.is && x.base != a->base) || (beyond && x.rw & ~rw & MEM_WRITE))
 			break;
+		beyond |= side_exit_at(t, j) != NULL;	/* what follows may not happen: no need to be able to write */
 		if (x.is) {
 			nlo = x.disp + shift < lo ? x.disp + shift : lo;
 			nhi = x.disp + shift + (int64_t)x.size > hi ? x.disp + shift + (int64_t)x.size : hi;

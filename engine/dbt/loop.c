@@ -233,7 +233,7 @@ bool loop_plan(struct translator *t)
 	const struct insn *last = &t->insn[t->n - 1];
 
 	t->loop.on = false;
-	if (last->op != INSN_JCC || t->guest_off[t->n] + last->imm != 0 || t->b->pa2 != ~0ull || t->code32 ||
+	if (last->op != INSN_JCC || t->nsides || t->guest_off[t->n] + last->imm != 0 || t->b->pa2 != ~0ull || t->code32 ||
 	    t->b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN) || t->live[0])
 		return false;
 	for (unsigned i = 0; i < t->n; i++)
@@ -402,9 +402,9 @@ void emit_loop(struct translator *t)
 	emit_patch_to(e, emit_jcc(e, CC_NS), emit_pc(e) - (uint64_t)(e->p - body));
 	emit_strip_mark(t);
 	leave_state(t);
-	emit_goto(t, 0, false);
+	emit_goto(t, 0, 0);
 	emit_patch_here(e, out);
 	emit_strip_mark(t);
 	leave_state(t);
-	emit_goto(t, t->guest_off[t->n], t->live[t->n] != 0);
+	emit_goto(t, t->guest_off[t->n], t->live[t->n]);
 }

@@ -215,7 +215,10 @@ void flow_flags(struct translator *t)
 	t->live[t->n] = live;
 	for (unsigned i = t->n; i-- > 0;) {
 		const struct insn *in = &t->insn[i];
+		struct side_exit *side = side_exit_at(t, i);
 
+		if (side)
+			live = side->live = live | live_ahead(t, (int64_t)(t->b->pa & 4095) + side->off, 1);
 		live = (live & ~in->flags_killed) | in->flags_read;
 		if (is_fast_entry(in, t->b->mode))
 			live = in->sys == SYS_SYSCALL ? FLAGS_ARITH : 0;
@@ -226,6 +229,36 @@ void flow_flags(struct translator *t)
 	t->b->live_in = live;
 }
 
+struct side_exit *side_exit_at(struct translator *t, unsigned i)
+{
+	for (unsigned k = 0; k < t->nsides; k++)
+		if (t->side[k].insn == i)
+			return &t->side[k];
+	return NULL;
+}
+
+/* Makes the instruction scanned last, a conditional jump forward, a way out of a block that goes on behind it. */
+static bool add_side_exit(struct translator *t)
+{
+	const struct insn *in = &t->insn[t->n - 1];
+
+	if (in->op != INSN_JCC || in->imm <= 0 || t->nsides == SIDE_EXITS_MAX || t->code32 ||
+	    t->b->mode & (BLOCK_SINGLE | BLOCK_SLOW | BLOCK_PLAIN | BLOCK_BREAK) ||
+	    (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI))
+		return false;
+	t->side[t->nsides++] = (struct side_exit){ .insn = t->n - 1, .off = t->guest_off[t->n] + in->imm };
+	return true;
+}
+
+/* Whether a block that has side exits ends in front of offset @off: where others join, or begin. */
+static bool joins_others(struct translator *t, unsigned off)
+{
+	for (unsigned k = 0; k < t->nsides; k++)
+		if (t->side[k].off == off)
+			return true;
+	return t->nsides && block_find(t->cc, t->b->pa + off, t->b->mode, t->va + off);
+}
+
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 {
 	unsigned off = 0, room = (unsigned)(PAGE_SIZE - (t->b->pa & 4095));
@@ -233,6 +266,7 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 	uint16_t used = 0;
 
 	t->b->pa2 = ~0ull;
+	t->nsides = 0;
 	for (t->n = 0; t->n < most;) {
 		struct insn *in = &t->insn[t->n];
 		uint16_t now;
@@ -261,13 +295,15 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 		now = used | names(in);
 		if (t->n > 0 && (now & (1u << R14 | 1u << R15)) && free_borrowable(now) < 3)
 			break;
+		if (t->nsides && (now & ~used & (1u << R14 | 1u << R15)))
+			break;	/* the way out would have to bring them home */
 		used = now;
 		t->written |= in->gpr_written;
 		t->guest_off[t->n] = (uint16_t)off;
 		off += in->len;
 		t->n++;
 		t->guest_off[t->n] = (uint16_t)off;
-		if (ends_block(in, t->b->mode) || t->b->pa2 != ~0ull || off >= room)
+		if (t->b->pa2 != ~0ull || off >= room || (ends_block(in, t->b->mode) && !add_side_exit(t)) || joins_others(t, off))
 			break;
 		if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI)
 			break;

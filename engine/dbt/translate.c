@@ -237,7 +237,7 @@ static void emit_call(struct translator *t, unsigned i)
 	push_return(t, i);
 	flags_settle(t, t->s0);
 	leave_state(t);
-	emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n] != 0);
+	emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n]);
 }
 
 /* S0 = target of an indirect jump or call. */
@@ -381,6 +381,7 @@ static void emit_sti(struct translator *t)
 bool emit_insn(struct translator *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
+	struct side_exit *side;
 	int64_t step;
 
 	flags_before(t, i);
@@ -422,9 +423,14 @@ bool emit_insn(struct translator *t, unsigned i)
 		break;
 	case INSN_JMP:
 		leave_state(t);
-		emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n] != 0);
+		emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n]);
 		return false;
 	case INSN_JCC:
+		side = side_exit_at(t, i);
+		if (side) {
+			emit_side_exit(t, in, side);
+			break;
+		}
 		leave_state(t);
 		emit_jcc_exits(t, in);
 		return false;
@@ -485,7 +491,7 @@ static void emit_body(struct translator *t)
 	/* After STI and its shadow, waiting interrupts must be looked at. */
 	if ((t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) || (t->n == 1 && t->insn[0].op == INSN_STI))
 		emit_poll(t, t->guest_off[t->n], t->live[t->n] != 0);
-	emit_goto(t, t->guest_off[t->n], t->live[t->n] != 0);
+	emit_goto(t, t->guest_off[t->n], t->live[t->n]);
 }
 
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
@@ -554,6 +560,8 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.e = (struct emit){ .p = cc->rw + cc->cold, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	for (unsigned k = 0; k < t.nmiss; k++)
 		emit_miss_stub(&t, &t.miss[k]);
+	for (unsigned k = 0; k < t.nsides; k++)
+		emit_rest_of_side_exit(&t, &t.side[k]);
 	for (unsigned k = 0; k < t.nstubs; k++)
 		emit_exit_stub(&t, &t.stub[k]);
 	b->marks = code_arena(cc, t.n * sizeof(*b->marks));

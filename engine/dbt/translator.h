@@ -53,6 +53,16 @@ struct exit_stub {
 	unsigned njumps;
 };
 
+/* A conditional jump out of the middle of a block. */
+struct side_exit {
+	unsigned insn;	/* its index */
+	int64_t off;	/* where it leads, from the block's start */
+	uint32_t live;	/* guest flags that must survive */
+	uint8_t *jump;	/* rel32 that leads to the rest of it, or NULL */
+};
+
+#define SIDE_EXITS_MAX 2	/* more gain nothing, and what is behind them may never run */
+
 /* Operands of a loop whose addresses move together (see loop.c). */
 struct stream {
 	unsigned base, index, scale;	/* as in struct insn */
@@ -100,6 +110,9 @@ struct translator {
 	struct remake remake;
 	struct loop loop;
 
+	struct side_exit side[SIDE_EXITS_MAX];
+	unsigned nsides;
+
 	struct miss_stub miss[BLOCK_INSNS_MAX * 3];
 	unsigned nmiss;
 	struct exit_stub stub[16 + BLOCK_INSNS_MAX * 3];
@@ -117,7 +130,9 @@ static inline uint32_t tlb_field(const struct translator *t, size_t field)
 /* --- scan.c --- */
 /* Decodes until control flow, page end or a limit.  False: nothing decodable here. */
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes);
-/* Fills t->live[] and block.live_in. */
+/* The side exit that instruction i is, or NULL. */
+struct side_exit *side_exit_at(struct translator *t, unsigned i);
+/* Fills t->live[], side_exit.live and block.live_in. */
 void flow_flags(struct translator *t);
 /* True when dbt_exit() interprets the instruction. */
 bool is_helper(const struct insn *in, uint32_t mode);
@@ -196,13 +211,19 @@ void emit_entry(struct emit *e, const struct block *b);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
-/* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags must survive. */
-void emit_goto(struct translator *t, int64_t off, bool live);
+/* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags that must survive. */
+void emit_goto(struct translator *t, int64_t off, uint32_t live);
 /* Has dbt_exit() interpret instruction i, the last one. */
 void emit_helper(struct translator *t, unsigned i);
 /* The same behind leave_state(). */
 void emit_helper_exit(struct translator *t, unsigned i);
 void emit_jcc_exits(struct translator *t, const struct insn *in);
+/*
+ * A conditional jump in the middle of the block, @in, and behind the block what the way out takes if that is
+ * more than the jump.
+ */
+void emit_side_exit(struct translator *t, const struct insn *in, struct side_exit *side);
+void emit_rest_of_side_exit(struct translator *t, const struct side_exit *side);
 /* LOOP, LOOPE, LOOPNE, JRCXZ, JECXZ. */
 void emit_loop_exits(struct translator *t, const struct insn *in);
 void emit_miss_stub(struct translator *t, struct miss_stub *m);
