@@ -43,6 +43,7 @@
 #define PAGE_SIZE 4096ull
 #define GUARD_PAGES 4
 #define GUARD_OPEN 2	/* the one of them that is accessible */
+#define RETURN_PAGES 1	/* for the stack of returns.c */
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
 /*
@@ -154,7 +155,8 @@ struct cpu {
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
 	_Atomic uint64_t jc_mask[2];	/* jump_cache.mask of the kernel's and of the user's in use, or 0, which polls: see ask_to_exit() */
-	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_polled[2];	/* the last: kernel, user */
+	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_return, thunk_polled[2];	/* the last: kernel, user */
+	uint64_t returns, returns_empty;	/* the stack of returns.c: where it ends now, and when nothing is on it */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
 	uint64_t slow_host;	/* host address for a slow-path access */
@@ -335,6 +337,7 @@ struct window_private {
 #define GS_KTLB offsetof(struct cpu, ktlb)
 #define GS_KJC offsetof(struct cpu, kjc)
 #define GS(field) ((uint32_t)offsetof(struct cpu, field))
+#define GS_JC_CODE(user) ((uint32_t)((user) ? GS_UJC : GS_KJC) + (uint32_t)offsetof(struct jc_entry, code))
 
 static inline struct window_private *cpu_window(struct cpu *cpu, unsigned context)
 {

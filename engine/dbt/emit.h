@@ -217,10 +217,17 @@ static inline uint8_t *emit_lea_rip(struct emit *e, unsigned reg)
 	return e->p - 4;
 }
 
-/* jmp rel32 and jcc rel32; they return the place of rel32. */
+/* jmp rel32, call rel32 and jcc rel32; they return the place of rel32. */
 static inline uint8_t *emit_jmp(struct emit *e)
 {
 	emit_u8(e, 0xe9);
+	emit_u32(e, 0);
+	return e->p - 4;
+}
+
+static inline uint8_t *emit_call_near(struct emit *e)
+{
+	emit_u8(e, 0xe8);
 	emit_u32(e, 0);
 	return e->p - 4;
 }
@@ -398,6 +405,15 @@ static inline void emit_nops(struct emit *e, unsigned bytes)
 static inline void emit_align(struct emit *e, unsigned to)
 {
 	emit_nops(e, (unsigned)(0 - emit_pc(e)) & (to - 1));
+}
+
+/* jmp gs:[@table + 8 * i], where i is what PDEP of R14 + (R14 rotated right by @fold) by gs:[@mask] gives.  Flags kept; R15 = i. */
+static inline void emit_jmp_table(struct emit *e, unsigned fold, uint32_t mask, uint32_t table)
+{
+	emit_rorx(e, true, R15, R14, fold);
+	emit_lea(e, R15, R15, R14, 0, 0);
+	emit_pdep_gs(e, R15, R15, mask);
+	emit_gs_idx(e, false, 0xff, 4, R15, 3, table);
 }
 
 enum { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS };

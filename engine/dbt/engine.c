@@ -63,6 +63,12 @@ static bool is_fault_in_code(const struct cpu *cpu, uint64_t pc)
 	return pc >= (uint64_t)(uintptr_t)cc->rx && pc < (uint64_t)(uintptr_t)cc->rx + cc->size;
 }
 
+/* Whether the stack of returns.c is full: what is pushed would lie in the page in front of it. */
+static bool is_below_returns(const struct cpu *cpu, uint64_t address)
+{
+	return address - (cpu->guard + GUARD_PAGES * PAGE_SIZE) < PAGE_SIZE;
+}
+
 static void pass_on(int sig, siginfo_t *info, void *context)
 {
 	const struct sigaction *old = &previous[sig];
@@ -87,6 +93,10 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 
 	if (!cpu || !is_fault_in_code(cpu, (uint64_t)g[REG_RIP])) {
 		pass_on(sig, info, context);
+		return;
+	}
+	if (g[REG_TRAPNO] == VEC_PF && is_below_returns(cpu, (uint64_t)g[REG_CR2])) {
+		g[REG_RSP] = (greg_t)cpu->returns_empty;	/* and once more */
 		return;
 	}
 	for (unsigned r = 0; r < ARRAY_SIZE(order); r++)
@@ -180,13 +190,13 @@ static uint64_t host_xcr0(void)
 	return (uint64_t)hi << 32 | lo;
 }
 
-/* Window 0 .. n-1, each the shared pages and then its own; behind them the guard pages. */
+/* Window 0 .. n-1, each the shared pages and then its own; behind them the guard pages, one more, and the stack of returns.c. */
 static int map_windows(struct dbt_vcpu *dv, struct err *err)
 {
 	size_t own = WINDOW_SIZE - WINDOW_SHARED;
-	uint8_t *guard;
+	uint8_t *guard, *returns;
 
-	dv->area_size = WINDOW_SIZE * DBT_CONTEXTS + GUARD_PAGES * PAGE_SIZE;
+	dv->area_size = WINDOW_SIZE * DBT_CONTEXTS + (GUARD_PAGES + 1 + RETURN_PAGES) * PAGE_SIZE;
 	dv->fd = memfd_create("roux-vcpu", MFD_CLOEXEC);
 	dv->area = mmap(NULL, dv->area_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (dv->fd < 0 || dv->area == MAP_FAILED ||
@@ -201,10 +211,13 @@ static int map_windows(struct dbt_vcpu *dv, struct err *err)
 			goto fail;
 	}
 	guard = (uint8_t *)dv->area + WINDOW_SIZE * DBT_CONTEXTS;
-	if (mprotect(guard + GUARD_OPEN * PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE) < 0)
+	returns = guard + (GUARD_PAGES + 1) * PAGE_SIZE;
+	if (mprotect(guard + GUARD_OPEN * PAGE_SIZE, PAGE_SIZE, PROT_READ | PROT_WRITE) < 0 ||
+	    mprotect(returns, RETURN_PAGES * PAGE_SIZE, PROT_READ | PROT_WRITE) < 0)
 		goto fail;
 	dv->cpu = dv->area;
 	dv->cpu->guard = (uint64_t)(uintptr_t)guard;
+	dv->cpu->returns_empty = (uint64_t)(uintptr_t)returns + RETURN_PAGES * PAGE_SIZE - 8;
 	return 0;
 
 fail:

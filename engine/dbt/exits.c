@@ -109,11 +109,7 @@ void emit_dispatch(struct translator *t, bool user)
 		emit_gs_jmp(e, GS(thunk_indirect));
 		return;
 	}
-	emit_rorx(e, true, R15, R14, JC_FOLD);	/* jc_index() */
-	emit_lea(e, R15, R15, R14, 0, 0);
-	emit_pdep_gs(e, R15, R15, user ? GS(jc_mask[JC_USER]) : GS(jc_mask[JC_KERNEL]));
-	emit_gs_idx(e, false, 0xff, 4, R15, 3,
-		    (uint32_t)(user ? GS_UJC : GS_KJC) + (uint32_t)offsetof(struct jc_entry, code));
+	emit_jmp_table(e, JC_FOLD, user ? GS(jc_mask[JC_USER]) : GS(jc_mask[JC_KERNEL]), GS_JC_CODE(user));	/* jc_index() */
 }
 
 /*
@@ -170,17 +166,15 @@ static struct exit *new_direct_exit(struct translator *t, int64_t off, uint32_t 
 	return x;
 }
 
-void emit_goto(struct translator *t, int64_t off, uint32_t live)
+static void go_to(struct translator *t, int64_t off, uint32_t live, bool token)
 {
 	struct emit *e = &t->e;
 	struct exit_stub *s;
 	struct exit *x;
 
-	if (is_backward(t, off))
-		emit_poll(t, off, live);
 	x = new_direct_exit(t, off, live);
 	s = new_stub(t, x);
-	if (needs_token(t, off) && !live) {
+	if (token && !live) {
 		/* cmp dword gs:[token], imm32 */
 		align_field(e, 8);
 		emit_gs_abs(e, false, 0x81, ALU_CMP, (uint32_t)GS_TOKEN);
@@ -189,7 +183,7 @@ void emit_goto(struct translator *t, int64_t off, uint32_t live)
 		align_field(e, 2);
 		x->fail = emit_jcc(e, CC_NE);
 		s->jump[s->njumps++] = x->fail;
-	} else if (needs_token(t, off)) {
+	} else if (token) {
 		x->token_negated = true;
 		emit_gs_abs(e, false, 0x8b, R15, (uint32_t)GS_TOKEN);
 		align_field(e, 3);
@@ -203,6 +197,18 @@ void emit_goto(struct translator *t, int64_t off, uint32_t live)
 	align_field(e, 1);
 	x->patch = emit_jmp(e);
 	s->jump[s->njumps++] = x->patch;
+}
+
+void emit_goto(struct translator *t, int64_t off, uint32_t live)
+{
+	if (is_backward(t, off))
+		emit_poll(t, off, live);
+	go_to(t, off, live, needs_token(t, off));
+}
+
+void emit_goto_with_token(struct translator *t, int64_t off, uint32_t live)
+{
+	go_to(t, off, live, true);
 }
 
 /* A conditional jump that is a way out by itself. */

@@ -176,6 +176,7 @@ void mmu_init(struct cpu *cpu)
 	kernel_code_begin(cpu);
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
+	returns_begin(cpu);
 	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
 	jc_open(cpu);
 	if (atomic_load(&cpu->exit_request))

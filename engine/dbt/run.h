@@ -215,6 +215,13 @@ void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
 void mmu_give_back(struct cpu *cpu);
 /* Makes pages of a vCPU's memory zeros that take none of the host's, as far as they lie between the two.  False: they stay. */
 bool pages_give_back(const void *from, const void *to);
+/* Nothing is on the stack of returns.c. */
+static inline void returns_begin(struct cpu *cpu)
+{
+	*(uint64_t *)(uintptr_t)cpu->returns_empty = cpu->thunk_return;
+	cpu->returns = cpu->returns_empty;
+}
+
 /* Removes the entries of the page of @va from every TLB of this vCPU, which must not run elsewhere. */
 void mmu_forget_page(struct cpu *cpu, uint64_t va);
 /* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */

@@ -208,6 +208,13 @@ static uint32_t live_at_end(struct translator *t)
 	}
 }
 
+uint32_t live_behind_call(struct translator *t)
+{
+	if (t->b->pa2 != ~0ull)
+		return FLAGS_ARITH;
+	return live_ahead(t, (int64_t)(t->b->pa & 4095) + t->guest_off[t->n], 1);
+}
+
 void flow_flags(struct translator *t)
 {
 	uint32_t live = live_at_end(t);

@@ -12,6 +12,8 @@
  *                      dbt_miss_fill(), after which only those that C code may have changed
  *                      are loaded again
  *
+ *   return             where a return goes when no call is known: see returns.c
+ *
  *   polled             between a jump and the block in entry 0 of a jump cache
  *
  * Vector registers are loaded in enter() and saved only when it returns: the
@@ -23,7 +25,7 @@
 
 #include "base/checked.h"
 
-enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNKS };
+enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNK_RETURN, THUNKS };
 
 struct thunk_places {
 	uint64_t enter, entry[THUNKS];
@@ -222,6 +224,18 @@ static uint64_t emit_polled(struct emit *e, uint32_t jc)
 	return at;
 }
 
+/* R14 = where the guest goes, R15 = its RSP.  Flags survive. */
+static uint64_t emit_return(struct emit *e)
+{
+	uint64_t at = emit_pc(e);
+
+	emit_mov(e, RSP, R15);
+	emit_gs_load(e, R15, GS(returns_empty));
+	emit_gs_store(e, GS(returns), R15);
+	emit_jmp_table(e, JC_FOLD, GS(jc_mask[JC_USER]), GS_JC_CODE(true));
+	return at;
+}
+
 /*
  * Entered from a signal handler, which has put the registers and flags at the
  * fault into the block and pointed RSP at the host stack.
@@ -249,6 +263,7 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
 	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);
 	p.entry[THUNK_POLLED_USER] = emit_polled(&e, (uint32_t)GS_UJC);
+	p.entry[THUNK_RETURN] = emit_return(&e);
 	copy_bytes(rw + THUNK_BYTES - sizeof(p), &p, sizeof(p));
 	dv->thunks = rx;
 	dv->enter = (int (*)(struct cpu *, uint64_t))(uintptr_t)p.enter;
@@ -266,6 +281,7 @@ void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu)
 	cpu->thunk_exit = p.entry[THUNK_EXIT];
 	cpu->thunk_miss = p.entry[THUNK_MISS];
 	cpu->thunk_indirect = p.entry[THUNK_INDIRECT];
+	cpu->thunk_return = p.entry[THUNK_RETURN];
 	cpu->thunk_polled[0] = p.entry[THUNK_POLLED];
 	cpu->thunk_polled[1] = p.entry[THUNK_POLLED_USER];
 }

@@ -237,6 +237,8 @@ static void emit_call(struct translator *t, unsigned i)
 	push_return(t, i);
 	flags_settle(t, t->s0);
 	leave_state(t);
+	if (pairs_calls(t))
+		emit_paired_call(t);
 	emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n]);
 }
 
@@ -260,6 +262,8 @@ static void emit_indirect(struct translator *t, unsigned i)
 		push_return(t, i);
 		flags_settle(t, t->s0);
 		leave_state(t);
+		if (pairs_calls(t))
+			emit_paired_call(t);
 		emit_gs_load(&t->e, R14, GS(tmp) + 8);
 	} else {
 		flags_settle(t, t->s1);
@@ -279,7 +283,10 @@ static void emit_ret(struct translator *t, unsigned i)
 	t->remake.moved += (int64_t)size + (in->imm_size ? (uint16_t)in->imm : 0);
 	flags_settle(t, t->s1);
 	leave_state_keep_s0(t);
-	emit_dispatch(t, t->user);
+	if (pairs_calls(t))
+		emit_paired_return(t);
+	else
+		emit_dispatch(t, t->user);
 }
 
 static void emit_base_read(struct translator *t, const struct insn *in)
@@ -521,6 +528,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.loop.on = false;
 	t.written = 0;
 	t.nmiss = t.nstubs = 0;
+	t.strayed = NULL;
 	t.group_on = false;
 	t.remake = (struct remake){ 0 };
 	b->pa = pa;
@@ -560,6 +568,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.e = (struct emit){ .p = cc->rw + cc->cold, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	for (unsigned k = 0; k < t.nmiss; k++)
 		emit_miss_stub(&t, &t.miss[k]);
+	emit_strayed_return(&t);
 	for (unsigned k = 0; k < t.nsides; k++)
 		emit_rest_of_side_exit(&t, &t.side[k]);
 	for (unsigned k = 0; k < t.nstubs; k++)

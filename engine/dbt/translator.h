@@ -8,6 +8,7 @@
  *   flags.c      guest flags that can be made again
  *   exits.c      ways out of a block, and the stubs behind it
  *   entry.c      SYSCALL and SYSRET
+ *   returns.c    calls and returns by the host's
  *   quick.c      what the interpreter need not do where nothing special is met
  *   loop.c       blocks that jump back to their own start
  *   translate.c  instruction by instruction
@@ -110,6 +111,7 @@ struct translator {
 	struct remake remake;
 	struct loop loop;
 
+	uint8_t *strayed;	/* rel32 that leads to emit_strayed_return(), or NULL */
 	struct side_exit side[SIDE_EXITS_MAX];
 	unsigned nsides;
 
@@ -132,6 +134,8 @@ static inline uint32_t tlb_field(const struct translator *t, size_t field)
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes);
 /* The side exit that instruction i is, or NULL. */
 struct side_exit *side_exit_at(struct translator *t, unsigned i);
+/* Guest flags live where a call that ends the block returns to. */
+uint32_t live_behind_call(struct translator *t);
 /* Fills t->live[], side_exit.live and block.live_in. */
 void flow_flags(struct translator *t);
 /* True when dbt_exit() interprets the instruction. */
@@ -213,6 +217,8 @@ void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
 /* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags that must survive. */
 void emit_goto(struct translator *t, int64_t off, uint32_t live);
+/* The same behind a check that the mappings in force are those that the exit was linked in. */
+void emit_goto_with_token(struct translator *t, int64_t off, uint32_t live);
 /* Has dbt_exit() interpret instruction i, the last one. */
 void emit_helper(struct translator *t, unsigned i);
 /* The same behind leave_state(). */
@@ -235,6 +241,16 @@ void leave_state(struct translator *t);
 /* The same when S0 holds a value wanted in R14 afterwards. */
 void leave_state_keep_s0(struct translator *t);
 struct exit *new_exit(struct translator *t, unsigned kind, int64_t off);
+
+/* --- returns.c --- */
+/* Whether the block's calls and returns are paired with the host's. */
+bool pairs_calls(const struct translator *t);
+/* Behind leave_state() of a call that has pushed its return address: what follows goes to its target.  R14, R15 are free. */
+void emit_paired_call(struct translator *t);
+/* Goes to the guest address in R14, by a return. */
+void emit_paired_return(struct translator *t);
+/* Behind the block: where the return of its call went somewhere else. */
+void emit_strayed_return(struct translator *t);
 
 /* --- flags.c --- */
 /* Whether a look-up for instruction i must keep the host's flags. */

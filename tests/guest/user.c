@@ -310,6 +310,117 @@ static void check_large_code(void)
 	check_equal("and again when a flush came between that found nothing new", run_large_code(), 1);
 }
 
+/*
+ * Calls and returns that are not each other's: deeper ones than a translator may remember, to other addresses than behind the
+ * call, and out of several calls at once.
+ */
+#define DEPTH 3000
+
+static uint8_t deep_stack[DEPTH * 8 + 4096] __attribute__((aligned(16)));
+static volatile uint64_t returns_right, returns_wrong;
+
+static void user_deep(void)
+{
+	asm volatile("mov %%rsp, %%rbx\n\tmov %0, %%rsp\n\tmov %1, %%ecx\n\tcall 1f\n\tmov %%rbx, %%rsp\n\tjmp 3f\n"
+		     "1:\tdec %%ecx\n\tjz 2f\n\tcall 1b\n"
+		     "2:\tincq returns_right\n\tret\n"
+		     "3:\tmov $5, %%eax\n\tsyscall"
+		     : : "r"(deep_stack + sizeof(deep_stack)), "i"(DEPTH) : "rax", "rbx", "rcx", "memory", "cc");
+}
+
+static void user_elsewhere(void)
+{
+	asm volatile("mov $100, %%ecx\n"
+		     "1:\tcall 2f\n\tincq returns_wrong\n"
+		     "4:\tincq returns_right\n\tdec %%ecx\n\tjnz 1b\n\tjmp 3f\n"
+		     "2:\tlea 4b(%%rip), %%rax\n\tmov %%rax, (%%rsp)\n\tret\n"
+		     "3:\tmov $5, %%eax\n\tsyscall"
+		     : : : "rax", "rcx", "memory", "cc");
+}
+
+static void user_several(void)
+{
+	asm volatile("mov $700, %%ecx\n"
+		     "1:\tcall 2f\n\tincq returns_right\n\tdec %%ecx\n\tjnz 1b\n\tjmp 3f\n"
+		     "2:\tcall 4f\n\tincq returns_wrong\n\tret\n"
+		     "4:\tlea 8(%%rsp), %%rsp\n\tret\n"
+		     "3:\tmov $5, %%eax\n\tsyscall"
+		     : : : "rax", "rcx", "memory", "cc");
+}
+
+/* A page that has become another one when its call returns: of one that adds 1 behind the call, or 1000. */
+#define CALLER 0x6080000000ull
+#define CALLER_MEMORY 0x2400000ull	/* 36 MiB: the two, and what they call */
+
+static volatile bool caller_changes;
+
+static void map_caller(bool other)
+{
+	*pte_of(CALLER, 1) = (CALLER_MEMORY + (other ? 0x1000 : 0)) | PTE_P | PTE_W | PTE_U;
+	invlpg(CALLER);
+}
+
+void change_caller(void);
+void change_caller(void)
+{
+	if (caller_changes)
+		map_caller(true);
+}
+
+void caller_entry(void);
+asm(".pushsection .text\n"
+    ".globl caller_entry\ncaller_entry:\n\t"
+    "mov %rsp, %rbx\n\tmov back_rsp, %rsp\n\tcmp $77, %eax\n\tje 1f\n\tcli\n\tret\n"
+    "1:\tpush %rcx\n\tpush %r11\n\tcall change_caller\n\tpop %r11\n\tpop %rcx\n\tmov %rbx, %rsp\n\tsysretq\n"
+    ".popsection");
+
+static void write_caller(void)
+{
+	static const uint8_t end[] = { 0xb8, 5, 0, 0, 0, 0x0f, 0x05 };	/* mov eax, 5; syscall */
+	static const uint8_t callee[] = { 0xb8, 77, 0, 0, 0, 0x0f, 0x05, 0xc3 };	/* mov eax, 77; syscall; ret */
+
+	for (unsigned k = 0; k < 2; k++) {
+		uint8_t *at = (uint8_t *)(CALLER_MEMORY + k * 0x1000);
+
+		at[0] = 0xe8;	/* call the next page */
+		*(uint32_t *)(at + 1) = 0x1000 - 5;
+		*(uint32_t *)(at + 5) = 0x25048148;	/* add qword [chain_sum], 1 or 1000 */
+		*(uint32_t *)(at + 9) = (uint32_t)(uintptr_t)&chain_sum;
+		*(uint32_t *)(at + 13) = k ? 1000 : 1;
+		for (unsigned b = 0; b < sizeof(end); b++)
+			at[17 + b] = end[b];
+	}
+	for (unsigned b = 0; b < sizeof(callee); b++)
+		((uint8_t *)CALLER_MEMORY)[0x2000 + b] = callee[b];
+	map_caller(false);
+	*pte_of(CALLER + 0x1000, 1) = (CALLER_MEMORY + 0x2000) | PTE_P | PTE_W | PTE_U;
+}
+
+static void check_returns(void)
+{
+	for (unsigned k = 0; k < 3; k++) {
+		returns_right = returns_wrong = 0;
+		run_user(user_deep);
+		check_equal("all returns of a deep recursion", returns_right, DEPTH);
+		returns_right = 0;
+		run_user(user_elsewhere);
+		check_equal("returns to another address", returns_right, 100);
+		returns_right = 0;
+		run_user(user_several);
+		check_equal("returns out of two calls at once", returns_right, 700);
+		check_equal("none went behind its call", returns_wrong, 0);
+	}
+	wrmsr(LSTAR, (uint64_t)caller_entry);
+	write_caller();
+	chain_sum = 0;
+	for (unsigned k = 0; k < 20; k++)
+		run_user((void (*)(void))CALLER);
+	check_equal("what is behind a call", chain_sum, 20);
+	caller_changes = true;
+	run_user((void (*)(void))CALLER);
+	check_equal("what is there when the call returns", chain_sum, 1020);
+}
+
 int guest_main(void)
 {
 	open_to_user();
@@ -341,5 +452,6 @@ int guest_main(void)
 	check_chain(40);
 	check_chain(CHAIN_MAX);
 	check_large_code();
+	check_returns();
 	return check_status();
 }

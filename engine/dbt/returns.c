@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Calls and returns of the guest as calls and returns of the host.
+ *
+ * A return is an indirect jump, and where a function has many callers the host cannot tell from the past where that one
+ * goes.  It can from its own stack of return addresses, which only its CALL and RET work on.  So a guest's call makes one
+ * of the host's, on a stack for that:
+ *
+ *   call:   [push the guest's return address on the guest's stack]
+ *           mov  R15, RSP
+ *           mov  RSP, gs:[returns]
+ *           call target
+ *   landing:
+ *           mov  gs:[returns], RSP
+ *           mov  RSP, R15
+ *           if R14 is where the guest's call returns to, seen from the vbase of the code that returns,
+ *           go on there as direct jumps to other pages do; otherwise through the jump cache
+ *   target: mov  gs:[returns], RSP
+ *           mov  RSP, R15
+ *           go to where the guest's call goes
+ *
+ * and a return, with R14 = where the guest goes:
+ *
+ *           mov  R15, RSP
+ *           mov  RSP, gs:[returns]
+ *           ret
+ *
+ * The two need not be in step, as they are not after longjmp() or a switch of tasks: then landings are the wrong ones, until
+ * the calls that they are of are all undone.  At the bottom of the stack lies the address of thunk_return, as if it were a
+ * landing.  A stack that is full begins anew: see on_fault().
+ *
+ * Landings go on with code of their block's mode, so only user code of the usual mode does all this.  The kernel's returns
+ * are foretold well enough without, and what it takes made system calls 11 % slower.  Nothing loops by returns alone: they
+ * need no poll.
+ */
+#include "engine/dbt/run.h"
+#include "engine/dbt/translator.h"
+
+bool pairs_calls(const struct translator *t)
+{
+	return (t->b->mode & ~(uint32_t)BLOCK_PLAIN) == BLOCK_USER;
+}
+
+/* The guest's RSP waits in R15. */
+static void enter_returns(struct emit *e)
+{
+	emit_mov(e, R15, RSP);
+	emit_gs_load(e, RSP, GS(returns));
+}
+
+static void leave_returns(struct emit *e)
+{
+	emit_gs_store(e, GS(returns), RSP);
+	emit_mov(e, RSP, R15);
+}
+
+static void emit_landing(struct translator *t)
+{
+	struct emit *e = &t->e;
+
+	leave_returns(e);
+	emit_gs_load(e, R15, GS(vbase));
+	emit_not(e, R15);
+	emit_lea(e, R15, R15, R14, 0, (int32_t)(1 - block_va(t, t->guest_off[t->n])));
+	t->strayed = emit_jmp_nonzero(e, R15);
+	/* Even in the block's own page: it may have become another one meanwhile. */
+	emit_goto_with_token(t, t->guest_off[t->n], live_behind_call(t));
+}
+
+void emit_paired_call(struct translator *t)
+{
+	struct emit *e = &t->e;
+	uint8_t *target;
+
+	enter_returns(e);
+	target = emit_call_near(e);
+	emit_landing(t);
+	emit_patch_here(e, target);
+	leave_returns(e);
+}
+
+void emit_paired_return(struct translator *t)
+{
+	enter_returns(&t->e);
+	emit_u8(&t->e, 0xc3);
+}
+
+void emit_strayed_return(struct translator *t)
+{
+	if (!t->strayed)
+		return;
+	emit_patch_here(&t->e, t->strayed);
+	emit_dispatch(t, true);
+}
