@@ -372,8 +372,13 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	default:
 		break;
 	}
-	if (in->sys == SYS_CLZERO && in->op == INSN_SYSTEM && has_prefix(in, 0xf2, 0xf3)) {
-		in->op = INSN_UD;
+	if (in->sys == SYS_CLZERO && in->op == INSN_SYSTEM) {
+		if (has_prefix(in, 0xf2, 0xf3))
+			in->op = INSN_UD;
+		in->mem_base = 0;	/* RAX; Zydis has no operand for it */
+		for (unsigned i = 0; i < in->prefix_len; i++)	/* the last one counts */
+			if (in->bytes[i] == 0x64 || in->bytes[i] == 0x65)
+				in->mem_seg = in->bytes[i] == 0x64 ? 4 : 5;
 	} else if (legacy && in->map == 1 && in->opcode >= 0x20 && in->opcode <= 0x23) {
 		static const uint8_t kinds[] = { SYS_MOV_FROM_CR, SYS_MOV_FROM_DR, SYS_MOV_TO_CR, SYS_MOV_TO_DR };
 

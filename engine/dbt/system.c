@@ -1229,7 +1229,7 @@ static bool system_insn(struct cpu *cpu, const struct insn *in, uint64_t next, b
 	case SYS_CLZERO: {
 		static const uint8_t zero[64];
 
-		return store(cpu, read_gpr(cpu, RAX, in->addrsize) & ~63ull, zero, 64);
+		return store(cpu, operand_address(cpu, in) & ~63ull, zero, 64);
 	}
 	case SYS_RDPMC: raise_error(cpu, VEC_GP, 0); return false;
 	case SYS_NONE:
