@@ -351,6 +351,28 @@ bool code_page_timid(struct code_cache *cc, gpa_t pa)
 	return p && p->timid;
 }
 
+void code_page_scatter(struct code_cache *cc, gpa_t pa)
+{
+	struct code_page *p = page_get(cc, pa & PAGE_MASK, true);
+	struct block *b, *next;
+
+	if (!p || p->scattered)
+		return;
+	p->scattered = true;
+	for (b = p->blocks; b; b = next) {
+		next = *block_next_in(b, p->page);
+		if ((b->pa & PAGE_MASK) == p->page)
+			block_remove(cc, b);
+	}
+}
+
+bool code_page_scattered(struct code_cache *cc, gpa_t pa)
+{
+	const struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
+
+	return p && p->scattered;
+}
+
 /* Blocks of other pages that jump to @b and took flags to be dead there: its code is about to change. */
 static void drop_misled(struct code_cache *cc, const struct block *b)
 {

@@ -129,6 +129,7 @@ struct code_page {
 	int64_t off;	/* of the page's first byte, as struct block.off */
 	bool has_off;
 	bool timid;	/* looking ahead from here into other pages has misled: do not */
+	bool scattered;	/* it is at several addresses of an address space: direct jumps to other pages are not linked */
 	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
 	const uint8_t *seen;	/* the page, in the arena, when something of it was recorded last; NULL: not yet */
@@ -296,6 +297,9 @@ void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code);
 bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct block *to);
 /* Whether blocks of the page must not look beyond it. */
 bool code_page_timid(struct code_cache *cc, gpa_t pa);
+/* Makes the page scattered: blocks that begin in it are made anew. */
+void code_page_scatter(struct code_cache *cc, gpa_t pa);
+bool code_page_scattered(struct code_cache *cc, gpa_t pa);
 /* Offset that new relocatable blocks at @pa must have.  False: any. */
 bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off);
 /* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */

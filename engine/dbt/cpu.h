@@ -101,10 +101,12 @@ struct user_code {
 	uint32_t used;	/* of those, at most half */
 	bool too_many;	/* there are more pages, which are not noted */
 	struct large_pages large;	/* that they are parts of */
+	uint32_t places;	/* in use of at[] */
 	struct user_page {
 		uint64_t va;	/* and flags; 0: none */
 		gpa_t pa;
 	} page[USER_SLOTS];
+	uint32_t at[USER_SLOTS];	/* by a hash of the place: index of a page that is there, or was, and 1; 0: none */
 };
 
 /* A pending or faulting event to deliver. */

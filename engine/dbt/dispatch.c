@@ -266,11 +266,12 @@ static bool has_entry(struct cpu *cpu, struct block *b)
 	return b->entry;
 }
 
-/* Links to @b and jump caches hold until code moves from where it was found. */
-static void note_code(struct cpu *cpu, const struct block *b, uint64_t va, const struct translation *tr)
+/* Links and jump caches of code hold until it moves from where it was found: at @va. */
+static void note_code(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
-	mmu_note_exec(cpu, va, b->mode, tr);
-	if (!(b->mode & BLOCK_USER))
+	if (mmu_note_exec(cpu, va, mode, tr))
+		code_page_scatter(cpu->vm->cc, tr->gpa);
+	if (!(mode & BLOCK_USER))
 		kernel_code_note(cpu->vm->cc, va, tr->gpa);
 }
 
@@ -295,6 +296,7 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		return NULL;
 	}
 	lock_take(&cpu->vm->cc->lock);
+	note_code(cpu, cpu->rip, mode, &tr);
 	b = block_find(cpu->vm->cc, tr.gpa, mode, cpu->rip);
 	if (b && b->pa2 != ~0ull && (walk_next_page(cpu, ACCESS_EXEC, &next, &error) || next.gpa != b->pa2)) {
 		block_remove(cpu->vm->cc, b);	/* the second page is not the one that was translated */
@@ -305,10 +307,8 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 
 		b = make_block(cpu, &j, &tr, &next);
 	}
-	if (b)
-		note_code(cpu, b, cpu->rip, &tr);
 	if (b && b->pa2 != ~0ull)
-		note_code(cpu, b, cpu->rip + PAGE_SIZE, &next);
+		note_code(cpu, cpu->rip + PAGE_SIZE, mode, &next);
 	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
 		jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);

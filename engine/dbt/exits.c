@@ -172,6 +172,11 @@ static void go_to(struct translator *t, int64_t off, uint32_t live, bool token)
 	struct exit_stub *s;
 	struct exit *x;
 
+	if (token && t->scattered) {
+		emit_guest_va(t, R14, block_va(t, off));
+		emit_dispatch(t, t->user);
+		return;
+	}
 	x = new_direct_exit(t, off, live);
 	s = new_stub(t, x);
 	if (token && !live) {

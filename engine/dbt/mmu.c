@@ -303,16 +303,15 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 	}
 }
 
-void mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
+bool mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
 	if (va >> 63) {
 		page_filter_add(&cpu->kernel_code_seen, va);
 		large_pages_add(&cpu->kernel_code_large, va, tr->shift);
 	}
-	if (!(va >> 63 && is_absolute(va, mode)))
-		user_code_note(cpu, va, mode, tr);
 	if (!(mode & BLOCK_USER) && (!tr->global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
+	return !(va >> 63 && is_absolute(va, mode)) && user_code_note(cpu, va, mode, tr);
 }
 
 /* Whether kernel code may have been seen in the page of 2^@shift bytes at @va. */

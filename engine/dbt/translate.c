@@ -521,6 +521,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.cpu = cpu;
 	t.other = NULL;
 	t.timid = code_page_timid(cc, pa);
+	t.scattered = code_page_scattered(cc, pa);
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;
 	t.absolute = is_absolute(va, mode);

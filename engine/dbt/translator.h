@@ -102,6 +102,7 @@ struct translator {
 	uint64_t other_va;	/* another page that was looked at last, and its host bytes or NULL */
 	const uint8_t *other;
 	bool timid;	/* do not look beyond the page */
+	bool scattered;	/* what is beyond the page is not always the same */
 
 	/* group in force: base register, how far it has moved since the check */
 	unsigned group_base;

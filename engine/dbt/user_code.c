@@ -8,6 +8,9 @@
  * noted, and compared with the page tables then.
  *
  * Kernel code whose address is not built into its blocks is linked in the same way, and is here too.
+ *
+ * A page may be at two addresses, in front of different ones.  Its blocks are the same at both, so that direct jumps to other
+ * pages must not be linked there (struct code_page.scattered).
  */
 #include "engine/dbt/run.h"
 
@@ -33,11 +36,13 @@ void user_code_forget(struct cpu *cpu, unsigned context)
 	struct window_private *w = cpu_window(cpu, context);
 	struct user_code *u = &w->code;
 
-	if (u->used)
+	if (u->used) {
 		zero_bytes(u->page, u->slots * sizeof(u->page[0]));
+		zero_bytes(u->at, u->slots * sizeof(u->at[0]));
+	}
 	if (!u->slots || u->used < u->slots / 16)
 		u->slots = SLOTS_FIRST;
-	u->used = 0;
+	u->used = u->places = 0;
 	u->too_many = false;
 	zero_bytes(&u->large, sizeof(u->large));
 	jc_flush_window(cpu, context);
@@ -53,29 +58,56 @@ static void make_room(struct cpu *cpu, struct user_code *u)
 	u->slots = slots;
 }
 
-void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
+/* Notes that @p leads to @pa.  Whether another page does too. */
+static bool note_place(struct user_code *u, const struct user_page *p, gpa_t pa)
+{
+	uint32_t i = (uint32_t)(page_hash(pa >> 12) >> 40) & (u->slots - 1);
+
+	for (; u->at[i]; i = (i + 1) & (u->slots - 1)) {
+		const struct user_page *other = &u->page[u->at[i] - 1];
+
+		if (other->pa == pa)
+			return other != p;
+	}
+	u->at[i] = (uint32_t)(p - u->page) + 1;
+	u->places++;
+	return false;
+}
+
+/* Room for one more page; what is known may have to be noted anew.  False: there is none. */
+static bool have_room(struct cpu *cpu, struct user_code *u)
+{
+	if (u->used >= u->slots / 2 && u->slots < USER_SLOTS)
+		make_room(cpu, u);
+	else if (u->places >= u->slots / 4 * 3)	/* pages have moved often */
+		user_code_forget(cpu, cpu->context);
+	return u->used < u->slots / 2;
+}
+
+bool user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
 	struct user_code *u = &cpu_window(cpu, cpu->context)->code;
 	struct user_page *p = slot_of(u, va);
-	uint64_t flags = NOTED | (mode & BLOCK_USER ? BY_USER : 0);
 	gpa_t pa = tr->gpa & PAGE_MASK;
+	bool twice = false;
 
-	if (!p->va && u->used >= u->slots / 2 && u->slots < USER_SLOTS) {
-		make_room(cpu, u);
-		p = slot_of(u, va);
+	if (!(p->va && p->pa == pa) && !have_room(cpu, u) && !slot_of(u, va)->va) {
+		u->too_many = true;
+		large_pages_add(&u->large, va, tr->shift);
+		return true;	/* for all that is known */
 	}
 	large_pages_add(&u->large, va, tr->shift);
-	if (!p->va && u->used >= u->slots / 2) {
-		u->too_many = true;
-		return;
-	}
+	p = slot_of(u, va);
 	if (!p->va) {
 		u->used++;
 		p->pa = pa;
+		twice = note_place(u, p, pa);
 	} else if (p->pa != pa) {
+		twice = note_place(u, p, pa);
 		p->pa = p->pa == NOTHING ? pa : SEVERAL;	/* a flush is due, and will find that */
 	}
-	p->va = (va & PAGE_MASK) | (p->va & BY_USER) | flags;
+	p->va = (va & PAGE_MASK) | (p->va & BY_USER) | NOTED | (mode & BLOCK_USER ? BY_USER : 0);
+	return twice;
 }
 
 static bool is_in_place(struct cpu *cpu, const struct user_page *p)

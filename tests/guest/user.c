@@ -310,6 +310,31 @@ static void check_large_code(void)
 	check_equal("and again when a flush came between that found nothing new", run_large_code(), 1);
 }
 
+/* One page at two addresses, with different ones behind it. */
+#define TWICE 0x60c0000000ull
+
+static uint64_t run_twice(unsigned k)
+{
+	chain_sum = 0;
+	run_user((void (*)(void))(TWICE + k * 0x10000));
+	return chain_sum;
+}
+
+static void check_twice(void)
+{
+	write_chain(2);
+	for (unsigned k = 0; k < 2; k++) {
+		*pte_of(TWICE + k * 0x10000, 1) = chain_page(0, false) | PTE_P | PTE_W | PTE_U;
+		*pte_of(TWICE + k * 0x10000 + 0x1000, 1) = chain_page(1, k) | PTE_P | PTE_W | PTE_U;
+	}
+	for (unsigned n = 0; n < 3; n++) {
+		for (unsigned m = 0; m < 3; m++)
+			check_equal("a page at its first address", run_twice(0), 2);
+		for (unsigned m = 0; m < 3; m++)
+			check_equal("and at its second, in front of another page", run_twice(1), 1001);
+	}
+}
+
 /*
  * Calls and returns that are not each other's: deeper ones than a translator may remember, to other addresses than behind the
  * call, and out of several calls at once.
@@ -452,6 +477,7 @@ int guest_main(void)
 	check_chain(40);
 	check_chain(CHAIN_MAX);
 	check_large_code();
+	check_twice();
 	check_returns();
 	return check_status();
 }
