@@ -412,15 +412,15 @@ static uint64_t cached_code(struct cpu *cpu)
 	    cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step ||
 	    (cpu->debug.exec && cpu->sysflags & FLAG_RF))
 		return 0;
-	cpu->intr_shadow = false;	/* nothing waits */
 	check_jc_mode(cpu);
 	n = jc_index(jc, cpu->rip);
 	e = &jc->entry[n];
 	if (cpu->rip + e->ntag != 0 || e->code == cpu->thunk_indirect)
 		return 0;
+	cpu->intr_shadow = false;	/* nothing waited; what has come since waits for the next poll */
 	cpu->s14 = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
 	cpu->s15 = 2 * n;
-	return e->code;
+	return n ? e->code : jc->polled;
 }
 
 uint64_t dispatch(struct cpu *cpu)
