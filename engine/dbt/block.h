@@ -4,8 +4,9 @@
  *
  * A block is the translation of guest code inside one guest-physical page that
  * is entered at its start and may be left at conditional jumps on the way (an
- * instruction that crosses into the next page makes a block of its own).  It is found by physical address and mode, so remapping a
- * page costs nothing; writing to the page drops its blocks.
+ * instruction that crosses into the next page makes a block of its own).  It is
+ * found by physical address and mode, so remapping a page costs nothing; writing
+ * to the page drops its blocks.
  *
  *   direct exits   jmp rel32, first to a stub that asks dbt_exit() for the
  *                  target, then patched to the target ("linked")

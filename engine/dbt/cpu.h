@@ -72,11 +72,6 @@ struct tlb {
 	struct tlb_entry entry[TLB_ENTRIES];
 };
 
-/*
- * TLB entries, and what is known of code, are of 4 KiB each.  INVLPG of an address invalidates all of its page (SDM vol. 3,
- * 4.10.4.1), so the larger pages that they are parts of are noted beside them in a struct large_pages.
- */
-
 enum jc_of { JC_KERNEL, JC_USER };
 
 #define JC_FOLD 5

@@ -49,7 +49,10 @@ static inline bool page_filter_has(const struct page_filter *filter, uint64_t va
 	return true;
 }
 
-/* Pages of 2 MiB and 1 GiB, with one bit for each. */
+/*
+ * Pages of 2 MiB and 1 GiB, with one bit for each: those that TLB entries, or code that is known, all of 4 KiB, are parts of.
+ * INVLPG of an address invalidates all of its page (SDM vol. 3, 4.10.4.1).
+ */
 #define LARGE_FILTER_BITS 9
 
 struct large_pages {
