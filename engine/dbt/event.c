@@ -656,10 +656,10 @@ static void far_return(struct cpu *cpu, const struct insn *in)
 		copy_bytes(&slot[i], raw + i * size, size);
 	cpl = slot[1] & 3;
 	if (!vector && cpl != cpu->cpl) {
+		/* SS first, as processors have it where both fault. */
 		n = 4;
-		vector = mem_load(cpu, cpu->gpr[RSP] + 2 * size + extra, raw, 2 * size, cpu->cpl == 3, &error);
-		for (unsigned i = 0; i < 2 && !vector; i++)
-			copy_bytes(&slot[2 + i], raw + i * size, size);
+		for (unsigned i = 3; i >= 2 && !vector; i--)
+			vector = mem_load(cpu, cpu->gpr[RSP] + i * size + extra, &slot[i], size, cpu->cpl == 3, &error);
 	}
 	if (vector) {
 		raise_access(cpu, vector, cpu->fault_va, error);
