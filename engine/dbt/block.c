@@ -86,15 +86,21 @@ struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_
 	return NULL;
 }
 
-static struct code_page *page_get(struct code_cache *cc, gpa_t page, bool make)
+struct code_page *code_page_find(struct code_cache *cc, gpa_t page)
 {
-	struct code_page **head = &cc->pages[hash_page(page)], *p;
+	struct code_page *p = cc->pages[hash_page(page)];
 
-	for (p = *head; p; p = p->next)
-		if (p->page == page)
-			return p;
-	if (!make)
-		return NULL;
+	while (p && p->page != page)
+		p = p->next;
+	return p;
+}
+
+struct code_page *code_page_get(struct code_cache *cc, gpa_t page)
+{
+	struct code_page **head = &cc->pages[hash_page(page)], *p = code_page_find(cc, page);
+
+	if (p)
+		return p;
 	p = code_arena(cc, sizeof(*p));
 	if (!p)
 		return NULL;
@@ -103,14 +109,9 @@ static struct code_page *page_get(struct code_cache *cc, gpa_t page, bool make)
 	return p;
 }
 
-struct code_page *code_page_get(struct code_cache *cc, gpa_t page)
-{
-	return page_get(cc, page, true);
-}
-
 static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t first, gpa_t last, bool second)
 {
-	struct code_page *p = page_get(cc, page, true);
+	struct code_page *p = code_page_get(cc, page);
 	uint64_t i = code_page_index(cc, page);
 
 	if (!p)
@@ -292,7 +293,7 @@ void block_detach(struct code_cache *cc, struct block *b)
 
 static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
 {
-	struct code_page *p = page_get(cc, page, false);
+	struct code_page *p = code_page_find(cc, page);
 	struct block **pp;
 
 	if (!p)
@@ -336,7 +337,7 @@ bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct 
 
 	if (!(x->dead & to->live_in))
 		return true;
-	p = page_get(cc, x->from->pa & PAGE_MASK, false);
+	p = code_page_find(cc, x->from->pa & PAGE_MASK);
 	if (p)
 		p->timid = true;
 	if (x->from->valid)
@@ -344,16 +345,9 @@ bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct 
 	return false;
 }
 
-bool code_page_timid(struct code_cache *cc, gpa_t pa)
-{
-	const struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
-
-	return p && p->timid;
-}
-
 void code_page_scatter(struct code_cache *cc, gpa_t pa)
 {
-	struct code_page *p = page_get(cc, pa & PAGE_MASK, true);
+	struct code_page *p = code_page_get(cc, pa & PAGE_MASK);
 	struct block *b, *next;
 
 	if (!p || p->scattered)
@@ -364,13 +358,6 @@ void code_page_scatter(struct code_cache *cc, gpa_t pa)
 		if ((b->pa & PAGE_MASK) == p->page)
 			block_remove(cc, b);
 	}
-}
-
-bool code_page_scattered(struct code_cache *cc, gpa_t pa)
-{
-	const struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
-
-	return p && p->scattered;
 }
 
 /* Blocks of other pages that jump to @b and took flags to be dead there: its code is about to change. */
@@ -387,19 +374,9 @@ static void drop_misled(struct code_cache *cc, const struct block *b)
 		}
 }
 
-bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off)
-{
-	struct code_page *p = page_get(cc, pa & PAGE_MASK, false);
-
-	if (!p || !p->has_off)
-		return false;
-	*ret_off = p->off + (int64_t)(pa & ~PAGE_MASK);
-	return true;
-}
-
 bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off)
 {
-	struct code_page *p = page_get(cc, page, false);
+	struct code_page *p = code_page_find(cc, page);
 
 	if (!p || p->moves == MOVES_MAX)
 		return false;
@@ -416,7 +393,7 @@ unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len)
 	unsigned dropped = 0;
 
 	for (gpa_t page = gpa & PAGE_MASK; page <= last; page += PAGE_SIZE) {
-		struct code_page *p = page_get(cc, page, false);
+		struct code_page *p = code_page_find(cc, page);
 		gpa_t from = gpa > page ? gpa : page;
 		gpa_t to = last < page + PAGE_SIZE - 1 ? last : page + PAGE_SIZE - 1;
 		struct block *b, *next;

@@ -281,7 +281,9 @@ void block_list(struct code_cache *cc, struct block *b);
 void code_forget_blocks(struct code_cache *cc);
 /* The list of a page runs through page_next of blocks that start in it and page2_next of others. */
 struct block **block_next_in(struct block *b, gpa_t page);
-/* What is known of a page, made when missing; NULL: there is no room. */
+/* What is known of a page, or NULL. */
+struct code_page *code_page_find(struct code_cache *cc, gpa_t page);
+/* The same, made when missing; NULL: there is no room. */
 struct code_page *code_page_get(struct code_cache *cc, gpa_t page);
 struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_t va);
 /* Registers a block that translate.c filled in. */
@@ -296,13 +298,8 @@ void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code);
  * Otherwise it is dropped, and blocks of its page will assume less.
  */
 bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct block *to);
-/* Whether blocks of the page must not look beyond it. */
-bool code_page_timid(struct code_cache *cc, gpa_t pa);
 /* Makes the page scattered: blocks that begin in it are made anew. */
 void code_page_scatter(struct code_cache *cc, gpa_t pa);
-bool code_page_scattered(struct code_cache *cc, gpa_t pa);
-/* Offset that new relocatable blocks at @pa must have.  False: any. */
-bool code_page_off(struct code_cache *cc, gpa_t pa, int64_t *ret_off);
 /* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
 bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off);
 void block_unlink_incoming(struct code_cache *cc, struct block *b);

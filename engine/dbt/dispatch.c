@@ -198,10 +198,15 @@ static struct block *find_dormant(struct cpu *cpu, const struct block_source *sr
 	return dormant_wake_page(cc, src->pa & PAGE_MASK, page) ? block_find(cc, src->pa, src->mode, src->va) : NULL;
 }
 
-/* The walk for the page behind that of cpu->rip, where its instruction may go on. */
+/* The page behind that of cpu->rip, where its instruction may go on. */
+static uint64_t next_page(const struct cpu *cpu)
+{
+	return (cpu->rip & PAGE_MASK) + PAGE_SIZE;
+}
+
 static int walk_next_page(struct cpu *cpu, unsigned access, struct translation *ret, uint32_t *ret_error)
 {
-	return mmu_walk(cpu, (cpu->rip & PAGE_MASK) + PAGE_SIZE, access, cpu->cpl == 3, ret, ret_error);
+	return mmu_walk(cpu, next_page(cpu), access, cpu->cpl == 3, ret, ret_error);
 }
 
 /* @tr: of cpu->rip.  @ret_next: of the next page, for a block that has one. */
@@ -231,7 +236,7 @@ static struct block *make_block(struct cpu *cpu, struct translate_job *j, const 
 		int vector = walk_next_page(cpu, ACCESS_EXEC, ret_next, &error);
 
 		if (vector) {
-			raise_access(cpu, vector, (cpu->rip & PAGE_MASK) + PAGE_SIZE, error);
+			raise_access(cpu, vector, next_page(cpu), error);
 		} else {
 			cpu->fatal = "the guest executes an instruction that continues in device memory";
 			cpu->leave = LEAVE_ERROR;
@@ -266,15 +271,6 @@ static bool has_entry(struct cpu *cpu, struct block *b)
 	return b->entry;
 }
 
-/* Links and jump caches of code hold until it moves from where it was found: at @va. */
-static void note_code(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
-{
-	if (mmu_note_exec(cpu, va, mode, tr))
-		code_page_scatter(cpu->vm->cc, tr->gpa);
-	if (!(mode & BLOCK_USER))
-		kernel_code_note(cpu->vm->cc, va, tr->gpa);
-}
-
 /*
  * The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set.
  * @indirect: jumps that come this way again shall find it in the jump cache.
@@ -296,7 +292,7 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		return NULL;
 	}
 	lock_take(&cpu->vm->cc->lock);
-	note_code(cpu, cpu->rip, mode, &tr);
+	mmu_note_exec(cpu, cpu->rip, mode, &tr);
 	b = block_find(cpu->vm->cc, tr.gpa, mode, cpu->rip);
 	if (b && b->pa2 != ~0ull && (walk_next_page(cpu, ACCESS_EXEC, &next, &error) || next.gpa != b->pa2)) {
 		block_remove(cpu->vm->cc, b);	/* the second page is not the one that was translated */
@@ -308,7 +304,7 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		b = make_block(cpu, &j, &tr, &next);
 	}
 	if (b && b->pa2 != ~0ull)
-		note_code(cpu, cpu->rip + PAGE_SIZE, mode, &next);
+		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, mode, &next);
 	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
 		jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);

@@ -646,14 +646,13 @@ static void far_return(struct cpu *cpu, const struct insn *in)
 	unsigned size = in->opsize, n = 2;
 	uint64_t slot[4] = { 0 }, extra = in->imm_size ? (uint16_t)in->imm : 0;
 	struct descriptor cs, ss = { 0 };
-	uint8_t raw[32] = { 0 };
 	uint32_t error = 0;
 	unsigned cpl;
 	uint64_t desc;
-	int vector = mem_load(cpu, cpu->gpr[RSP], raw, 2 * size, cpu->cpl == 3, &error);
+	int vector = 0;
 
 	for (unsigned i = 0; i < 2 && !vector; i++)
-		copy_bytes(&slot[i], raw + i * size, size);
+		vector = mem_load(cpu, cpu->gpr[RSP] + i * size, &slot[i], size, cpu->cpl == 3, &error);
 	cpl = slot[1] & 3;
 	if (!vector && cpl != cpu->cpl) {
 		/* SS first, as processors have it where both fault. */

@@ -219,8 +219,7 @@ void jc_fill(struct cpu *cpu, const struct kept_jump *jump, uint64_t njumps)
 		    !(cpu->ram_flags[j->pa / PAGE_SIZE] & PAGE_HAS_CODE) ||
 		    mmu_walk(cpu, j->va, ACCESS_EXEC | ACCESS_PROBE, false, &tr, &error) || tr.gpa != j->pa || !tr.global)
 			continue;
-		(void)mmu_note_exec(cpu, j->va, 0, &tr);
-		kernel_code_note(cc, j->va, j->pa);
+		mmu_note_exec(cpu, j->va, 0, &tr);
 		put(cpu, JC_KERNEL, &cpu->kjc, j->va, j->code);
 	}
 	lock_drop(&cc->lock);

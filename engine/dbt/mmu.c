@@ -164,6 +164,13 @@ static uint64_t window_key(const struct cpu *cpu, uint64_t cr3)
 	return cpu->cr4 & CR4_PCIDE ? cr3 & 0xfff : 0;
 }
 
+/* Nothing is on the stack of returns.c. */
+static void returns_begin(struct cpu *cpu)
+{
+	*(uint64_t *)(uintptr_t)cpu->returns_empty = cpu->thunk_return;
+	cpu->returns = cpu->returns_empty;
+}
+
 void mmu_init(struct cpu *cpu)
 {
 	jc_begin(cpu);
@@ -303,7 +310,7 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 	}
 }
 
-bool mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
+void mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
 	if (va >> 63) {
 		page_filter_add(&cpu->kernel_code_seen, va);
@@ -311,7 +318,10 @@ bool mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct tra
 	}
 	if (!(mode & BLOCK_USER) && (!tr->global || !(va >> 63)))
 		cpu->kernel_code_moves = true;
-	return !(va >> 63 && is_absolute(va, mode)) && user_code_note(cpu, va, mode, tr);
+	if (!(va >> 63 && is_absolute(va, mode)))
+		user_code_note(cpu, va, mode, tr);
+	if (!(mode & BLOCK_USER))
+		kernel_code_note(cpu->vm->cc, va, tr->gpa);
 }
 
 /* Whether kernel code may have been seen in the page of 2^@shift bytes at @va. */

@@ -169,11 +169,8 @@ void jc_forget(struct cpu *cpu, const struct block *b);
 void jc_give_back(struct cpu *cpu);
 
 /* --- user_code.c --- */
-/*
- * As mmu_note_exec(), for the window in use.  Whether what it leads to is, or may be, at other addresses of the window too: direct
- * jumps from there to other pages do not always lead to the same places.
- */
-bool user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
+/* As mmu_note_exec(), for the window in use. */
+void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
 /* A window is of other page tables from now on, or may be: links and jump caches of its code go. */
 void user_code_forget(struct cpu *cpu, unsigned context);
 /* The same after all its mappings were flushed, if they may be of code that has moved.  Its page tables are those of CR3. */
@@ -218,19 +215,15 @@ void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
 void mmu_give_back(struct cpu *cpu);
 /* Makes pages of a vCPU's memory zeros that take none of the host's, as far as they lie between the two.  False: they stay. */
 bool pages_give_back(const void *from, const void *to);
-/* Nothing is on the stack of returns.c. */
-static inline void returns_begin(struct cpu *cpu)
-{
-	*(uint64_t *)(uintptr_t)cpu->returns_empty = cpu->thunk_return;
-	cpu->returns = cpu->returns_empty;
-}
-
 /* Removes the entries of the page of @va from every TLB of this vCPU, which must not run elsewhere. */
 void mmu_forget_page(struct cpu *cpu, uint64_t va);
 /* No entry of any TLB of this vCPU lets the page at @host be written any more.  Whether one did, or may have. */
 bool mmu_protect_host_page(struct cpu *cpu, uint64_t host);
-/* Code for @mode (BLOCK_*) was found at @va, which leads to @tr: INVLPG forgets it.  As user_code_note(). */
-bool mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
+/*
+ * With the code cache's lock held: code for @mode (BLOCK_*) was found at @va, which leads to @tr.  Links and jump caches may say so
+ * until it is flushed, and after that if it is still there.
+ */
+void mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
 
 /*
  * Around a look-up for writing and the writes through it: another vCPU that translates

@@ -182,19 +182,25 @@ static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 	return live | open;
 }
 
+/* Flags live before the code at offset @off from the block's start. */
+static uint32_t live_at(struct translator *t, int64_t off)
+{
+	return live_ahead(t, (int64_t)(t->b->pa & 4095) + off, 1);
+}
+
 static uint32_t live_at_end(struct translator *t)
 {
 	const struct insn *in = &t->insn[t->n - 1];
-	int64_t next = (int64_t)(t->b->pa & 4095) + t->guest_off[t->n];
+	int64_t next = t->guest_off[t->n];
 
 	if (t->b->pa2 != ~0ull || is_helper(in, t->b->mode) || is_fast_entry(in, t->b->mode) || t->b->mode & BLOCK_BREAK)
 		return FLAGS_ARITH;
 	switch ((int)in->op) {
 	case INSN_JMP:
 	case INSN_CALL:
-		return live_ahead(t, next + in->imm, 1);
+		return live_at(t, next + in->imm);
 	case INSN_JCC:
-		return live_ahead(t, next, 1) | live_ahead(t, next + in->imm, 1);
+		return live_at(t, next) | live_at(t, next + in->imm);
 	case INSN_RET:
 	case INSN_JMP_IND:
 	case INSN_CALL_IND:
@@ -204,7 +210,7 @@ static uint32_t live_at_end(struct translator *t)
 	case INSN_LOOPNE:
 		return FLAGS_ARITH;
 	default:
-		return live_ahead(t, next, 1);
+		return live_at(t, next);
 	}
 }
 
@@ -212,7 +218,7 @@ uint32_t live_behind_call(struct translator *t)
 {
 	if (t->b->pa2 != ~0ull)
 		return FLAGS_ARITH;
-	return live_ahead(t, (int64_t)(t->b->pa & 4095) + t->guest_off[t->n], 1);
+	return live_at(t, t->guest_off[t->n]);
 }
 
 void flow_flags(struct translator *t)
@@ -225,7 +231,7 @@ void flow_flags(struct translator *t)
 		struct side_exit *side = side_exit_at(t, i);
 
 		if (side)
-			live = side->live = live | live_ahead(t, (int64_t)(t->b->pa & 4095) + side->off, 1);
+			live = side->live = live | live_at(t, side->off);
 		live = (live & ~in->flags_killed) | in->flags_read;
 		if (is_fast_entry(in, t->b->mode))
 			live = in->sys == SYS_SYSCALL ? FLAGS_ARITH : 0;

@@ -230,16 +230,20 @@ static void push_return(struct translator *t, unsigned i)
 	t->remake.moved -= size;
 }
 
-static void emit_call(struct translator *t, unsigned i)
+/* A call but for the jump to its target, which follows.  R14 and R15 are free. */
+static void begin_call(struct translator *t, unsigned i)
 {
-	const struct insn *in = &t->insn[i];
-
 	push_return(t, i);
 	flags_settle(t, t->s0);
 	leave_state(t);
 	if (pairs_calls(t))
 		emit_paired_call(t);
-	emit_goto(t, t->guest_off[t->n] + in->imm, t->live[t->n]);
+}
+
+static void emit_call(struct translator *t, unsigned i)
+{
+	begin_call(t, i);
+	emit_goto(t, t->guest_off[t->n] + t->insn[i].imm, t->live[t->n]);
 }
 
 /* S0 = target of an indirect jump or call. */
@@ -259,11 +263,7 @@ static void emit_indirect(struct translator *t, unsigned i)
 	emit_target(t, i);
 	if (t->insn[i].op == INSN_CALL_IND) {
 		emit_gs_store(&t->e, GS(tmp) + 8, t->s0);
-		push_return(t, i);
-		flags_settle(t, t->s0);
-		leave_state(t);
-		if (pairs_calls(t))
-			emit_paired_call(t);
+		begin_call(t, i);
 		emit_gs_load(&t->e, R14, GS(tmp) + 8);
 	} else {
 		flags_settle(t, t->s1);
@@ -508,8 +508,9 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	uint64_t va = src->va;
 	gpa_t pa = src->pa;
 	uint32_t mode = src->mode;
-	bool full;
+	const struct code_page *page = code_page_find(cc, pa & PAGE_MASK);
 	int64_t near = (int64_t)(va - cpu->vbase);
+	bool full;
 
 	if (code_cache_full(cc))
 		return NULL;
@@ -520,8 +521,8 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.page = src->bytes - (pa & 4095);
 	t.cpu = cpu;
 	t.other = NULL;
-	t.timid = code_page_timid(cc, pa);
-	t.scattered = code_page_scattered(cc, pa);
+	t.timid = page && page->timid;
+	t.scattered = page && page->scattered;
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;
 	t.absolute = is_absolute(va, mode);
@@ -536,7 +537,9 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	b->mode = mode;
 	b->absolute = t.absolute;
 	b->va = va;
-	if (!code_page_off(cc, pa, &b->off))
+	if (page && page->has_off)
+		b->off = page->off + (int64_t)(pa & ~PAGE_MASK);
+	else
 		b->off = near > -VBASE_REACH && near < VBASE_REACH ? near : (int64_t)(va & 4095);
 	b->first_exit = cc->nexits;
 	if (!scan(&t, src->bytes, src->bytes2))

@@ -22,9 +22,15 @@ enum { NOTED = 1, BY_USER = 2 };	/* in the low bits of user_page.va */
 #define NOTHING (~0ull)	/* user_page.pa: nothing is known of code there any more */
 #define SEVERAL (~1ull)	/* it led to different places since the last flush */
 
+/* Where to look for an address, or a place in memory, first. */
+static uint32_t first_slot(const struct user_code *u, uint64_t address)
+{
+	return (uint32_t)(page_hash(address >> 12) >> 40) & (u->slots - 1);
+}
+
 static struct user_page *slot_of(struct user_code *u, uint64_t va)
 {
-	uint32_t at = (uint32_t)(page_hash(va >> 12) >> 40) & (u->slots - 1);
+	uint32_t at = first_slot(u, va);
 
 	while (u->page[at].va && (u->page[at].va ^ va) & PAGE_MASK)
 		at = (at + 1) & (u->slots - 1);
@@ -58,20 +64,22 @@ static void make_room(struct cpu *cpu, struct user_code *u)
 	u->slots = slots;
 }
 
-/* Notes that @p leads to @pa.  Whether another page does too. */
-static bool note_place(struct user_code *u, const struct user_page *p, gpa_t pa)
+/* Notes that @p leads to @pa.  If another page does too, direct jumps from there to other pages lead to different places. */
+static void note_place(struct code_cache *cc, struct user_code *u, const struct user_page *p, gpa_t pa)
 {
-	uint32_t i = (uint32_t)(page_hash(pa >> 12) >> 40) & (u->slots - 1);
+	uint32_t i = first_slot(u, pa);
 
 	for (; u->at[i]; i = (i + 1) & (u->slots - 1)) {
 		const struct user_page *other = &u->page[u->at[i] - 1];
 
-		if (other->pa == pa)
-			return other != p;
+		if (other->pa == pa) {
+			if (other != p)
+				code_page_scatter(cc, pa);
+			return;
+		}
 	}
 	u->at[i] = (uint32_t)(p - u->page) + 1;
 	u->places++;
-	return false;
 }
 
 /* Room for one more page; what is known may have to be noted anew.  False: there is none. */
@@ -84,30 +92,31 @@ static bool have_room(struct cpu *cpu, struct user_code *u)
 	return u->used < u->slots / 2;
 }
 
-bool user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
+void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
 {
 	struct user_code *u = &cpu_window(cpu, cpu->context)->code;
+	struct code_cache *cc = cpu->vm->cc;
 	struct user_page *p = slot_of(u, va);
 	gpa_t pa = tr->gpa & PAGE_MASK;
-	bool twice = false;
+	bool known = p->va && p->pa == pa, has_room = known || have_room(cpu, u);
 
-	if (!(p->va && p->pa == pa) && !have_room(cpu, u) && !slot_of(u, va)->va) {
-		u->too_many = true;
-		large_pages_add(&u->large, va, tr->shift);
-		return true;	/* for all that is known */
-	}
 	large_pages_add(&u->large, va, tr->shift);
-	p = slot_of(u, va);
+	if (!known)
+		p = slot_of(u, va);
+	if (!p->va && !has_room) {
+		u->too_many = true;
+		code_page_scatter(cc, pa);	/* for all that is known */
+		return;
+	}
 	if (!p->va) {
 		u->used++;
 		p->pa = pa;
-		twice = note_place(u, p, pa);
-	} else if (p->pa != pa) {
-		twice = note_place(u, p, pa);
+		note_place(cc, u, p, pa);
+	} else if (!known) {
+		note_place(cc, u, p, pa);
 		p->pa = p->pa == NOTHING ? pa : SEVERAL;	/* a flush is due, and will find that */
 	}
 	p->va = (va & PAGE_MASK) | (p->va & BY_USER) | NOTED | (mode & BLOCK_USER ? BY_USER : 0);
-	return twice;
 }
 
 static bool is_in_place(struct cpu *cpu, const struct user_page *p)
