@@ -328,6 +328,24 @@ static bool has_prefix(const struct insn *in, uint8_t a, uint8_t b)
 	return false;
 }
 
+/* Segment by prefix, for operands that Zydis does not have: the last one counts; in 64-bit mode only FS: and GS: are prefixes. */
+static uint8_t segment_by_prefix(const struct insn *in)
+{
+	uint8_t seg = INSN_REG_NONE;
+
+	for (unsigned i = 0; i < in->prefix_len; i++)
+		switch (in->bytes[i]) {
+		case 0x64: seg = 4; break;
+		case 0x65: seg = 5; break;
+		case 0x26:
+		case 0x2e:
+		case 0x36:
+		case 0x3e: seg = in->mode64 ? seg : INSN_REG_NONE; break;
+		default: break;
+		}
+	return seg;
+}
+
 /* Instructions whose class depends on operands rather than on the mnemonic. */
 static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
 {
@@ -368,6 +386,12 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 	case INSN_CMPS:	/* MOVSD and CMPSD are SSE instructions too */
 		if (zi->meta.category != ZYDIS_CATEGORY_STRINGOP)
 			in->op = INSN_COPY;
+		else
+			in->mem_seg = segment_by_prefix(in);
+		return;
+	case INSN_LODS:
+	case INSN_OUTS:
+		in->mem_seg = segment_by_prefix(in);
 		return;
 	default:
 		break;
@@ -376,9 +400,7 @@ static void refine(struct insn *in, const ZydisDecodedInstruction *zi, const Zyd
 		if (has_prefix(in, 0xf2, 0xf3))
 			in->op = INSN_UD;
 		in->mem_base = 0;	/* RAX; Zydis has no operand for it */
-		for (unsigned i = 0; i < in->prefix_len; i++)	/* the last one counts */
-			if (in->bytes[i] == 0x64 || in->bytes[i] == 0x65)
-				in->mem_seg = in->bytes[i] == 0x64 ? 4 : 5;
+		in->mem_seg = segment_by_prefix(in);
 	} else if (legacy && in->map == 1 && in->opcode >= 0x20 && in->opcode <= 0x23) {
 		static const uint8_t kinds[] = { SYS_MOV_FROM_CR, SYS_MOV_FROM_DR, SYS_MOV_TO_CR, SYS_MOV_TO_DR };
 

@@ -117,7 +117,7 @@ struct insn {
 	/* memory operand, when mem is set (LEA and NOP have it too, with mem_rw 0) */
 	uint8_t mem;
 	uint8_t mem_rw;	/* MEM_* */
-	uint8_t mem_seg;	/* SEG_FS, SEG_GS or INSN_REG_NONE: only these have bases */
+	uint8_t mem_seg;	/* SEG_FS, SEG_GS or INSN_REG_NONE: only these have bases; also of [RSI] of string instructions, of CLZERO */
 	uint8_t mem_base;	/* register, INSN_REG_RIP or INSN_REG_NONE */
 	uint8_t mem_index;	/* register or INSN_REG_NONE */
 	uint8_t mem_scale;	/* log2 */

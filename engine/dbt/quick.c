@@ -26,20 +26,12 @@ struct quick {
 	unsigned nslow;
 };
 
-static bool overrides_segment(const struct insn *in)
-{
-	for (unsigned k = 0; k < in->prefix_len; k++)
-		if (in->bytes[k] == 0x64 || in->bytes[k] == 0x65)
-			return true;
-	return false;
-}
-
 static bool is_quick_string(const struct insn *in)
 {
 	const uint16_t need = (uint16_t)(1u << RCX | 1u << RDI | (in->op == INSN_MOVS ? 1u << RSI : 1u << RAX));
 
 	return (in->op == INSN_MOVS || in->op == INSN_STOS) && in->rep && in->addrsize == 8 &&
-	       !overrides_segment(in) && ((in->gpr_read | in->gpr_written) & need) == need;
+	       in->mem_seg == INSN_REG_NONE && ((in->gpr_read | in->gpr_written) & need) == need;
 }
 
 bool is_quick(const struct insn *in, uint32_t mode)

@@ -369,6 +369,12 @@ static inline void *zero_bytes(void *dst, size_t n)
 	return dst;
 }
 
+/* Of the memory operand of @in, or the source of a string instruction. */
+static inline uint64_t segment_base(const struct cpu *cpu, const struct insn *in)
+{
+	return in->mem_seg == SEG_FS ? cpu->fs_base : in->mem_seg == SEG_GS ? cpu->gs_base : 0;
+}
+
 /* Whether a non-canonical operand address raises #SS rather than #GP. */
 static inline bool through_stack_segment(const struct insn *in)
 {

@@ -256,6 +256,7 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 	struct string s = {
 		.cpu = cpu, .in = in, .user = cpu->cpl == 3,
 		.size = in->opcode & 1 ? in->opsize : 1,
+		.src_base = segment_base(cpu, in),
 		.mask = in->addrsize == 8 ? ~0ull : in->addrsize == 4 ? 0xffffffff : 0xffff,
 		.linear = cpu->mode & BLOCK_32 ? 0xffffffff : ~0ull,
 	};
@@ -270,9 +271,6 @@ void string_insn(struct cpu *cpu, const struct insn *in)
 		}
 	}
 	s.step = cpu->direction ? -(int64_t)s.size : (int64_t)s.size;
-	for (unsigned k = 0; k < in->prefix_len; k++)
-		if (in->bytes[k] == 0x64 || in->bytes[k] == 0x65)
-			s.src_base = in->bytes[k] == 0x64 ? cpu->fs_base : cpu->gs_base;
 	while (left) {
 		uint64_t n = run(&s, cpu->stepping ? 1 : left);
 

@@ -121,8 +121,7 @@ uint64_t operand_address(const struct cpu *cpu, const struct insn *in)
 	if (in->mem_index != INSN_REG_NONE)
 		ea += cpu->gpr[in->mem_index] << in->mem_scale;
 	ea = in->addrsize == 8 ? ea : in->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
-	if (in->mem_seg != INSN_REG_NONE)
-		ea += in->mem_seg == SEG_FS ? cpu->fs_base : cpu->gs_base;
+	ea += segment_base(cpu, in);
 	return cpu->mode & BLOCK_32 ? (uint32_t)ea : ea;
 }
 

@@ -242,8 +242,7 @@ static uint64_t element_address(const struct cpu *cpu, const struct gather *g, u
 		ea += cpu->gpr[in->mem_base];
 	if (in->addrsize == 4)
 		ea = (uint32_t)ea;
-	if (in->mem_seg != INSN_REG_NONE)
-		ea += in->mem_seg == SEG_FS ? cpu->fs_base : cpu->gs_base;
+	ea += segment_base(cpu, in);
 	return cpu->mode & BLOCK_32 ? (uint32_t)ea : ea;
 }
 

@@ -104,6 +104,11 @@ static void test_operands_of_memory(void **state)
 	assert_int_equal(in.mem_size, 8);
 	assert_int_equal(in.gpr_read, 1 << DX | 1 << BX);
 	assert_int_equal(in.gpr_written, 1 << AX);
+	assert_int_equal(decoded("65ac", true).mem_seg, 5);	/* lodsb */
+	assert_int_equal(decoded("643eac", true).mem_seg, 4);
+	assert_int_equal(decoded("643eac", false).mem_seg, INSN_REG_NONE);
+	assert_int_equal(decoded("f364aa", true).mem_seg, INSN_REG_NONE);	/* rep stosb: to ES: always */
+	assert_int_equal(decoded("64650f01fc", true).mem_seg, 5);	/* clzero */
 	in = decoded("488305fcffffff01", true);	/* add qword [rip - 4], 1 */
 	assert_int_equal(in.mem_base, INSN_REG_RIP);
 	assert_int_equal(in.mem_disp, -4);
