@@ -117,15 +117,10 @@ static bool page_add(struct code_cache *cc, struct block *b, gpa_t page, gpa_t f
 	if (!p)
 		return false;
 	p->lines |= line_mask(first, last) | (second ? 0 : b->ahead);
-	if (second) {
+	if (second)
 		b->page2_next = p->blocks;
-	} else {
+	else
 		b->page_next = p->blocks;
-		if (!b->absolute && !p->has_off) {
-			p->off = b->off - (int64_t)(b->pa & ~PAGE_MASK);
-			p->has_off = true;
-		}
-	}
 	p->blocks = b;
 	if (i != ~0ull)
 		atomic_fetch_or(&cc->page_flags[i], PAGE_HAS_CODE);
@@ -175,47 +170,34 @@ static bool store_rel32(struct code_cache *cc, uint8_t *at, const uint8_t *to)
 	return true;
 }
 
-static bool store_token(struct code_cache *cc, const struct exit *x, uint32_t token)
+static uint8_t *writable(const struct code_cache *cc, const uint8_t *code)
 {
-	if (!x->token)
-		return true;
-	if (!code_own(cc, x->token, sizeof(token)))
-		return false;
-	__atomic_store_n((uint32_t *)(void *)x->token, token, __ATOMIC_RELEASE);
-	return true;
+	return cc->rw + (code - cc->rx);
 }
 
-void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token)
+void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
 {
-	if (x->to && x->to != to)
+	if (x->to || !store_rel32(cc, x->patch, writable(cc, x->leaves_page ? to->checked : to->code)))
 		return;
-	if (!x->to) {
-		if (!store_rel32(cc, x->patch, cc->rw + (to->code - cc->rx)))
-			return;
-		x->to = to;
-		x->next_to = to->incoming;
-		to->incoming = x;
-		if (to->absolute && !to->linked) {
-			to->linked = true;
-			to->linked_next = cc->linked;
-			cc->linked = to;
-		}
+	x->to = to;
+	x->next_to = to->incoming;
+	to->incoming = x;
+	if (to->absolute && !to->linked) {
+		to->linked = true;
+		to->linked_next = cc->linked;
+		cc->linked = to;
 	}
-	/* The check opens only after the jump leads to the right place. */
-	(void)store_token(cc, x, x->token_negated ? 0 - token : token);
 }
 
 void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code)
 {
-	if (x->fail)
-		(void)store_rel32(cc, x->fail, code);
-	else if (!x->to)
+	if (!x->to)
 		(void)store_rel32(cc, x->patch, code);
 }
 
 static void exit_unlink(struct code_cache *cc, struct exit *x)
 {
-	if (!store_token(cc, x, 0) || !store_rel32(cc, x->patch, x->stub))
+	if (!store_rel32(cc, x->patch, x->stub))
 		__builtin_trap();	/* the guest would run what is no longer there */
 	x->to = NULL;
 }
@@ -231,42 +213,19 @@ void block_unlink_incoming(struct code_cache *cc, struct block *b)
 	b->incoming = NULL;
 }
 
-static bool is_in_page(const struct block *b, gpa_t page)
-{
-	return b->pa2 == ~0ull && (b->pa & PAGE_MASK) == page;
-}
-
-/* All links from @b but those within @page; ~0: all. */
-static void remove_outgoing(struct code_cache *cc, struct block *b, gpa_t page)
+static void remove_outgoing(struct code_cache *cc, struct block *b)
 {
 	for (uint32_t i = 0; i < b->nexits; i++) {
 		struct exit *x = &cc->exits[b->first_exit + i];
 		struct exit **pp;
 
-		if (!x->to || is_in_page(x->to, page))
+		if (!x->to)
 			continue;
 		for (pp = &x->to->incoming; *pp && *pp != x; pp = &(*pp)->next_to)
 			;
 		if (*pp)
 			*pp = x->next_to;
 		exit_unlink(cc, x);
-	}
-}
-
-/* All links to @b from other pages. */
-static void remove_foreign(struct code_cache *cc, struct block *b, gpa_t page)
-{
-	struct exit **pp = &b->incoming;
-
-	while (*pp) {
-		struct exit *x = *pp;
-
-		if (is_in_page(x->from, page)) {
-			pp = &x->next_to;
-		} else {
-			*pp = x->next_to;
-			exit_unlink(cc, x);
-		}
 	}
 }
 
@@ -284,11 +243,9 @@ static void unhash(struct code_cache *cc, struct block *b)
 void block_detach(struct code_cache *cc, struct block *b)
 {
 	b->valid = false;
-	remove_foreign(cc, b, b->pa & PAGE_MASK);
-	remove_outgoing(cc, b, b->pa & PAGE_MASK);
 	unhash(cc, b);
 	if (cc->on_drop)
-		cc->on_drop(cc->on_drop_ctx, b);
+		cc->on_drop(cc->ctx, b);
 }
 
 static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
@@ -309,13 +266,13 @@ void block_remove(struct code_cache *cc, struct block *b)
 {
 	b->valid = false;
 	block_unlink_incoming(cc, b);
-	remove_outgoing(cc, b, ~0ull);
+	remove_outgoing(cc, b);
 	unhash(cc, b);
 	remove_from_page(cc, b, b->pa & PAGE_MASK);
 	if (b->pa2 != ~0ull)
 		remove_from_page(cc, b, b->pa2 & PAGE_MASK);
 	if (cc->on_drop)
-		cc->on_drop(cc->on_drop_ctx, b);
+		cc->on_drop(cc->ctx, b);
 }
 
 static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
@@ -345,18 +302,22 @@ bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct 
 	return false;
 }
 
-void code_page_scatter(struct code_cache *cc, gpa_t pa)
+void block_strayed(struct code_cache *cc, struct block *b, const struct block *now)
 {
-	struct code_page *p = code_page_get(cc, pa & PAGE_MASK);
-	struct block *b, *next;
+	struct exit **pp = &b->incoming;
 
-	if (!p || p->scattered)
-		return;
-	p->scattered = true;
-	for (b = p->blocks; b; b = next) {
-		next = *block_next_in(b, p->page);
-		if ((b->pa & PAGE_MASK) == p->page)
-			block_remove(cc, b);
+	b->contested |= (now->live_in & ~b->live_in) != 0;
+	while (*pp) {
+		struct exit *x = *pp;
+
+		if (!x->leaves_page) {
+			pp = &x->next_to;
+		} else if (!exit_flags_agree(cc, x, now) && !x->from->valid && !x->to) {
+			pp = &b->incoming;	/* with its block others may have gone */
+		} else {
+			*pp = x->next_to;
+			exit_unlink(cc, x);
+		}
 	}
 }
 
@@ -366,12 +327,19 @@ static void drop_misled(struct code_cache *cc, const struct block *b)
 	const struct exit *x = b->incoming;
 
 	while (x)
-		if (x->dead && (x->from->pa & PAGE_MASK) != (b->pa & PAGE_MASK)) {
+		if (x->dead && x->from->valid && (x->from->pa & PAGE_MASK) != (b->pa & PAGE_MASK)) {
 			block_remove(cc, x->from);
 			x = b->incoming;
 		} else {
 			x = x->next_to;
 		}
+}
+
+void code_page_base(struct code_cache *cc, struct code_page *p, int64_t off)
+{
+	p->off = off;
+	p->number = cc->nnumbers++;
+	p->has_off = true;
 }
 
 bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off)
@@ -381,7 +349,9 @@ bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off)
 	if (!p || p->moves == MOVES_MAX)
 		return false;
 	p->moves++;
-	p->off = off;
+	if (cc->on_misplace)
+		cc->on_misplace(cc->ctx, p->number);
+	code_page_base(cc, p, off);
 	while (p->blocks)
 		block_remove(cc, p->blocks);
 	return true;
@@ -448,6 +418,7 @@ void code_cache_reset(struct code_cache *cc)
 	cc->cold = COLD_START;
 	cc->nblocks = 0;
 	cc->nexits = 0;
+	cc->nnumbers = 0;
 	cc->arena_used = 0;
 	cc->generation++;
 }

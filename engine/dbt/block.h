@@ -9,7 +9,9 @@
  * to the page drops its blocks.
  *
  *   direct exits   jmp rel32, first to a stub that asks dbt_exit() for the
- *                  target, then patched to the target ("linked")
+ *                  target, then patched to the target ("linked"); from another
+ *                  page of relocatable code to a check in front of it, which
+ *                  asks whether the target is there (user_code.c)
  *   indirect exits through the jump cache of the window (cpu.h)
  *
  * Absolute blocks (all of whose addresses fit in 32 bits, sign-extended: the
@@ -51,6 +53,7 @@ static inline bool is_absolute(uint64_t va, uint32_t mode)
 	return !(mode & BLOCK_USER) && va == (uint64_t)(int32_t)va && va + 0x10000 == (uint64_t)(int32_t)(va + 0x10000);
 }
 
+#define VBASE_LOW 1u	/* so that no vbase is 0 */
 #define VBASE_REACH (1ll << 30)	/* how far from vbase a block may be */
 #define BLOCK_INSNS_MAX 64
 
@@ -59,14 +62,12 @@ struct exit {
 	struct block *to;	/* NULL while not linked */
 	struct exit *next_to;	/* list of exits linked to the same block */
 	uint8_t *patch;	/* rel32 in writable code memory */
-	uint8_t *token;	/* imm32 of the mapping check, or NULL */
-	bool token_negated;	/* it is added to window_private.token, not compared with it */
-	uint8_t *fail;	/* rel32 taken when the check fails, or NULL */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
 	uint32_t dead;	/* arithmetic flags that @from took to be dead at the target */
 	uint8_t kind;	/* enum exit_kind */
+	bool leaves_page;	/* of relocatable code: the target need not be where it was seen */
 	uint8_t relinks;	/* of at most EXIT_RELINKS_MAX; then it goes through a jump cache */
 };
 
@@ -97,6 +98,7 @@ struct block {
 	bool cached, cached_elsewhere;	/* has been in a jump cache: under cached_va, under other addresses too */
 	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful */
 	bool peculiar;	/* BLOCK_SLOW: struct insn.mem_masked or .mem_implicit */
+	bool contested;	/* elsewhere other code, which reads more flags, is at its address */
 	uint64_t cached_va;
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint32_t live_in;	/* arithmetic flags that the block reads, as it finds them */
@@ -104,6 +106,7 @@ struct block {
 	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
 	uint8_t *code;	/* executable address; stubs are elsewhere */
 	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
+	uint8_t *checked;	/* where direct jumps from other pages do, or NULL: see emit_checked_entry() */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
 	struct insn_mark *marks;	/* ninsns of them */
@@ -128,9 +131,9 @@ struct code_page {
 	gpa_t page;
 	struct block *blocks;
 	int64_t off;	/* of the page's first byte, as struct block.off */
-	bool has_off;
+	uint32_t number;	/* of the page together with @off: see window_private.nbase */
+	bool has_off;	/* and number */
 	bool timid;	/* looking ahead from here into other pages has misled: do not */
-	bool scattered;	/* it is at several addresses of an address space: direct jumps to other pages are not linked */
 	uint8_t moves;	/* how often code_page_move() changed that */
 	uint64_t lines;	/* bit per 64 bytes that hold translated code */
 	const uint8_t *seen;	/* the page, in the arena, when something of it was recorded last; NULL: not yet */
@@ -143,7 +146,8 @@ struct sleeper {
 	uint64_t content;	/* a hash of it */
 	const uint8_t *seen;	/* the page, in the arena */
 	struct block *blocks;	/* by page_next */
-	int64_t off;	/* as struct code_page.off */
+	int64_t off;	/* as in struct code_page */
+	uint32_t number;
 	bool timid;
 	struct sleeper *next;
 };
@@ -186,8 +190,10 @@ struct code_cache {
 	uint32_t kernel_epoch;	/* how often they were forgotten, no multiple of 4,096; those of before may be in jump caches of other vCPUs still */
 	struct block *linked;	/* absolute blocks that something has jumped to directly since kernel_code_forget() */
 	const struct mem *mem;
+	uint32_t nnumbers;	/* of pages of relocatable code: struct code_page.number */
 	void (*on_drop)(void *ctx, const struct block *b);	/* a block is no longer valid */
-	void *on_drop_ctx;
+	void (*on_misplace)(void *ctx, uint32_t number);	/* a page's code is no longer where it was */
+	void *ctx;	/* of both */
 	_Atomic uint8_t *page_flags;	/* per guest page in RAM order: PAGE_HAS_CODE ... */
 	uint64_t npages;
 	uint64_t generation;	/* bumped by a full flush */
@@ -289,21 +295,23 @@ struct block *block_find(struct code_cache *cc, gpa_t pa, uint32_t mode, uint64_
 /* Registers a block that translate.c filled in. */
 void block_insert(struct code_cache *cc, struct block *b);
 void *code_arena(struct code_cache *cc, size_t bytes);
-/* Makes @x jump straight to @to; @token is checked first where the exit has a check. */
-void exit_link(struct code_cache *cc, struct exit *x, struct block *to, uint32_t token);
-/* Has @x, which cannot stay linked to one block, go to @code unless it is linked: to exit_dispatch()'s. */
+/* Makes @x jump straight to @to, or to what is to be checked first. */
+void exit_link(struct code_cache *cc, struct exit *x, struct block *to);
+/* Has @x, which cannot stay linked to one block, go to @code: to exit_dispatch()'s. */
 void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code);
 /*
  * True when the block that @x comes from was right about the flags that @to reads.
  * Otherwise it is dropped, and blocks of its page will assume less.
  */
 bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct block *to);
-/* Makes the page scattered: blocks that begin in it are made anew. */
-void code_page_scatter(struct code_cache *cc, gpa_t pa);
+/* Instead of @b, @now is what a direct jump from another page went to: those to @b are made anew. */
+void block_strayed(struct code_cache *cc, struct block *b, const struct block *now);
+/* Gives the page of relocatable code its offset, and a number with it. */
+void code_page_base(struct code_cache *cc, struct code_page *p, int64_t off);
 /* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
 bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off);
 void block_unlink_incoming(struct code_cache *cc, struct block *b);
-/* Takes @b, valid until now, out of what finds blocks, but for the list of its page; links within the page stay. */
+/* Takes @b, valid until now, out of what finds blocks, but for the list of its page; links stay. */
 void block_detach(struct code_cache *cc, struct block *b);
 /* Drops all blocks that touch guest bytes [@gpa, @gpa + @len).  Returns how many. */
 unsigned code_invalidate(struct code_cache *cc, gpa_t gpa, uint64_t len);
@@ -318,21 +326,24 @@ struct block *block_of_pc(struct code_cache *cc, uint64_t pc);
 /* Guest offset (from b->pa) of the instruction whose code contains @pc. */
 unsigned block_guest_off(const struct block *b, uint64_t pc);
 
+/* How code is come to. */
+enum arrival { ARRIVE_WITHIN, ARRIVE_INDIRECT, ARRIVE_FROM_PAGE };
+
 /* What translate() makes a block of. */
 struct block_source {
 	gpa_t pa, pa2;	/* of its first instruction; of the next page, or ~0 */
 	uint64_t va;
 	const uint8_t *bytes, *bytes2;	/* host addresses of the code; of the next page, or NULL when that is not executable */
 	uint32_t mode;
-	bool indirect;	/* with an entry for indirect jumps in front of it */
+	enum arrival arrival;	/* what it has an entry for in front of it */
 	const uint8_t *seen;	/* what @bytes are in, when they were recorded: see dormant.c */
 };
 
 /* Translates the block and inserts it.  NULL: there is no room.  Lock held. */
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src);
 
-/* Makes an entry for a block that was translated without one.  NULL: the cache is full.  Lock held. */
-uint8_t *block_make_entry(struct code_cache *cc, const struct block *b);
+/* Makes struct block.entry, or .checked, of a block that was translated without it.  False: the cache is full.  Lock held. */
+bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival);
 
 /*
  * Makes code that goes to the target of @x through the jump cache.  Writable

@@ -90,18 +90,18 @@ struct jump_cache {
 
 /* Where code of a window was found: a hash table by address.  See user_code.c. */
 #define USER_SLOTS 65536u	/* a compiler runs from 6,000 pages */
+#define CODE_NUMBERS 32768u	/* pages of relocatable code that direct jumps from others are linked to */
 
 struct user_code {
 	uint32_t slots;	/* in use of USER_SLOTS, a power of two */
 	uint32_t used;	/* of those, at most half */
 	bool too_many;	/* there are more pages, which are not noted */
 	struct large_pages large;	/* that they are parts of */
-	uint32_t places;	/* in use of at[] */
 	struct user_page {
 		uint64_t va;	/* and flags; 0: none */
 		gpa_t pa;
+		uint32_t number;	/* struct code_page.number of it, or CODE_NUMBERS */
 	} page[USER_SLOTS];
-	uint32_t at[USER_SLOTS];	/* by a hash of the place: index of a page that is there, or was, and 1; 0: none */
 };
 
 /* A pending or faulting event to deliver. */
@@ -141,7 +141,7 @@ struct cpu {
 	uint64_t rip;
 	uint64_t flags;	/* arithmetic flags while outside translated code */
 	uint64_t s14, s15;	/* host R14 and R15 at a thunk */
-	uint64_t vbase;	/* guest address that relocatable code is relative to */
+	uint64_t vbase;	/* guest address that relocatable code is relative to: VBASE_LOW in its page */
 	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */
 	uint64_t miss_data;	/* struct miss_site of the TLB miss in progress */
@@ -152,7 +152,7 @@ struct cpu {
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
 	_Atomic uint64_t jc_mask[2];	/* jump_cache.mask of the kernel's and of the user's in use, or 0, which polls: see ask_to_exit() */
-	uint64_t thunk_exit, thunk_miss, thunk_indirect, thunk_return, thunk_polled[2];	/* the last: kernel, user */
+	uint64_t thunk_exit, thunk_stray, thunk_miss, thunk_indirect, thunk_return, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t returns, returns_empty;	/* the stack of returns.c: where it ends now, and when nothing is on it */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;
@@ -298,7 +298,7 @@ struct cpu {
 	_Alignas(64) uint8_t bounce[64 + INSN_MEM_MAX];
 
 	struct dbt_stats {
-		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, woken, invalidations, exits, slow,
+		uint64_t tlb_miss, tlb_flush, jc_miss, links, blocks, woken, invalidations, exits, strays, slow,
 			exceptions, interrupts, helpers, heavy;
 	} stats;
 	const char *fatal;	/* why the engine cannot go on, or NULL */
@@ -313,7 +313,8 @@ struct cpu {
 struct window_private {
 	struct tlb utlb;
 	struct jump_cache ujc;
-	uint32_t token;	/* of the mappings in force; links of user code check it */
+	/* Negated: the vbase at which a page's code is for the kernel, and for programs, by its number; 0: unknown.  See user_code.c. */
+	uint64_t nbase[2][CODE_NUMBERS];
 	uint32_t jc_mode;	/* BLOCK_* bits of the code in ujc */
 	struct large_pages ularge;	/* of utlb */
 	/* Entries filled since the last flush; counts (jump_cache.filled) above FILLED_MAX: too many to list. */
@@ -329,11 +330,12 @@ struct window_private {
 /* Offsets from GS. */
 #define GS_UTLB WINDOW_SHARED
 #define GS_UJC (WINDOW_SHARED + offsetof(struct window_private, ujc))
-#define GS_TOKEN (WINDOW_SHARED + offsetof(struct window_private, token))
 #define GS_JC_MODE (WINDOW_SHARED + offsetof(struct window_private, jc_mode))
 #define GS_KTLB offsetof(struct cpu, ktlb)
 #define GS_KJC offsetof(struct cpu, kjc)
 #define GS(field) ((uint32_t)offsetof(struct cpu, field))
+#define GS_NBASE(user, number) \
+	((uint32_t)(WINDOW_SHARED + offsetof(struct window_private, nbase) + ((user) ? CODE_NUMBERS : 0) * 8ull + (number) * 8ull))
 #define GS_JC_CODE(user) ((uint32_t)((user) ? GS_UJC : GS_KJC) + (uint32_t)offsetof(struct jc_entry, code))
 
 static inline struct window_private *cpu_window(struct cpu *cpu, unsigned context)

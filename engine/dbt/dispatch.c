@@ -256,26 +256,34 @@ static bool may_cache(const struct cpu *cpu, const struct block *b)
 	return !(b->mode & BLOCK_BREAK) || !code_breaks_at(cpu->vm->cc, b->pa);
 }
 
+struct entry_job {
+	struct block *b;
+	enum arrival arrival;
+	bool made;
+};
+
 static void run_make_entry(struct cpu *cpu, void *arg)
 {
-	struct block *b = arg;
+	struct entry_job *j = arg;
 
-	b->entry = block_make_entry(cpu->vm->cc, b);
+	j->made = block_make_entry(cpu->vm->cc, j->b, j->arrival);
 }
 
-/* Whether indirect jumps can arrive at the block; sees to it if there is room.  Lock held. */
-static bool has_entry(struct cpu *cpu, struct block *b)
+/* Whether the block can be arrived at that way; sees to it if there is room.  Lock held. */
+static bool has_entry(struct cpu *cpu, struct block *b, enum arrival arrival)
 {
-	if (!b->entry && !code_cache_full(cpu->vm->cc))
-		cpu_heavy(cpu, run_make_entry, b);
-	return b->entry;
+	struct entry_job j = { b, arrival, arrival == ARRIVE_INDIRECT ? b->entry != NULL : b->checked != NULL };
+
+	if (!j.made && !code_cache_full(cpu->vm->cc))
+		cpu_heavy(cpu, run_make_entry, &j);
+	return j.made;
 }
 
 /*
  * The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set.
- * @indirect: jumps that come this way again shall find it in the jump cache.
+ * Jumps that come indirectly again shall find it in the jump cache.
  */
-static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
+static struct block *find_block(struct cpu *cpu, uint32_t mode, enum arrival arrival)
 {
 	struct translation tr, next;
 	struct block *b;
@@ -292,20 +300,21 @@ static struct block *find_block(struct cpu *cpu, uint32_t mode, bool indirect)
 		return NULL;
 	}
 	lock_take(&cpu->vm->cc->lock);
-	mmu_note_exec(cpu, cpu->rip, mode, &tr);
 	b = block_find(cpu->vm->cc, tr.gpa, mode, cpu->rip);
 	if (b && b->pa2 != ~0ull && (walk_next_page(cpu, ACCESS_EXEC, &next, &error) || next.gpa != b->pa2)) {
 		block_remove(cpu->vm->cc, b);	/* the second page is not the one that was translated */
 		b = NULL;
 	}
 	if (!b) {
-		struct translate_job j = { { .pa = tr.gpa, .pa2 = ~0ull, .va = cpu->rip, .mode = mode, .indirect = indirect }, NULL };
+		struct translate_job j = { { .pa = tr.gpa, .pa2 = ~0ull, .va = cpu->rip, .mode = mode, .arrival = arrival }, NULL };
 
 		b = make_block(cpu, &j, &tr, &next);
 	}
+	if (b)
+		mmu_note_exec(cpu, cpu->rip, mode, &tr);
 	if (b && b->pa2 != ~0ull)
 		mmu_note_exec(cpu, cpu->rip + PAGE_SIZE, mode, &next);
-	if (b && indirect && may_cache(cpu, b) && has_entry(cpu, b))	/* under the lock: or it may be gone before */
+	if (b && arrival == ARRIVE_INDIRECT && may_cache(cpu, b) && has_entry(cpu, b, arrival))	/* under the lock: or it may be gone before */
 		jc_insert(cpu, cpu->rip, b);
 	lock_drop(&cpu->vm->cc->lock);
 	return b;
@@ -334,7 +343,7 @@ static bool requests_wait(const struct cpu *cpu)
 }
 
 /* Settles everything between two instructions and finds the next block. */
-static struct block *next_block(struct cpu *cpu, bool indirect)
+static struct block *next_block(struct cpu *cpu, enum arrival arrival)
 {
 	for (;;) {
 		bool shadow, resume;
@@ -374,14 +383,14 @@ static struct block *next_block(struct cpu *cpu, bool indirect)
 		resume = cpu->debug.exec && cpu->sysflags & FLAG_RF;
 		if (cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step || resume ||
 		    (shadow && requests_wait(cpu))) {
-			b = find_block(cpu, cpu->mode | BLOCK_SINGLE, false);
+			b = find_block(cpu, cpu->mode | BLOCK_SINGLE, ARRIVE_WITHIN);
 			if (b) {
 				cpu->stepping = (cpu->sysflags & FLAG_TF ? STEP_TF : 0) |
 						(cpu->debug.outside.single_step ? STEP_OUTSIDE : 0);
 				cpu->sysflags &= resume ? ~FLAG_RF : ~0u;
 			}
 		} else {
-			b = find_block(cpu, cpu->mode, indirect);
+			b = find_block(cpu, cpu->mode, arrival);
 		}
 		if (b)
 			return b;
@@ -431,7 +440,7 @@ uint64_t dispatch(struct cpu *cpu)
 	code = cached_code(cpu);
 	if (code)
 		return code;
-	b = next_block(cpu, true);
+	b = next_block(cpu, ARRIVE_INDIRECT);
 	if (!b)
 		return 0;
 	return enter_block(cpu, b);
@@ -440,14 +449,14 @@ uint64_t dispatch(struct cpu *cpu)
 /* The rest of a block, or a loop for one round, with a look-up for each operand. */
 static uint64_t dispatch_plain(struct cpu *cpu)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, false);
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, ARRIVE_WITHIN);
 
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
 
 uint64_t dispatch_slow(struct cpu *cpu)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW, false);
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW, ARRIVE_WITHIN);
 
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
@@ -463,18 +472,19 @@ static bool same_vbase(const struct cpu *cpu, const struct block *b)
  * Decides whether exit @x may from now on jump straight to @b, which is what
  * cpu->rip leads to at this moment.
  */
-static bool may_link(const struct cpu *cpu, const struct exit *x, const struct block *b)
+static bool may_link(struct cpu *cpu, const struct exit *x, struct block *b)
 {
 	const struct block *from = x->from;
 
 	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || !may_cache(cpu, b) ||
 	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
 		return false;
-	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK) && !x->token)
+	if (x->leaves_page)
+		return !b->contested && code_page_find(cpu->vm->cc, b->pa & PAGE_MASK)->number < CODE_NUMBERS &&
+		       has_entry(cpu, b, ARRIVE_FROM_PAGE);
+	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK))
 		return true;
-	if (b->absolute)	/* another page: only where CR3 does not matter */
-		return cpu->rip >> 63 && !cpu->kernel_code_moves;
-	return x->token;
+	return b->absolute && cpu->rip >> 63 && !cpu->kernel_code_moves;	/* another page: only where CR3 does not matter */
 }
 
 /* A page whose blocks are relative to another vbase than the code that goes there: make them anew. */
@@ -483,7 +493,7 @@ static bool move_page(struct cpu *cpu, const struct exit *x, const struct block 
 	int64_t off = (int64_t)((cpu->rip & PAGE_MASK) - cpu->exit_vbase);
 	bool moved;
 
-	if (b->absolute || x->from->absolute || same_vbase(cpu, b) || off <= -VBASE_REACH || off >= VBASE_REACH)
+	if (!x->from->valid || b->absolute || x->from->absolute || same_vbase(cpu, b) || off <= -VBASE_REACH || off >= VBASE_REACH)
 		return false;
 	lock_take(&cpu->vm->cc->lock);
 	moved = code_page_move(cpu->vm->cc, b->pa & PAGE_MASK, off);
@@ -508,7 +518,7 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 	} else if (x->relinks < EXIT_RELINKS_MAX) {
 		x->relinks++;
 		if (may_link(cpu, x, b)) {
-			exit_link(cpu->vm->cc, x, b, cpu_window(cpu, cpu->context)->token);
+			exit_link(cpu->vm->cc, x, b);
 			cpu->stats.links++;
 		}
 	} else if (x->from->valid && !(b->absolute && cpu->kernel_code_moves) && !code_cache_full(cpu->vm->cc)) {
@@ -519,11 +529,12 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 {
+	enum arrival arrival = x->leaves_page ? ARRIVE_FROM_PAGE : ARRIVE_WITHIN;
 	uint64_t rip = cpu->rip;
-	struct block *b = next_block(cpu, false);
+	struct block *b = next_block(cpu, arrival);
 
 	if (b && cpu->rip == rip && move_page(cpu, x, b))
-		b = next_block(cpu, false);
+		b = next_block(cpu, arrival);
 	if (!b)
 		return 0;
 	if (cpu->rip == rip)
@@ -534,14 +545,14 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 /* The rest of a block whose look-up for several operands met the end of a page. */
 static uint64_t follow_to_plain(struct cpu *cpu, struct exit *x)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, false);
+	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, ARRIVE_WITHIN);
 
 	if (!b)
 		return dispatch(cpu);
 	lock_take(&cpu->vm->cc->lock);
 	if (exit_flags_agree(cpu->vm->cc, x, b) && x->from->valid && b->valid && b->pa2 == ~0ull && same_vbase(cpu, b) &&
 	    code_worth_owning(cpu->vm->cc, x->patch))
-		exit_link(cpu->vm->cc, x, b, 0);
+		exit_link(cpu->vm->cc, x, b);
 	lock_drop(&cpu->vm->cc->lock);
 	return enter_block(cpu, b);
 }
@@ -579,6 +590,25 @@ uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index)
 		break;
 	}
 	return dispatch(cpu);
+}
+
+uint64_t dbt_stray(struct cpu *cpu, uint64_t block_index)
+{
+	struct block *b = &cpu->vm->cc->blocks[block_index], *now;
+	uint64_t rip = cpu->vbase + (uint64_t)b->off;
+
+	tidy_flags(cpu);
+	cpu->stats.strays++;
+	cpu->rip = rip;
+	now = next_block(cpu, ARRIVE_FROM_PAGE);
+	if (!now)
+		return 0;
+	if (cpu->rip == rip && now != b && now->mode == b->mode) {	/* mostly it was only not known to be there yet */
+		lock_take(&cpu->vm->cc->lock);
+		block_strayed(cpu->vm->cc, b, now);
+		lock_drop(&cpu->vm->cc->lock);
+	}
+	return enter_block(cpu, now);
 }
 
 uint64_t dbt_indirect(struct cpu *cpu)

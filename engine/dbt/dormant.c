@@ -6,8 +6,8 @@
  * in another boot at this moment.  So each translation of kernel code is kept with the page that it was made of, as
  * that was then: it sleeps, linked to no other, until the guest runs what is at that address and the bytes are the same.
  *
- * Pages of programs are somewhere else each time, but seldom change.  They sleep as a whole, with links among
- * their blocks, until a page with the same bytes is run, wherever.
+ * Pages of programs are somewhere else each time, but seldom change.  They sleep as a whole, with links to and from their
+ * blocks, until a page with the same bytes is run, wherever.
  *
  * What lies in two pages is translated anew.
  */
@@ -175,7 +175,10 @@ void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
 		}
 		s->blocks = p->blocks;
 		s->off = p->off;
+		s->number = p->number;
 		s->timid = p->timid;
+		if (cc->on_misplace)
+			cc->on_misplace(cc->ctx, s->number);
 		list = sleepers(cc, s->content);
 		s->next = *list;
 		*list = s;
@@ -217,6 +220,7 @@ bool dormant_wake_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
 	p->blocks = s->blocks;
 	p->sleeper = s;
 	p->off = s->off;
+	p->number = s->number;
 	p->has_off = true;
 	p->timid = s->timid;
 	for (struct block *b = p->blocks; b; b = b->page_next)

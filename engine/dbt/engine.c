@@ -365,6 +365,15 @@ static void block_dropped(void *ctx, const struct block *b)
 			jc_forget(vm->cpu[i], b);
 }
 
+static void page_misplaced(void *ctx, uint32_t number)
+{
+	struct dbt_vm *vm = ctx;
+
+	for (unsigned i = 0; i < vm->ncpus; i++)
+		if (vm->cpu[i])
+			user_code_misplace(vm->cpu[i], number);
+}
+
 static void dbt_vm_destroy(struct vm *vm)
 {
 	struct dbt_vm *dv = vm->engine_data;
@@ -422,7 +431,6 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	dv->tsc_khz = vm->tsc_khz;
 	offer_cheap_features(&vm->cpuid);
 	dv->cpuid = &vm->cpuid;
-	atomic_store(&dv->next_token, 1);
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(),
 		      0);
@@ -436,7 +444,8 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	dv->cc->base_used = THUNK_BYTES;
 	dv->cc->used = THUNK_BYTES;
 	dv->cc->on_drop = block_dropped;
-	dv->cc->on_drop_ctx = dv;
+	dv->cc->on_misplace = page_misplaced;
+	dv->cc->ctx = dv;
 	dbt_use_code_cache(vm, dv->cc);
 	dbt_note_program(dv);
 	vm->mem->watch = (struct mem_watch){ .wrote = dbt_wrote, .ctx = dv };
@@ -867,7 +876,7 @@ static unsigned dbt_counters(struct vm *vm, struct engine_counter *ret_counters,
 		size_t at;	/* in struct dbt_stats */
 	} fields[] = {
 #define FIELD(name) { #name, offsetof(struct dbt_stats, name) }
-		FIELD(blocks), FIELD(woken), FIELD(links), FIELD(exits), FIELD(jc_miss), FIELD(tlb_miss), FIELD(tlb_flush),
+		FIELD(blocks), FIELD(woken), FIELD(links), FIELD(exits), FIELD(strays), FIELD(jc_miss), FIELD(tlb_miss), FIELD(tlb_flush),
 		FIELD(slow), FIELD(helpers), FIELD(exceptions), FIELD(interrupts), FIELD(heavy),
 #undef FIELD
 	};

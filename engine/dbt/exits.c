@@ -140,7 +140,31 @@ void emit_entry(struct emit *e, const struct block *b)
 	}
 }
 
-static bool same_page(const struct translator *t, int64_t off)
+/*
+ * The same for jumps that are linked to a block of relocatable code, which need not be at their target in every address space:
+ * whether it is is what window_private.nbase says.  @b->live_in survives.
+ */
+uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number)
+{
+	uint64_t stray = emit_pc(e);
+	uint8_t *at;
+
+	emit_mov_imm(e, R15, (uint64_t)(b - cc->blocks));
+	emit_gs_jmp(e, GS(thunk_stray));
+	at = (uint8_t *)(uintptr_t)emit_pc(e);
+	emit_gs_load(e, R15, GS(vbase));
+	if (!b->live_in) {
+		emit_gs_abs(e, true, 0x03, R15, GS_NBASE(b->mode & BLOCK_USER, number));	/* add */
+		emit_patch_to(e, emit_jcc(e, CC_NE), stray);
+	} else {
+		emit_gs_load(e, R14, GS_NBASE(b->mode & BLOCK_USER, number));
+		emit_lea(e, R15, R15, R14, 0, 0);
+		emit_patch_to(e, emit_jmp_nonzero(e, R15), stray);
+	}
+	return at;
+}
+
+bool same_page(const struct translator *t, int64_t off)
 {
 	int64_t at = (int64_t)(t->b->pa & 4095) + off;
 
@@ -152,68 +176,27 @@ static bool is_backward(const struct translator *t, int64_t off)
 	return off <= t->guest_off[t->n - 1];
 }
 
-/* User code that leaves the page: the link holds only while the mappings do. */
-static bool needs_token(const struct translator *t, int64_t off)
-{
-	return !t->absolute && !same_page(t, off);
-}
-
 static struct exit *new_direct_exit(struct translator *t, int64_t off, uint32_t live)
 {
 	struct exit *x = new_exit(t, EXIT_DIRECT, off);
 
 	x->dead = FLAGS_ARITH & ~live;
+	x->leaves_page = !t->absolute && !same_page(t, off);
 	return x;
-}
-
-static void go_to(struct translator *t, int64_t off, uint32_t live, bool token)
-{
-	struct emit *e = &t->e;
-	struct exit_stub *s;
-	struct exit *x;
-
-	if (token && t->scattered) {
-		emit_guest_va(t, R14, block_va(t, off));
-		emit_dispatch(t, t->user);
-		return;
-	}
-	x = new_direct_exit(t, off, live);
-	s = new_stub(t, x);
-	if (token && !live) {
-		/* cmp dword gs:[token], imm32 */
-		align_field(e, 8);
-		emit_gs_abs(e, false, 0x81, ALU_CMP, (uint32_t)GS_TOKEN);
-		x->token = e->p;
-		emit_u32(e, 0);
-		align_field(e, 2);
-		x->fail = emit_jcc(e, CC_NE);
-		s->jump[s->njumps++] = x->fail;
-	} else if (token) {
-		x->token_negated = true;
-		emit_gs_abs(e, false, 0x8b, R15, (uint32_t)GS_TOKEN);
-		align_field(e, 3);
-		emit_u8(e, 0x4d), emit_u8(e, 0x8d), emit_u8(e, 0xbf);	/* lea r15, [r15 - token] */
-		x->token = e->p;
-		emit_u32(e, 0);
-		align_field(e, JMP_NONZERO_FIELD);
-		x->fail = emit_jmp_nonzero(e, R15);
-		s->jump[s->njumps++] = x->fail;
-	}
-	align_field(e, 1);
-	x->patch = emit_jmp(e);
-	s->jump[s->njumps++] = x->patch;
 }
 
 void emit_goto(struct translator *t, int64_t off, uint32_t live)
 {
+	struct exit_stub *s;
+	struct exit *x;
+
 	if (is_backward(t, off))
 		emit_poll(t, off, live);
-	go_to(t, off, live, needs_token(t, off));
-}
-
-void emit_goto_with_token(struct translator *t, int64_t off, uint32_t live)
-{
-	go_to(t, off, live, true);
+	x = new_direct_exit(t, off, live);
+	s = new_stub(t, x);
+	align_field(&t->e, 1);
+	x->patch = emit_jmp(&t->e);
+	s->jump[s->njumps++] = x->patch;
 }
 
 /* A conditional jump that is a way out by itself. */
@@ -235,7 +218,7 @@ void emit_jcc_exits(struct translator *t, const struct insn *in)
 
 	if (t->code32)
 		taken = next + (int32_t)in->imm;
-	if (!is_backward(t, taken) && !needs_token(t, taken)) {
+	if (!is_backward(t, taken)) {
 		emit_jcc_exit(t, in->cond, taken, live);
 	} else {
 		uint8_t *around = emit_jcc(e, in->cond ^ 1);
@@ -248,7 +231,7 @@ void emit_jcc_exits(struct translator *t, const struct insn *in)
 
 void emit_side_exit(struct translator *t, const struct insn *in, struct side_exit *side)
 {
-	if (t->b->borrowed || t->b->at_home || needs_token(t, side->off))
+	if (t->b->borrowed || t->b->at_home)
 		side->jump = emit_jcc(&t->e, in->cond);
 	else
 		emit_jcc_exit(t, in->cond, side->off, side->live);
@@ -399,17 +382,21 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 	emit_exit_now(t, x);
 }
 
-uint8_t *block_make_entry(struct code_cache *cc, const struct block *b)
+bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival)
 {
 	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
-	uint64_t at = emit_pc(&e);
+	uint8_t *at = (uint8_t *)(uintptr_t)emit_pc(&e);
 
-	emit_entry(&e, b);
+	if (arrival == ARRIVE_INDIRECT)
+		emit_entry(&e, b);
+	else
+		at = emit_checked_entry(&e, cc, b, code_page_find(cc, b->pa & PAGE_MASK)->number);
 	emit_patch_to(&e, emit_jmp(&e), (uint64_t)(uintptr_t)b->code);
 	if (e.full)
-		return NULL;
+		return false;
 	cc->used = (size_t)(e.p - cc->rw);
-	return (uint8_t *)(uintptr_t)at;
+	*(arrival == ARRIVE_INDIRECT ? &b->entry : &b->checked) = at;
+	return true;
 }
 
 uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)

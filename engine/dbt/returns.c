@@ -13,8 +13,8 @@
  *   landing:
  *           mov  gs:[returns], RSP
  *           mov  RSP, R15
- *           if R14 is where the guest's call returns to, seen from the vbase of the code that returns,
- *           go on there as direct jumps to other pages do; otherwise through the jump cache
+ *           if R14 is where the guest's call returns to, and the caller's page is there (user_code.c),
+ *           vbase = that of the caller, and go on there; otherwise through the jump cache
  *   target: mov  gs:[returns], RSP
  *           mov  RSP, R15
  *           go to where the guest's call goes
@@ -57,14 +57,19 @@ static void leave_returns(struct emit *e)
 static void emit_landing(struct translator *t)
 {
 	struct emit *e = &t->e;
+	int32_t back = (int32_t)-block_va(t, t->guest_off[t->n]);
 
 	leave_returns(e);
-	emit_gs_load(e, R15, GS(vbase));
-	emit_not(e, R15);
-	emit_lea(e, R15, R15, R14, 0, (int32_t)(1 - block_va(t, t->guest_off[t->n])));
+	if (!same_page(t, t->guest_off[t->n]) || t->number >= CODE_NUMBERS) {
+		emit_dispatch(t, true);
+		return;
+	}
+	emit_gs_load(e, R15, GS_NBASE(true, t->number));
+	emit_lea(e, R15, R15, R14, 0, back);
 	t->strayed = emit_jmp_nonzero(e, R15);
-	/* Even in the block's own page: it may have become another one meanwhile. */
-	emit_goto_with_token(t, t->guest_off[t->n], live_behind_call(t));
+	emit_lea(e, R15, R14, NO_INDEX, 0, back);
+	emit_gs_store(e, GS(vbase), R15);
+	emit_goto(t, t->guest_off[t->n], live_behind_call(t));
 }
 
 void emit_paired_call(struct translator *t)

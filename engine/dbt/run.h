@@ -55,7 +55,6 @@ struct dbt_vm {
 	uint32_t tsc_khz;
 	struct cpu *cpu[8];
 	unsigned ncpus;
-	_Atomic uint32_t next_token;	/* never 0 */
 	uint8_t *thunks;	/* executable */
 	int (*enter)(struct cpu *cpu, uint64_t code);
 	_Atomic uint64_t *dirty;	/* dirty log, or NULL */
@@ -98,12 +97,6 @@ static inline void ask_to_exit(struct cpu *cpu)
 static inline unsigned jc_index(const struct jump_cache *jc, uint64_t va)
 {
 	return (unsigned)(va + (va >> JC_FOLD)) & (jc->entries - 1);
-}
-
-/* For the mappings that are in force from now on. */
-static inline uint32_t new_token(struct cpu *cpu)
-{
-	return (atomic_fetch_add(&cpu->vm->next_token, 1) & 0x3fffffff) + 1;
 }
 
 /* Whether a window's memory is more than zeros. */
@@ -177,6 +170,8 @@ void user_code_forget(struct cpu *cpu, unsigned context);
 void user_code_check(struct cpu *cpu, unsigned context);
 /* The same after those of the page at @va were, as large as any that code was found in there.  Whether code has moved, or may have. */
 bool user_code_check_page(struct cpu *cpu, unsigned context, uint64_t va);
+/* Any thread with the code cache's lock: the page with that number is at no known address. */
+void user_code_misplace(struct cpu *cpu, uint32_t number);
 /*
  * The address at which code at @pa may have been found, if it is in @slot; else 0.  Any thread with the code cache's lock:
  * what it does not find yet, or any more, is not in a jump cache either, or will not be when code runs there again.
@@ -244,6 +239,8 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 
 /* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
 uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
+/* A direct jump to a block from another page met the check in front of it. */
+uint64_t dbt_stray(struct cpu *cpu, uint64_t block_index);
 uint64_t dbt_miss(struct cpu *cpu);
 /*
  * The TLB miss told by cpu->miss_data: where to go on when filling the TLB is all it takes, else 0.

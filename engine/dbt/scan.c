@@ -131,7 +131,7 @@ static const uint8_t *code_at(struct translator *t, int64_t off, size_t *ret_ava
 	*ret_avail = PAGE_SIZE - ((uint64_t)off & ~PAGE_MASK);
 	if (off >= 0 && off < (int64_t)PAGE_SIZE)
 		return t->page + off;
-	if (t->code32 || t->timid || t->scattered)
+	if (t->code32 || t->timid)
 		return NULL;
 	if (t->other_va != page || !t->other) {
 		t->other_va = page;

@@ -34,7 +34,6 @@ struct kept {
 	char magic[8];
 	struct program program;	/* that translated */
 	uint64_t base;	/* of the code cache */
-	uint64_t next_token;
 	uint64_t bytes[PARTS];	/* of what follows, each rounded up to pages */
 	uint64_t njumps;	/* struct kept_jump behind that */
 	uint32_t aside;	/* it was set aside, for guests that are told @cpuid */
@@ -43,7 +42,7 @@ struct kept {
 
 _Static_assert(sizeof(struct kept) <= PAGE_SIZE, "it is in the first page");
 
-static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '4' };
+static const char magic[8] = { 'd', 'b', 't', 'c', 'o', 'd', 'e', '5' };
 
 struct part {
 	uint8_t *at;
@@ -145,7 +144,7 @@ void dbt_keep(struct vm *vm, uint8_t *to)
 	struct part part[PARTS];
 
 	*k = (struct kept){ .program = dv->program, .base = (uint64_t)(uintptr_t)dv->cc->base,
-			    .next_token = atomic_load(&dv->next_token), .aside = dv->aside, .cpuid = *dv->cpuid };
+			    .aside = dv->aside, .cpuid = *dv->cpuid };
 	memcpy(k->magic, magic, sizeof(magic));
 	parts_of(dv, part);
 	to += PAGE_SIZE;
@@ -155,30 +154,6 @@ void dbt_keep(struct vm *vm, uint8_t *to)
 		to += pages(part[i].bytes);
 	}
 	k->njumps = list_jumps(dv->cc, (struct kept_jump *)(void *)to);
-}
-
-/*
- * Links between pages of processes hold in no other VM.  There each would be made anew, which takes longer than the
- * few jumps of most: they go through the jump caches.
- */
-static void divert_links(struct code_cache *cc)
-{
-	for (uint32_t i = 0; i < cc->nblocks; i++) {
-		const struct block *b = &cc->blocks[i];
-
-		for (uint32_t k = b->first_exit; (b->valid || b->dormant) && k < b->first_exit + b->nexits; k++) {
-			struct exit *x = &cc->exits[k];
-			uint8_t *code;
-
-			if (!x->token || !x->fail || x->relinks >= EXIT_RELINKS_MAX || code_cache_full(cc))
-				continue;
-			code = exit_dispatch(cc, x);
-			if (!code)
-				return;
-			exit_divert(cc, x, code);
-			x->relinks = EXIT_RELINKS_MAX;
-		}
-	}
 }
 
 unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
@@ -202,8 +177,6 @@ unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
 	}
 	for (uint32_t i = dv->taken_blocks; i < cc->nblocks; i++)
 		n += cc->blocks[i].valid || cc->blocks[i].dormant;
-	if (n)
-		divert_links(cc);
 	lock_drop(&cc->lock);
 	return n;
 }
@@ -304,9 +277,9 @@ int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct
 		return err_set(err, r, "translated code cannot be read, and is made anew: %s", strerror(-r));
 	}
 	cc->on_drop = dv->cc->on_drop;
-	cc->on_drop_ctx = dv;
+	cc->on_misplace = dv->cc->on_misplace;
+	cc->ctx = dv;
 	code_cache_destroy(dv->cc);
-	atomic_store(&dv->next_token, (uint32_t)k.next_token);
 	dbt_use_code_cache(vm, cc);
 	dv->taken_blocks = cc->nblocks;
 	dv->taken_generation = cc->generation;

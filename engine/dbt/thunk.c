@@ -4,7 +4,7 @@
  * they share the offsets of struct cpu with the translator.
  *
  *   enter(cpu, code)   C -> translated; returns when a dbt_*() returned 0
- *   exit, indirect, fault
+ *   exit, stray, indirect, fault
  *                      save registers, switch to the host stack, call
  *                      dbt_*(cpu), go on where it says
  *
@@ -25,7 +25,7 @@
 
 #include "base/checked.h"
 
-enum { THUNK_EXIT, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNK_RETURN, THUNKS };
+enum { THUNK_EXIT, THUNK_STRAY, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNK_RETURN, THUNKS };
 
 struct thunk_places {
 	uint64_t enter, entry[THUNKS];
@@ -256,6 +256,7 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 
 	p.enter = emit_enter(&e, &resume);
 	p.entry[THUNK_EXIT] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_exit, resume);
+	p.entry[THUNK_STRAY] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_stray, resume);
 	p.entry[THUNK_MISS] = emit_miss(&e, resume);
 	p.entry[THUNK_INDIRECT] = emit_pc(&e);
 	emit_gs_store(&e, GS(rip), R14);
@@ -279,6 +280,7 @@ void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu)
 	struct thunk_places p = places_of(dv);
 
 	cpu->thunk_exit = p.entry[THUNK_EXIT];
+	cpu->thunk_stray = p.entry[THUNK_STRAY];
 	cpu->thunk_miss = p.entry[THUNK_MISS];
 	cpu->thunk_indirect = p.entry[THUNK_INDIRECT];
 	cpu->thunk_return = p.entry[THUNK_RETURN];

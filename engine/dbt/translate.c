@@ -501,6 +501,14 @@ static void emit_body(struct translator *t)
 	emit_goto(t, t->guest_off[t->n], t->live[t->n]);
 }
 
+/* For a page of relocatable code at @va: relative to @vbase, which is in use, if that is near. */
+static int64_t first_off(uint64_t va, uint64_t vbase)
+{
+	int64_t near = (int64_t)(va - ((vbase & PAGE_MASK) | VBASE_LOW));
+
+	return near > -VBASE_REACH && near < VBASE_REACH ? near : -(int64_t)VBASE_LOW;
+}
+
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
 {
 	static struct translator t;	/* guarded by cc->lock; large */
@@ -508,11 +516,10 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	uint64_t va = src->va;
 	gpa_t pa = src->pa;
 	uint32_t mode = src->mode;
-	const struct code_page *page = code_page_find(cc, pa & PAGE_MASK);
-	int64_t near = (int64_t)(va - cpu->vbase);
+	struct code_page *page = code_cache_full(cc) ? NULL : code_page_get(cc, pa & PAGE_MASK);
 	bool full;
 
-	if (code_cache_full(cc))
+	if (!page)
 		return NULL;
 	memset(b, 0, sizeof(*b));
 	t.cc = cc;
@@ -521,8 +528,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.page = src->bytes - (pa & 4095);
 	t.cpu = cpu;
 	t.other = NULL;
-	t.timid = page && page->timid;
-	t.scattered = page && page->scattered;
+	t.timid = page->timid;
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;
 	t.absolute = is_absolute(va, mode);
@@ -537,10 +543,12 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	b->mode = mode;
 	b->absolute = t.absolute;
 	b->va = va;
-	if (page && page->has_off)
+	if (!t.absolute) {
+		if (!page->has_off)
+			code_page_base(cc, page, first_off(va & PAGE_MASK, cpu->vbase));
 		b->off = page->off + (int64_t)(pa & ~PAGE_MASK);
-	else
-		b->off = near > -VBASE_REACH && near < VBASE_REACH ? near : (int64_t)(va & 4095);
+		t.number = page->number;
+	}
 	b->first_exit = cc->nexits;
 	if (!scan(&t, src->bytes, src->bytes2))
 		return NULL;
@@ -552,9 +560,11 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 
 	cc->used = (cc->used + 15) & ~(size_t)15;
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
-	if (src->indirect) {
+	if (src->arrival == ARRIVE_INDIRECT) {
 		b->entry = cc->rx + cc->used;
 		emit_entry(&t.e, b);
+	} else if (src->arrival == ARRIVE_FROM_PAGE && !t.absolute && t.number < CODE_NUMBERS) {
+		b->checked = emit_checked_entry(&t.e, cc, b, t.number);
 	}
 	b->code = (uint8_t *)(uintptr_t)emit_pc(&t.e);
 	b->careful = t.insn[0].mem_careful;

@@ -102,7 +102,7 @@ struct translator {
 	uint64_t other_va;	/* another page that was looked at last, and its host bytes or NULL */
 	const uint8_t *other;
 	bool timid;	/* do not look beyond the page */
-	bool scattered;	/* what is beyond the page is not always the same */
+	uint32_t number;	/* struct code_page.number of its page */
 
 	/* group in force: base register, how far it has moved since the check */
 	unsigned group_base;
@@ -213,13 +213,15 @@ bool is_bit_string(const struct insn *in);
 void emit_dispatch(struct translator *t, bool user);
 /* Where emit_dispatch() arrives, in front of the block's code. */
 void emit_entry(struct emit *e, const struct block *b);
+/* Where direct jumps from other pages do.  Returns the address. */
+uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
 /* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags that must survive. */
 void emit_goto(struct translator *t, int64_t off, uint32_t live);
-/* The same behind a check that the mappings in force are those that the exit was linked in. */
-void emit_goto_with_token(struct translator *t, int64_t off, uint32_t live);
+/* Whether guest offset @off is in the block's page. */
+bool same_page(const struct translator *t, int64_t off);
 /* Has dbt_exit() interpret instruction i, the last one. */
 void emit_helper(struct translator *t, unsigned i);
 /* The same behind leave_state(). */
