@@ -271,6 +271,7 @@ void mmu_give_back(struct cpu *cpu)
 		tlb_clear(&w->utlb);
 	w->ntlb = 0;
 	jc_give_back(cpu);
+	scan_give_back();
 	lock_drop(&cpu->vm->cc->lock);
 }
 

@@ -161,6 +161,10 @@ void jc_forget(struct cpu *cpu, const struct block *b);
 /* With the lock held: most of their memory, as mmu_give_back(). */
 void jc_give_back(struct cpu *cpu);
 
+/* --- scan.c --- */
+/* With the lock held: the memory of instructions that were decoded lately, as mmu_give_back(). */
+void scan_give_back(void);
+
 /* --- user_code.c --- */
 /* As mmu_note_exec(), for the window in use. */
 void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr);
@@ -342,19 +346,21 @@ static inline void *copy_bytes(void *dst, const void *src, size_t n)
 }
 
 /*
- * Copies guest code inside one page, which another vCPU may be changing.  Each aligned
+ * Copies @n bytes, 16 at most, of guest code inside one page, which another vCPU may be changing; what is behind them is undefined.  Each aligned
  * quadword is read at once: a store inside one is seen whole or not at all (SDM vol. 3, 9.1.1).
  */
-static inline void fetch_code(uint8_t *dst, const uint8_t *src, unsigned n)
+static inline void fetch_code(uint8_t dst[16], const uint8_t *src, unsigned n)
 {
-	while (n) {
-		unsigned skip = (uintptr_t)src & 7, here = 8 - skip < n ? 8 - skip : n;
-		uint64_t word = __atomic_load_n((const uint64_t *)(const void *)(src - skip), __ATOMIC_RELAXED) >> 8 * skip;
+	const unsigned skip = (uintptr_t)src & 7;
+	const uint64_t *at = (const uint64_t *)(const void *)(src - skip);
+	uint64_t word[3] = { 0 };
 
-		for (unsigned i = 0; i < here; i++)
-			*dst++ = (uint8_t)(word >> 8 * i);
-		src += here;
-		n -= here;
+	for (unsigned i = 0; 8 * i < skip + n; i++)
+		word[i] = __atomic_load_n(&at[i], __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t both = (uint64_t)(((unsigned __int128)word[i + 1] << 64 | word[i]) >> 8 * skip);
+
+		__builtin_memcpy(dst + 8 * i, &both, sizeof(both));
 	}
 }
 

@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 
 #define AHEAD_MAX 12
 
@@ -111,14 +113,40 @@ static unsigned free_borrowable(uint16_t used)
 	return n;
 }
 
-/* insn_decode() for guest memory, which may change meanwhile: one look, and what was seen is decoded. */
-static int decode_live(const uint8_t *code, size_t avail, bool mode64, struct insn *in)
+/* Instructions decoded lately, by their first bytes.  Guarded by code_cache.lock, as all that translates. */
+#define DECODED 2048u
+
+static _Alignas(PAGE_SIZE) struct decoded {
+	struct insn insn;
+	uint8_t bytes[16];	/* as found */
+	bool holds;	/* for whatever comes behind those */
+} decoded[DECODED];
+
+void scan_give_back(void)
 {
-	uint8_t bytes[INSN_LEN_MAX];
+	(void)raw_syscall4(SYS_madvise, (long)(uintptr_t)decoded, sizeof(decoded) & PAGE_MASK, MADV_DONTNEED, 0);
+}
+
+/*
+ * insn_decode() for guest memory, which may change meanwhile: one look, and what was seen is decoded.  Most of it has been seen
+ * before: ahead of another block, or at other places.
+ */
+static int decode_live(const uint8_t *code, size_t avail, bool mode64, const struct insn **ret)
+{
+	uint8_t bytes[16];
 	unsigned n = avail < INSN_LEN_MAX ? (unsigned)avail : INSN_LEN_MAX;
+	struct decoded *d;
+	int r;
 
 	fetch_code(bytes, code, n);
-	return insn_decode(bytes, n, mode64, in);
+	d = &decoded[page_hash((uint64_t)bytes[0] | (uint64_t)bytes[1] << 8 | (uint64_t)bytes[2] << 16) >> 40 & (DECODED - 1)];
+	*ret = &d->insn;
+	if (d->holds && d->insn.len <= n && d->insn.mode64 == mode64 && memcmp(d->bytes, bytes, d->insn.len) == 0)
+		return 0;
+	r = insn_decode(bytes, n, mode64, &d->insn);
+	d->holds = r == 0 && d->insn.op != INSN_UD;
+	memcpy(d->bytes, bytes, sizeof(d->bytes));
+	return r;
 }
 
 /* The code at offset @off from the start of the block's page, to the end of its own page; NULL where unknown. */
@@ -153,29 +181,30 @@ static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 	for (unsigned i = 0; i < AHEAD_MAX && open; i++) {
 		size_t avail;
 		const uint8_t *code = code_at(t, off, &avail);
-		struct insn in;
+		const struct insn *in;
 
 		if (!code || decode_live(code, avail, !t->code32, &in) < 0)
 			return live | open;
 		if (off >= 0 && off < (int64_t)PAGE_SIZE)
-			t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in.len - 1));
-		if (is_fast_entry(&in, t->b->mode))
+			t->b->ahead |= line_mask((gpa_t)off, (gpa_t)(off + in->len - 1));
+		if (is_fast_entry(in, t->b->mode))
 			return live | open;
-		live |= in.flags_read & open;
-		open &= ~in.flags_killed;
-		off += in.len;
-		if (in.op == INSN_JMP) {
-			off += in.imm;
-		} else if (in.op == INSN_JCC) {
+		live |= in->flags_read & open;
+		open &= ~in->flags_killed;
+		off += in->len;
+		if (in->op == INSN_JMP) {
+			off += in->imm;
+		} else if (in->op == INSN_JCC) {
+			int64_t taken = off + in->imm;
+
 			if (depth == 0)
 				return live | open;
-			return live | (open & (live_ahead(t, off, depth - 1) |
-					       live_ahead(t, off + in.imm, depth - 1)));
-		} else if (is_helper(&in, t->b->mode) || in.op == INSN_RET || in.op == INSN_JMP_IND) {
+			return live | (open & (live_ahead(t, off, depth - 1) | live_ahead(t, taken, depth - 1)));
+		} else if (is_helper(in, t->b->mode) || in->op == INSN_RET || in->op == INSN_JMP_IND) {
 			return live | open;
-		} else if (in.op == INSN_CALL) {
-			off += in.imm;
-		} else if (in.op >= INSN_JMP && in.op <= INSN_LOOPNE) {
+		} else if (in->op == INSN_CALL) {
+			off += in->imm;
+		} else if (in->op >= INSN_JMP && in->op <= INSN_LOOPNE) {
 			return live | open;
 		}
 	}
@@ -269,7 +298,7 @@ static bool joins_others(struct translator *t, unsigned off)
 	for (unsigned k = 0; k < t->nsides; k++)
 		if (t->side[k].off == off)
 			return true;
-	return t->nsides && block_find(t->cc, t->b->pa + off, t->b->mode, t->va + off);
+	return t->nsides && t->lines & line_mask(t->b->pa + off, t->b->pa + off) && block_find(t->cc, t->b->pa + off, t->b->mode, t->va + off);
 }
 
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
@@ -282,11 +311,14 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 	t->nsides = 0;
 	for (t->n = 0; t->n < most;) {
 		struct insn *in = &t->insn[t->n];
+		const struct insn *found;
 		uint16_t now;
-		int r = decode_live(bytes + off, room - off, !t->code32, in);
+		int r = decode_live(bytes + off, room - off, !t->code32, &found);
 
+		if (r == 0)
+			*in = *found;
 		if (r == -ENODATA || (r < 0 && room - off < INSN_LEN_MAX)) {
-			uint8_t both[INSN_LEN_MAX];
+			uint8_t both[2 * 16];
 			unsigned here = room - off;
 
 			if (t->n > 0)

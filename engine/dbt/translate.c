@@ -528,6 +528,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.page = src->bytes - (pa & 4095);
 	t.cpu = cpu;
 	t.other = NULL;
+	t.lines = page->lines;
 	t.timid = page->timid;
 	t.user = mode & BLOCK_USER;
 	t.code32 = mode & BLOCK_32;

@@ -98,6 +98,7 @@ struct translator {
 	bool user, absolute, code32;
 	bool smp;	/* more than one vCPU */
 	const uint8_t *page;	/* host bytes of the guest page */
+	uint64_t lines;	/* struct code_page.lines of it */
 	struct cpu *cpu;
 	uint64_t other_va;	/* another page that was looked at last, and its host bytes or NULL */
 	const uint8_t *other;
