@@ -379,6 +379,8 @@ int file_mkdirs(const char *path, mode_t mode, struct err *err)
 
 	if (r < 0)
 		return r;
+	if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))	/* as mostly */
+		return 0;
 	for (size_t i = 1; i <= len; i++) {
 		if (path[i] != '/' && path[i] != '\0')
 			continue;

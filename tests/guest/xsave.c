@@ -233,9 +233,9 @@ static void test_partial(void)
 	xrstor(offered);
 	check("all of them", xmm3() == 0 && ymm3_high() == 0 && zmm19(0) == 0 && k3(0) == 0);
 	check("in use, as XGETBV(1) says, agrees with XSTATE_BV", ({
-		bool ok = true;
+		bool ok = !has_xgetbv1;
 
-		if (has_xgetbv1) {
+		for (unsigned i = 0; !ok && i < 10; i++) {	/* a switch of the host's tasks between the two may change what is in use */
 			clean();
 			uint64_t use = xgetbv(1);
 			xsave(offered);
