@@ -264,15 +264,12 @@ static void remove_from_page(struct code_cache *cc, struct block *b, gpa_t page)
 
 void block_remove(struct code_cache *cc, struct block *b)
 {
-	b->valid = false;
+	block_detach(cc, b);
 	block_unlink_incoming(cc, b);
 	remove_outgoing(cc, b);
-	unhash(cc, b);
 	remove_from_page(cc, b, b->pa & PAGE_MASK);
 	if (b->pa2 != ~0ull)
 		remove_from_page(cc, b, b->pa2 & PAGE_MASK);
-	if (cc->on_drop)
-		cc->on_drop(cc->ctx, b);
 }
 
 static bool overlaps(const struct block *b, gpa_t gpa, gpa_t last)
@@ -312,12 +309,12 @@ void block_strayed(struct code_cache *cc, struct block *b, const struct block *n
 
 		if (!x->leaves_page) {
 			pp = &x->next_to;
-		} else if (!exit_flags_agree(cc, x, now) && !x->from->valid && !x->to) {
-			pp = &b->incoming;	/* with its block others may have gone */
-		} else {
-			*pp = x->next_to;
-			exit_unlink(cc, x);
+			continue;
 		}
+		*pp = x->next_to;
+		exit_unlink(cc, x);
+		if (!exit_flags_agree(cc, x, now))
+			pp = &b->incoming;	/* with its block others may have gone */
 	}
 }
 
@@ -335,6 +332,12 @@ static void drop_misled(struct code_cache *cc, const struct block *b)
 		}
 }
 
+void code_page_misplace(struct code_cache *cc, const struct code_page *p)
+{
+	if (cc->on_misplace)
+		cc->on_misplace(cc->ctx, p->number);
+}
+
 void code_page_base(struct code_cache *cc, struct code_page *p, int64_t off)
 {
 	p->off = off;
@@ -349,8 +352,7 @@ bool code_page_move(struct code_cache *cc, gpa_t page, int64_t off)
 	if (!p || p->moves == MOVES_MAX)
 		return false;
 	p->moves++;
-	if (cc->on_misplace)
-		cc->on_misplace(cc->ctx, p->number);
+	code_page_misplace(cc, p);
 	code_page_base(cc, p, off);
 	while (p->blocks)
 		block_remove(cc, p->blocks);

@@ -306,6 +306,8 @@ void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code);
 bool exit_flags_agree(struct code_cache *cc, const struct exit *x, const struct block *to);
 /* Instead of @b, @now is what a direct jump from another page went to: those to @b are made anew. */
 void block_strayed(struct code_cache *cc, struct block *b, const struct block *now);
+/* The page's code is at no known address any more. */
+void code_page_misplace(struct code_cache *cc, const struct code_page *p);
 /* Gives the page of relocatable code its offset, and a number with it. */
 void code_page_base(struct code_cache *cc, struct code_page *p, int64_t off);
 /* Drops the page's blocks so that new ones have offset @off from its start.  False: too often already. */
@@ -342,7 +344,10 @@ struct block_source {
 /* Translates the block and inserts it.  NULL: there is no room.  Lock held. */
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src);
 
-/* Makes struct block.entry, or .checked, of a block that was translated without it.  False: the cache is full.  Lock held. */
+/*
+ * Makes struct block.entry, or .checked, of a block that was translated without it.  False: the cache is full, or its page has
+ * no number that can be asked for.  Lock held.
+ */
 bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival);
 
 /*

@@ -480,8 +480,7 @@ static bool may_link(struct cpu *cpu, const struct exit *x, struct block *b)
 	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
 		return false;
 	if (x->leaves_page)
-		return !b->contested && code_page_find(cpu->vm->cc, b->pa & PAGE_MASK)->number < CODE_NUMBERS &&
-		       has_entry(cpu, b, ARRIVE_FROM_PAGE);
+		return !b->contested && has_entry(cpu, b, ARRIVE_FROM_PAGE);
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK))
 		return true;
 	return b->absolute && cpu->rip >> 63 && !cpu->kernel_code_moves;	/* another page: only where CR3 does not matter */

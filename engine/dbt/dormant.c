@@ -177,8 +177,7 @@ void dormant_page(struct code_cache *cc, gpa_t page, const uint8_t *host)
 		s->off = p->off;
 		s->number = p->number;
 		s->timid = p->timid;
-		if (cc->on_misplace)
-			cc->on_misplace(cc->ctx, s->number);
+		code_page_misplace(cc, p);
 		list = sleepers(cc, s->content);
 		s->next = *list;
 		*list = s;

@@ -311,11 +311,10 @@ static inline void emit_xchg(struct emit *e, unsigned a, unsigned b)
 }
 
 /*
- * jmp rel32 when @reg, which is destroyed, is not 0; returns the place of rel32,
- * JMP_NONZERO_FIELD bytes from here.  Flags and RCX are kept.  RCX waits in @reg: in
- * memory, everything that does this would wait for the one before it.
+ * jmp rel32 when @reg, which is destroyed, is not 0; returns the place of rel32.
+ * Flags and RCX are kept.  RCX waits in @reg: in memory, everything that does this
+ * would wait for the one before it.
  */
-#define JMP_NONZERO_FIELD 9
 static inline uint8_t *emit_jmp_nonzero(struct emit *e, unsigned reg)
 {
 	uint8_t *zero, *jump;

@@ -70,12 +70,17 @@ struct exit *new_exit(struct translator *t, unsigned kind, int64_t off)
 	return x;
 }
 
-static struct exit_stub *new_stub(struct translator *t, struct exit *x)
+/* @x, whose stub @jump leads to. */
+static void add_stub(struct translator *t, const struct exit *x, uint8_t *jump)
 {
-	struct exit_stub *s = &t->stub[t->nstubs++];
+	t->stub[t->nstubs++] = (struct exit_stub){ .exit = (uint32_t)(x - t->cc->exits), .jump = jump };
+}
 
-	*s = (struct exit_stub){ .exit = (uint32_t)(x - t->cc->exits) };
-	return s;
+static void emit_exit_jump(struct translator *t, struct exit *x)
+{
+	align_field(&t->e, 1);
+	x->patch = emit_jmp(&t->e);
+	add_stub(t, x, x->patch);
 }
 
 void emit_exit_now(struct translator *t, const struct exit *x)
@@ -87,15 +92,15 @@ void emit_exit_now(struct translator *t, const struct exit *x)
 void emit_poll(struct translator *t, int64_t target_off, bool live)
 {
 	struct emit *e = &t->e;
-	struct exit_stub *s = new_stub(t, new_exit(t, EXIT_POLL, target_off));
+	const struct exit *x = new_exit(t, EXIT_POLL, target_off);
 
 	if (!live) {
 		emit_gs_abs(e, true, 0x83, 7, GS(exit_request));	/* cmp qword, 0 */
 		emit_u8(e, 0);
-		s->jump[s->njumps++] = emit_jcc(e, CC_NE);
+		add_stub(t, x, emit_jcc(e, CC_NE));
 	} else {
 		emit_gs_load(e, R15, GS(exit_request));
-		s->jump[s->njumps++] = emit_jmp_nonzero(e, R15);
+		add_stub(t, x, emit_jmp_nonzero(e, R15));
 	}
 }
 
@@ -187,27 +192,19 @@ static struct exit *new_direct_exit(struct translator *t, int64_t off, uint32_t 
 
 void emit_goto(struct translator *t, int64_t off, uint32_t live)
 {
-	struct exit_stub *s;
-	struct exit *x;
-
 	if (is_backward(t, off))
 		emit_poll(t, off, live);
-	x = new_direct_exit(t, off, live);
-	s = new_stub(t, x);
-	align_field(&t->e, 1);
-	x->patch = emit_jmp(&t->e);
-	s->jump[s->njumps++] = x->patch;
+	emit_exit_jump(t, new_direct_exit(t, off, live));
 }
 
 /* A conditional jump that is a way out by itself. */
 static void emit_jcc_exit(struct translator *t, unsigned cond, int64_t taken, uint32_t live)
 {
 	struct exit *x = new_direct_exit(t, taken, live);
-	struct exit_stub *s = new_stub(t, x);
 
 	align_field(&t->e, 2);
 	x->patch = emit_jcc(&t->e, cond);
-	s->jump[s->njumps++] = x->patch;
+	add_stub(t, x, x->patch);
 }
 
 void emit_jcc_exits(struct translator *t, const struct insn *in)
@@ -309,7 +306,6 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 {
 	struct emit *e = &t->e;
 	int32_t last = m->site.size - 1;
-	struct exit_stub *s;
 	struct exit *x;
 	uint8_t *same;
 
@@ -332,10 +328,7 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 	leave_state(t);
 	x = new_exit(t, EXIT_PLAIN, t->guest_off[m->insn]);
 	x->dead = FLAGS_ARITH & ~t->live[m->insn];
-	s = new_stub(t, x);
-	align_field(e, 1);
-	x->patch = emit_jmp(e);
-	s->jump[s->njumps++] = x->patch;
+	emit_exit_jump(t, x);
 	emit_patch_short(e, same);
 	if (m->live)
 		emit_gs_load(e, RCX, GS(tmp));
@@ -377,20 +370,22 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 	struct exit *x = &t->cc->exits[s->exit];
 
 	x->stub = t->e.p;
-	for (unsigned k = 0; k < s->njumps; k++)
-		emit_patch_here(&t->e, s->jump[k]);
+	emit_patch_here(&t->e, s->jump);
 	emit_exit_now(t, x);
 }
 
 bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival)
 {
 	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
+	const struct code_page *page = code_page_find(cc, b->pa & PAGE_MASK);
 	uint8_t *at = (uint8_t *)(uintptr_t)emit_pc(&e);
 
 	if (arrival == ARRIVE_INDIRECT)
 		emit_entry(&e, b);
+	else if (page->number < CODE_NUMBERS)
+		at = emit_checked_entry(&e, cc, b, page->number);
 	else
-		at = emit_checked_entry(&e, cc, b, code_page_find(cc, b->pa & PAGE_MASK)->number);
+		return false;
 	emit_patch_to(&e, emit_jmp(&e), (uint64_t)(uintptr_t)b->code);
 	if (e.full)
 		return false;

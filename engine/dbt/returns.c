@@ -69,7 +69,7 @@ static void emit_landing(struct translator *t)
 	t->strayed = emit_jmp_nonzero(e, R15);
 	emit_lea(e, R15, R14, NO_INDEX, 0, back);
 	emit_gs_store(e, GS(vbase), R15);
-	emit_goto(t, t->guest_off[t->n], live_behind_call(t));
+	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
 }
 
 void emit_paired_call(struct translator *t)

@@ -208,7 +208,8 @@ void mmu_invlpg(struct cpu *cpu, uint64_t va);
 void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va);
 void mmu_flush_all(struct cpu *cpu);	/* everything, global entries too */
 /*
- * Gives most of the memory of user TLBs and jump caches to the host, and of a large kernel jump cache; they fill again.
+ * Gives most of the memory of user TLBs and jump caches to the host, of a large kernel jump cache, and of instructions that were
+ * decoded lately; they fill again.
  * Outside translated code, vectors saved.
  */
 void mmu_give_back(struct cpu *cpu);
@@ -243,7 +244,7 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 
 /* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
 uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
-/* A direct jump to a block from another page met the check in front of it. */
+/* A direct jump from another page met the check in front of block @block_index of the code cache. */
 uint64_t dbt_stray(struct cpu *cpu, uint64_t block_index);
 uint64_t dbt_miss(struct cpu *cpu);
 /*
@@ -345,11 +346,13 @@ static inline void *copy_bytes(void *dst, const void *src, size_t n)
 	return dst;
 }
 
+#define FETCHED 16u
+
 /*
- * Copies @n bytes, 16 at most, of guest code inside one page, which another vCPU may be changing; what is behind them is undefined.  Each aligned
- * quadword is read at once: a store inside one is seen whole or not at all (SDM vol. 3, 9.1.1).
+ * Copies @n bytes, FETCHED at most, of guest code inside one page, which another vCPU may be changing; the rest of @dst is
+ * undefined.  Each aligned quadword is read at once: a store inside one is seen whole or not at all (SDM vol. 3, 9.1.1).
  */
-static inline void fetch_code(uint8_t dst[16], const uint8_t *src, unsigned n)
+static inline void fetch_code(uint8_t dst[FETCHED], const uint8_t *src, unsigned n)
 {
 	const unsigned skip = (uintptr_t)src & 7;
 	const uint64_t *at = (const uint64_t *)(const void *)(src - skip);

@@ -118,7 +118,7 @@ static unsigned free_borrowable(uint16_t used)
 
 static _Alignas(PAGE_SIZE) struct decoded {
 	struct insn insn;
-	uint8_t bytes[16];	/* as found */
+	uint8_t bytes[FETCHED];	/* as found */
 	bool holds;	/* for whatever comes behind those */
 } decoded[DECODED];
 
@@ -133,7 +133,7 @@ void scan_give_back(void)
  */
 static int decode_live(const uint8_t *code, size_t avail, bool mode64, const struct insn **ret)
 {
-	uint8_t bytes[16];
+	uint8_t bytes[FETCHED];
 	unsigned n = avail < INSN_LEN_MAX ? (unsigned)avail : INSN_LEN_MAX;
 	struct decoded *d;
 	int r;
@@ -211,8 +211,7 @@ static uint32_t live_ahead(struct translator *t, int64_t off, unsigned depth)
 	return live | open;
 }
 
-/* Flags live before the code at offset @off from the block's start. */
-static uint32_t live_at(struct translator *t, int64_t off)
+uint32_t live_at(struct translator *t, int64_t off)
 {
 	return live_ahead(t, (int64_t)(t->b->pa & 4095) + off, 1);
 }
@@ -241,13 +240,6 @@ static uint32_t live_at_end(struct translator *t)
 	default:
 		return live_at(t, next);
 	}
-}
-
-uint32_t live_behind_call(struct translator *t)
-{
-	if (t->b->pa2 != ~0ull)
-		return FLAGS_ARITH;
-	return live_at(t, t->guest_off[t->n]);
 }
 
 void flow_flags(struct translator *t)
@@ -298,7 +290,8 @@ static bool joins_others(struct translator *t, unsigned off)
 	for (unsigned k = 0; k < t->nsides; k++)
 		if (t->side[k].off == off)
 			return true;
-	return t->nsides && t->lines & line_mask(t->b->pa + off, t->b->pa + off) && block_find(t->cc, t->b->pa + off, t->b->mode, t->va + off);
+	return t->nsides && t->lines & line_mask(t->b->pa + off, t->b->pa + off) &&
+	       block_find(t->cc, t->b->pa + off, t->b->mode, t->va + off);
 }
 
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
@@ -318,7 +311,7 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 		if (r == 0)
 			*in = *found;
 		if (r == -ENODATA || (r < 0 && room - off < INSN_LEN_MAX)) {
-			uint8_t both[2 * 16];
+			uint8_t both[2 * FETCHED];
 			unsigned here = room - off;
 
 			if (t->n > 0)

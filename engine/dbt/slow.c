@@ -267,7 +267,7 @@ void slow_commit(struct cpu *cpu)
 
 struct decode_job {
 	struct insn insn;
-	uint8_t bytes[2 * 16];
+	uint8_t bytes[2 * FETCHED];
 	unsigned avail;
 };
 

@@ -50,8 +50,7 @@ struct miss_stub {
 
 struct exit_stub {
 	uint32_t exit;
-	uint8_t *jump[2];	/* rel32s that lead to the stub */
-	unsigned njumps;
+	uint8_t *jump;	/* rel32 that leads to the stub */
 };
 
 /* A conditional jump out of the middle of a block. */
@@ -136,8 +135,8 @@ static inline uint32_t tlb_field(const struct translator *t, size_t field)
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes);
 /* The side exit that instruction i is, or NULL. */
 struct side_exit *side_exit_at(struct translator *t, unsigned i);
-/* Guest flags live where a call that ends the block returns to. */
-uint32_t live_behind_call(struct translator *t);
+/* Guest flags live before the code at guest offset @off, as far as a look ahead tells. */
+uint32_t live_at(struct translator *t, int64_t off);
 /* Fills t->live[], side_exit.live and block.live_in. */
 void flow_flags(struct translator *t);
 /* True when dbt_exit() interprets the instruction. */

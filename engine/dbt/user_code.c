@@ -64,16 +64,19 @@ void user_code_forget(struct cpu *cpu, unsigned context)
 	jc_flush_window(cpu, context);
 }
 
-/* Room for one more page; what is known may have to be noted anew.  False: there is none. */
-static bool have_room(struct cpu *cpu, struct user_code *u)
+/* The slot of @va, or an empty one for it; what is known may have to be noted anew to have room.  NULL: there is none. */
+static struct user_page *slot_for(struct cpu *cpu, struct user_code *u, uint64_t va)
 {
 	uint32_t slots = u->slots * 4 < USER_SLOTS ? u->slots * 4 : USER_SLOTS;
+	struct user_page *p = slot_of(u, va);
 
-	if (u->used >= u->slots / 2 && u->slots < USER_SLOTS) {
-		user_code_forget(cpu, cpu->context);
-		u->slots = slots;
-	}
-	return u->used < u->slots / 2;
+	if (p->va || u->used < u->slots / 2)
+		return p;
+	if (u->slots == USER_SLOTS)
+		return NULL;
+	user_code_forget(cpu, cpu->context);
+	u->slots = slots;
+	return slot_of(u, va);
 }
 
 /* @p is for what @va leads to now, @pa. */
@@ -94,22 +97,22 @@ void user_code_note(struct cpu *cpu, uint64_t va, uint32_t mode, const struct tr
 	struct user_code *u = &w->code;
 	const gpa_t pa = tr->gpa & PAGE_MASK;
 	const struct code_page *code = code_page_find(cpu->vm->cc, pa);
-	struct user_page *p = slot_of(u, va);
-	const bool user = mode & BLOCK_USER, known = p->va && p->pa == pa, has_room = known || have_room(cpu, u);
+	struct user_page *p = slot_for(cpu, u, va);
+	const bool user = mode & BLOCK_USER;
 
 	large_pages_add(&u->large, va, tr->shift);
-	if (!known)
-		p = slot_of(u, va);
-	if (!p->va && !has_room) {
+	if (!p) {
 		u->too_many = true;
 		return;
 	}
-	if (!known)
+	if (!p->va || p->pa != pa)
 		take_slot(cpu, w, p, va, pa);
 	p->va |= user ? BY_USER : BY_KERNEL;
-	p->number = code && code->has_off ? code->number : CODE_NUMBERS;
-	if (code && code->has_off)
+	p->number = CODE_NUMBERS;
+	if (code && code->has_off) {
+		p->number = code->number;
 		set_nbase(w, user, p->number, (uint64_t)code->off - (va & PAGE_MASK));
+	}
 }
 
 static bool is_in_place(struct cpu *cpu, const struct user_page *p)
