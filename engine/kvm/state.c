@@ -207,7 +207,8 @@ static int get_events(const struct vcpu *vcpu, const struct kvm_vcpu *kv, struct
 	s->exception_error = e.exception.error_code;
 	s->interrupt_shadow = e.interrupt.shadow != 0;
 	s->nmi_pending = e.nmi.injected || e.nmi.pending;
-	s->nmi_masked = e.nmi.masked;
+	/* One that KVM was about to deliver already masks the next: it is to be delivered again, by whoever takes the state. */
+	s->nmi_masked = e.nmi.masked && !e.nmi.injected;
 	if (e.interrupt.injected && !e.interrupt.soft)
 		hand_back_interrupt(s, e.interrupt.nr);
 	return 0;
