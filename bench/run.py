@@ -25,7 +25,7 @@ from guests import MEMORY_MIB, Guests, output, started, until_init, wait_init
 from results import Results, geomean, median, ratios, spread
 
 QUICK = bool(os.environ.get("BENCH_QUICK"))
-BOOTS, COLDS, SUITES, IOS, STARTS, RUNS = (3, 3, 1, 1, 3, 10) if QUICK else (15, 20, 3, 3, 10, 100)
+BOOTS, COLDS, SUITES, IOS, STARTS, RUNS = (3, 3, 1, 1, 3, 10) if QUICK else (15, 20, 9, 3, 10, 100)
 IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
 PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
 NETWORKS, NETWORK_SECONDS = (1, 2) if QUICK else (3, 5)
