@@ -4,6 +4,7 @@
 
 #include "roux/roux.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -90,6 +91,7 @@ int verb_version(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+	(void)mallopt(M_ARENA_MAX, 1);	/* threads are few and short; an arena of each would stay with every monitor */
 	if (argc < 2) {
 		usage(stderr);
 		return EXIT_ROUX;

@@ -9,6 +9,8 @@
 #include "base/checked.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <Zydis/Zydis.h>
 
@@ -204,11 +206,16 @@ static const struct special specials[] = {
 static uint8_t special_of[ZYDIS_MNEMONIC_MAX_VALUE + 1];	/* index + 1 in specials */
 static uint8_t gpr_of[ZYDIS_REGISTER_MAX_VALUE + 1];	/* register number or INSN_REG_NONE */
 static ZydisDecoder decoder64, decoder32;
+static atomic_bool ready;	/* all of these are filled in */
 
 _Static_assert(ARRAY_SIZE(specials) < 255, "special_of holds bytes");
 
-__attribute__((constructor)) static void tables_init(void)
+static void begin(void)
 {
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction zi;
+	static const uint8_t nop = 0x90;
+
 	for (size_t i = 0; i < ARRAY_SIZE(specials); i++)
 		special_of[specials[i].mnemonic] = (uint8_t)(i + 1);
 	memset(gpr_of, INSN_REG_NONE, sizeof(gpr_of));
@@ -225,6 +232,17 @@ __attribute__((constructor)) static void tables_init(void)
 		gpr_of[ZYDIS_REGISTER_SPL + i] = (uint8_t)(i + 4);
 	(void)ZydisDecoderInit(&decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	(void)ZydisDecoderInit(&decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+	/* Each function once: it may be called where no library can be loaded any more. */
+	(void)ZydisDecoderDecodeFull(&decoder64, &nop, 1, &zi, ops);
+	(void)ZydisRegisterGetClass(ZYDIS_REGISTER_AX);
+	atomic_store_explicit(&ready, true, memory_order_release);
+}
+
+void insn_begin(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+	(void)pthread_once(&once, begin);
 }
 
 static void take_registers(struct insn *in, const ZydisDecodedOperand *op)
@@ -597,6 +615,8 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 	struct insn *in = ret_insn;
 	ZyanStatus status;
 
+	if (!atomic_load_explicit(&ready, memory_order_acquire))
+		insn_begin();
 	if (avail > INSN_LEN_MAX)
 		avail = INSN_LEN_MAX;
 	memset(in, 0, sizeof(*in));

@@ -152,6 +152,11 @@ static inline unsigned insn_rm(const struct insn *in)
 }
 
 /*
+ * Loads what insn_decode() needs, which does so itself otherwise: to be called first by who cannot open files later.  Any thread.
+ */
+void insn_begin(void);
+
+/*
  * Decodes one instruction from @bytes, of which @avail (1..15) may be read.
  * @mode64: 64-bit mode, else 32-bit protected or compatibility mode.
  *

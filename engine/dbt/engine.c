@@ -423,6 +423,7 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	if (r < 0)
 		return r;
 	(void)pthread_once(&once, install_handlers);
+	insn_begin();	/* before the jail */
 	dv = calloc(1, sizeof(*dv));
 	if (!dv)
 		return err_set(err, -ENOMEM, "out of host memory");
