@@ -103,7 +103,7 @@ struct block {
 	uint64_t ahead;	/* bit per 64 bytes of the page beyond the block that decided which flags are dead */
 	uint32_t live_in;	/* arithmetic flags that the block reads, as it finds them */
 	uint16_t borrowed;	/* host registers used as scratch; the guest's are in cpu.spill[] */
-	uint16_t at_home;	/* which of R14, R15 are in the host registers of that name */
+	uint16_t at_home;	/* which of R10, R11 are in the host registers of that name */
 	uint8_t *code;	/* executable address; stubs are elsewhere */
 	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
 	uint8_t *checked;	/* where direct jumps from other pages do, or NULL: see emit_checked_entry() */

@@ -13,9 +13,9 @@
  * translated code still finds everything at constant offsets from GS.
  *
  * Registers while translated code runs: guest GPRs are in the host registers of
- * the same name except R14 and R15, whose home is gpr[14] and gpr[15]; host R14
- * and R15 are scratch.  A block that names R14 or R15 borrows other registers
- * instead (see scan.c).  Guest arithmetic flags are in host EFLAGS; DF and
+ * the same name except R10 and R11, whose home is gpr[10] and gpr[11]; host R10
+ * and R11, T0 and T1, are scratch.  A block that names R10 or R11 borrows other
+ * registers instead (see scan.c).  Guest arithmetic flags are in host EFLAGS; DF and
  * the system flags are in the block, host DF is always clear.  Vector and x87
  * state is in the host registers.
  */
@@ -32,6 +32,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+enum { T0 = R10, T1 = R11 };
+#define SCRATCH_REGISTERS (1u << T0 | 1u << T1)
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64
@@ -140,7 +143,7 @@ struct cpu {
 	uint64_t gpr[GPR_COUNT];
 	uint64_t rip;
 	uint64_t flags;	/* arithmetic flags while outside translated code */
-	uint64_t s14, s15;	/* host R14 and R15 at a thunk */
+	uint64_t scratch[2];	/* host T0 and T1 at a thunk */
 	uint64_t vbase;	/* guest address that relocatable code is relative to: VBASE_LOW in its page */
 	uint64_t spill[GPR_COUNT];	/* guest values of registers that the present block borrows */
 	uint64_t tmp[4];	/* temporaries within one translated instruction */

@@ -4,7 +4,7 @@
  *
  * Every function here that returns to translated code returns a host address;
  * 0 leaves to the run loop with cpu->leave saying why.  On entry guest
- * registers are in cpu->gpr (R14 and R15 as their home) unless a thunk came out
+ * registers are in cpu->gpr (T0 and T1 as their home) unless a thunk came out
  * of the middle of a block: then cpu_canonicalize() makes them so.
  */
 #include "engine/dbt/run.h"
@@ -40,11 +40,11 @@ void cpu_update_mode(struct cpu *cpu)
 
 void cpu_canonicalize(struct cpu *cpu, const struct block *b)
 {
-	if (b->at_home & 1u << R14)
-		cpu->gpr[R14] = cpu->s14;
-	if (b->at_home & 1u << R15)
-		cpu->gpr[R15] = cpu->s15;
-	for (unsigned r = RAX; r <= R13; r++)
+	if (b->at_home & 1u << T0)
+		cpu->gpr[T0] = cpu->scratch[0];
+	if (b->at_home & 1u << T1)
+		cpu->gpr[T1] = cpu->scratch[1];
+	for (unsigned r = RAX; r <= R15; r++)
 		if (b->borrowed & 1u << r)
 			cpu->gpr[r] = cpu->spill[r];
 }
@@ -423,8 +423,8 @@ static uint64_t cached_code(struct cpu *cpu)
 	if (cpu->rip + e->ntag != 0 || e->code == cpu->thunk_indirect)
 		return 0;
 	cpu->intr_shadow = false;	/* nothing waited; what has come since waits for the next poll */
-	cpu->s14 = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
-	cpu->s15 = 2 * n;
+	cpu->scratch[0] = cpu->rip;	/* as an indirect jump comes: see emit_entry() */
+	cpu->scratch[1] = 2 * n;
 	return n ? e->code : jc->polled;
 }
 

@@ -86,7 +86,7 @@ static void pass_on(int sig, siginfo_t *info, void *context)
 static void on_fault(int sig, siginfo_t *info, void *context)
 {
 	static const int order[] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
-				     REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13 };
+				     REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 	ucontext_t *uc = context;
 	greg_t *g = uc->uc_mcontext.gregs;
 	struct cpu *cpu = current_cpu;
@@ -100,9 +100,7 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	for (unsigned r = 0; r < ARRAY_SIZE(order); r++)
-		cpu->gpr[r] = (uint64_t)g[order[r]];
-	cpu->s14 = (uint64_t)g[REG_R14];
-	cpu->s15 = (uint64_t)g[REG_R15];
+		*(SCRATCH_REGISTERS & 1u << r ? &cpu->scratch[r - T0] : &cpu->gpr[r]) = (uint64_t)g[order[r]];
 	cpu->flags = (uint64_t)g[REG_EFL];
 	cpu->in_code = 0;
 	cpu->fault.pc = (uint64_t)g[REG_RIP];

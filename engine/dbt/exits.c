@@ -10,24 +10,24 @@ _Static_assert(sizeof(struct jc_entry) == 16, "the look-up scales by 16");
 
 void enter_state(struct translator *t)
 {
-	for (unsigned r = RAX; r <= R13; r++)
+	for (unsigned r = RAX; r <= R15; r++)
 		if (t->b->borrowed & 1u << r)
 			emit_gs_store(&t->e, GS(spill) + 8 * r, r);
-	for (unsigned r = R14; r <= R15; r++)
+	for (unsigned r = T0; r <= T1; r++)
 		if (t->b->at_home & 1u << r)
 			emit_gs_load(&t->e, r, GS(gpr) + 8 * r);
 }
 
 static void save_home(struct translator *t)
 {
-	for (unsigned r = R14; r <= R15; r++)
+	for (unsigned r = T0; r <= T1; r++)
 		if (t->b->at_home & t->written & 1u << r)
 			emit_gs_store(&t->e, GS(gpr) + 8 * r, r);
 }
 
 static void give_back(struct translator *t)
 {
-	for (unsigned r = RAX; r <= R13; r++)
+	for (unsigned r = RAX; r <= R15; r++)
 		if (t->b->borrowed & 1u << r)
 			emit_gs_load(&t->e, r, GS(spill) + 8 * r);
 }
@@ -41,8 +41,8 @@ void leave_state(struct translator *t)
 void leave_state_keep_s0(struct translator *t)
 {
 	save_home(t);
-	if (t->s0 != R14)
-		emit_mov(&t->e, R14, t->s0);
+	if (t->s0 != T0)
+		emit_mov(&t->e, T0, t->s0);
 	give_back(t);
 }
 
@@ -85,7 +85,7 @@ static void emit_exit_jump(struct translator *t, struct exit *x)
 
 void emit_exit_now(struct translator *t, const struct exit *x)
 {
-	emit_mov_imm(&t->e, R15, (uint64_t)(x - t->cc->exits));
+	emit_mov_imm(&t->e, T1, (uint64_t)(x - t->cc->exits));
 	emit_gs_jmp(&t->e, GS(thunk_exit));
 }
 
@@ -99,8 +99,8 @@ void emit_poll(struct translator *t, int64_t target_off, bool live)
 		emit_u8(e, 0);
 		add_stub(t, x, emit_jcc(e, CC_NE));
 	} else {
-		emit_gs_load(e, R15, GS(exit_request));
-		add_stub(t, x, emit_jmp_nonzero(e, R15));
+		emit_gs_load(e, T1, GS(exit_request));
+		add_stub(t, x, emit_jmp_nonzero(e, T1));
 	}
 }
 
@@ -109,7 +109,7 @@ void emit_dispatch(struct translator *t, bool user)
 	struct emit *e = &t->e;
 
 	if (t->code32)
-		emit_op_reg(e, false, 0x8b, R14, R14);
+		emit_op_reg(e, false, 0x8b, T0, T0);
 	if (t->n >= 2 && t->insn[t->n - 2].op == INSN_STI) {	/* waiting interrupts come now */
 		emit_gs_jmp(e, GS(thunk_indirect));
 		return;
@@ -118,7 +118,7 @@ void emit_dispatch(struct translator *t, bool user)
 }
 
 /*
- * In front of a block: R14 = guest address jumped to, R15 = what the jump cache was
+ * In front of a block: T0 = guest address jumped to, T1 = what the jump cache was
  * indexed by.  Goes on with the block if the entry is of this address.  Flags kept:
  * they may be those of whatever else the jump was to.
  */
@@ -127,21 +127,21 @@ void emit_entry(struct emit *e, const struct block *b)
 	uint8_t *hit;
 
 	if (b->absolute) {
-		emit_lea(e, R15, R14, NO_INDEX, 0, (int32_t)-b->va);
+		emit_lea(e, T1, T0, NO_INDEX, 0, (int32_t)-b->va);
 	} else {
-		emit_gs_idx(e, true, 0x8b, R15, R15, 3, (uint32_t)(b->mode & BLOCK_USER ? GS_UJC : GS_KJC) +
+		emit_gs_idx(e, true, 0x8b, T1, T1, 3, (uint32_t)(b->mode & BLOCK_USER ? GS_UJC : GS_KJC) +
 			    (uint32_t)offsetof(struct jc_entry, ntag));
-		emit_lea(e, R15, R15, R14, 0, 0);
+		emit_lea(e, T1, T1, T0, 0, 0);
 	}
-	emit_xchg(e, R15, RCX);
+	emit_xchg(e, T1, RCX);
 	hit = emit_short(e, 0xe3);
-	emit_xchg(e, R15, RCX);
+	emit_xchg(e, T1, RCX);
 	emit_gs_jmp(e, GS(thunk_indirect));
 	emit_patch_short(e, hit);
-	emit_mov(e, RCX, R15);
+	emit_mov(e, RCX, T1);
 	if (!b->absolute) {
-		emit_lea(e, R15, R14, NO_INDEX, 0, (int32_t)-b->off);
-		emit_gs_store(e, GS(vbase), R15);
+		emit_lea(e, T1, T0, NO_INDEX, 0, (int32_t)-b->off);
+		emit_gs_store(e, GS(vbase), T1);
 	}
 }
 
@@ -154,17 +154,17 @@ uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const s
 	uint64_t stray = emit_pc(e);
 	uint8_t *at;
 
-	emit_mov_imm(e, R15, (uint64_t)(b - cc->blocks));
+	emit_mov_imm(e, T1, (uint64_t)(b - cc->blocks));
 	emit_gs_jmp(e, GS(thunk_stray));
 	at = (uint8_t *)(uintptr_t)emit_pc(e);
-	emit_gs_load(e, R15, GS(vbase));
+	emit_gs_load(e, T1, GS(vbase));
 	if (!b->live_in) {
-		emit_gs_abs(e, true, 0x03, R15, GS_NBASE(b->mode & BLOCK_USER, number));	/* add */
+		emit_gs_abs(e, true, 0x03, T1, GS_NBASE(b->mode & BLOCK_USER, number));	/* add */
 		emit_patch_to(e, emit_jcc(e, CC_NE), stray);
 	} else {
-		emit_gs_load(e, R14, GS_NBASE(b->mode & BLOCK_USER, number));
-		emit_lea(e, R15, R15, R14, 0, 0);
-		emit_patch_to(e, emit_jmp_nonzero(e, R15), stray);
+		emit_gs_load(e, T0, GS_NBASE(b->mode & BLOCK_USER, number));
+		emit_lea(e, T1, T1, T0, 0, 0);
+		emit_patch_to(e, emit_jmp_nonzero(e, T1), stray);
 	}
 	return at;
 }
@@ -404,7 +404,7 @@ uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
 	};
 	uint8_t *code = t.e.p;
 
-	emit_guest_va(&t, R14, x->target);
+	emit_guest_va(&t, T0, x->target);
 	emit_dispatch(&t, t.user);
 	if (t.e.full)
 		return NULL;

@@ -7,21 +7,21 @@
  * of the host's, on a stack for that:
  *
  *   call:   [push the guest's return address on the guest's stack]
- *           mov  R15, RSP
+ *           mov  T1, RSP
  *           mov  RSP, gs:[returns]
  *           call target
  *   landing:
  *           mov  gs:[returns], RSP
- *           mov  RSP, R15
- *           if R14 is where the guest's call returns to, and the caller's page is there (user_code.c),
+ *           mov  RSP, T1
+ *           if T0 is where the guest's call returns to, and the caller's page is there (user_code.c),
  *           vbase = that of the caller, and go on there; otherwise through the jump cache
  *   target: mov  gs:[returns], RSP
- *           mov  RSP, R15
+ *           mov  RSP, T1
  *           go to where the guest's call goes
  *
- * and a return, with R14 = where the guest goes:
+ * and a return, with T0 = where the guest goes:
  *
- *           mov  R15, RSP
+ *           mov  T1, RSP
  *           mov  RSP, gs:[returns]
  *           ret
  *
@@ -41,17 +41,17 @@ bool pairs_calls(const struct translator *t)
 	return (t->b->mode & ~(uint32_t)BLOCK_PLAIN) == BLOCK_USER;
 }
 
-/* The guest's RSP waits in R15. */
+/* The guest's RSP waits in T1. */
 static void enter_returns(struct emit *e)
 {
-	emit_mov(e, R15, RSP);
+	emit_mov(e, T1, RSP);
 	emit_gs_load(e, RSP, GS(returns));
 }
 
 static void leave_returns(struct emit *e)
 {
 	emit_gs_store(e, GS(returns), RSP);
-	emit_mov(e, RSP, R15);
+	emit_mov(e, RSP, T1);
 }
 
 static void emit_landing(struct translator *t)
@@ -64,11 +64,11 @@ static void emit_landing(struct translator *t)
 		emit_dispatch(t, true);
 		return;
 	}
-	emit_gs_load(e, R15, GS_NBASE(true, t->number));
-	emit_lea(e, R15, R15, R14, 0, back);
-	t->strayed = emit_jmp_nonzero(e, R15);
-	emit_lea(e, R15, R14, NO_INDEX, 0, back);
-	emit_gs_store(e, GS(vbase), R15);
+	emit_gs_load(e, T1, GS_NBASE(true, t->number));
+	emit_lea(e, T1, T1, T0, 0, back);
+	t->strayed = emit_jmp_nonzero(e, T1);
+	emit_lea(e, T1, T0, NO_INDEX, 0, back);
+	emit_gs_store(e, GS(vbase), T1);
 	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
 }
 

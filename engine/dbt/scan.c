@@ -86,10 +86,12 @@ bool is_helper(const struct insn *in, uint32_t mode)
 
 uint16_t names(const struct insn *in)
 {
+	if (is_fast_entry(in, BLOCK_USER) || is_fast_entry(in, 0))	/* works on homes */
+		return (uint16_t)((in->gpr_read | in->gpr_written) & ~SCRATCH_REGISTERS);
 	return in->gpr_read | in->gpr_written;
 }
 
-static const uint8_t borrow_order[] = { R13, R12, R11, R10, R9, R8, RBX, RBP, RDI, RSI };
+static const uint8_t borrow_order[] = { R15, R14, R13, R12, R9, R8, RBX, RBP, RDI, RSI };
 
 unsigned borrow(struct translator *t)
 {
@@ -331,9 +333,9 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 			in->mode64 = !t->code32;
 		}
 		now = used | names(in);
-		if (t->n > 0 && (now & (1u << R14 | 1u << R15)) && free_borrowable(now) < 3)
+		if (t->n > 0 && (now & SCRATCH_REGISTERS) && free_borrowable(now) < 3)
 			break;
-		if (t->nsides && (now & ~used & (1u << R14 | 1u << R15)))
+		if (t->nsides && (now & ~used & SCRATCH_REGISTERS))
 			break;	/* the way out would have to bring them home */
 		used = now;
 		t->written |= in->gpr_written;
@@ -350,14 +352,14 @@ bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes)
 	}
 	t->b->len = (uint16_t)off;
 	t->b->ninsns = (uint16_t)t->n;
-	t->s0 = R14;
-	t->s1 = R15;
+	t->s0 = T0;
+	t->s1 = T1;
 	t->used = used;
 	t->b->borrowed = 0;
-	t->b->at_home = used & (1u << R14 | 1u << R15);
-	if (used & 1u << R14)
+	t->b->at_home = used & SCRATCH_REGISTERS;
+	if (used & 1u << T0)
 		t->s0 = borrow(t);
-	if (used & 1u << R15)
+	if (used & 1u << T1)
 		t->s1 = borrow(t);
 	return true;
 }

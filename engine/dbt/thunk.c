@@ -42,10 +42,11 @@ static struct thunk_places places_of(const struct dbt_vm *dv)
 
 static void save_registers(struct emit *e)
 {
-	for (unsigned r = RAX; r <= R13; r++)
-		emit_gs_store(e, GS(gpr) + 8 * r, r);
-	emit_gs_store(e, GS(s14), R14);
-	emit_gs_store(e, GS(s15), R15);
+	for (unsigned r = RAX; r <= R15; r++)
+		if (!(SCRATCH_REGISTERS & 1u << r))
+			emit_gs_store(e, GS(gpr) + 8 * r, r);
+	emit_gs_store(e, GS(scratch), T0);
+	emit_gs_store(e, GS(scratch) + 8, T1);
 }
 
 static void push_gs(struct emit *e, uint32_t off)
@@ -58,18 +59,18 @@ static void pop_gs(struct emit *e, uint32_t off)
 	emit_gs_abs(e, false, 0x8f, 0, off);
 }
 
-/* R15 = where to go.  Loads flags and registers and goes there. */
+/* T1 = where to go.  Loads flags and registers and goes there. */
 static void emit_resume(struct emit *e)
 {
-	emit_gs_store(e, GS(resume_pc), R15);
+	emit_gs_store(e, GS(resume_pc), T1);
 	emit_gs_store_imm8(e, GS(in_code), 1);
 	push_gs(e, GS(flags));
 	emit_u8(e, 0x9d);	/* popfq */
-	for (unsigned r = RAX; r <= R13; r++)
-		if (r != RSP)
+	for (unsigned r = RAX; r <= R15; r++)
+		if (r != RSP && !(SCRATCH_REGISTERS & 1u << r))
 			emit_gs_load(e, r, GS(gpr) + 8 * r);
-	emit_gs_load(e, R14, GS(s14));
-	emit_gs_load(e, R15, GS(s15));
+	emit_gs_load(e, T0, GS(scratch));
+	emit_gs_load(e, T1, GS(scratch) + 8);
 	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
 	emit_gs_jmp(e, GS(resume_pc));
 }
@@ -111,7 +112,7 @@ static uint64_t emit_enter(struct emit *e, uint8_t **ret_resume)
 	emit_load(e, RAX, RDI, (int32_t)GS(gs_window));
 	emit_u8(e, 0xf3), emit_u8(e, 0x48), emit_u8(e, 0x0f), emit_u8(e, 0xae), emit_u8(e, 0xd8);	/* wrgsbase rax */
 	emit_gs_store(e, GS(host_rsp), RSP);
-	emit_mov(e, R15, RSI);
+	emit_mov(e, T1, RSI);
 	emit_xsave(e, true);
 	*ret_resume = e->p;
 	emit_resume(e);
@@ -134,13 +135,13 @@ static void emit_go_by_c(struct emit *e, uint64_t fn, uint8_t *resume)
 
 	emit_call_c(e, fn);
 	zero = emit_short(e, 0x74);
-	emit_mov(e, R15, RAX);
+	emit_mov(e, T1, RAX);
 	emit_patch_to(e, emit_jmp(e), (uint64_t)((intptr_t)resume + e->delta));
 	emit_patch_short(e, zero);
 	emit_leave_to_c(e);
 }
 
-/* Saves everything, calls @fn(cpu, R15) and goes where it says. */
+/* Saves everything, calls @fn(cpu, T1) and goes where it says. */
 static uint64_t emit_thunk(struct emit *e, uint64_t fn, uint8_t *resume)
 {
 	uint64_t at = emit_pc(e);
@@ -150,13 +151,13 @@ static uint64_t emit_thunk(struct emit *e, uint64_t fn, uint8_t *resume)
 	emit_u8(e, 0x9c);	/* pushfq */
 	pop_gs(e, GS(flags));
 	emit_gs_store_imm8(e, GS(in_code), 0);
-	emit_mov(e, RSI, R15);
+	emit_mov(e, RSI, T1);
 	emit_go_by_c(e, fn, resume);
 	return at;
 }
 
 /* Registers that the C calling convention does not preserve, RAX and RDI apart. */
-static const uint8_t scratched[] = { RCX, RDX, RSI, R8, R9, R10, R11 };
+static const uint8_t scratched[] = { RCX, RDX, RSI, R8, R9 };
 
 /* Goes on where a look-up missed: cpu.resume_pc. */
 static void emit_look_again(struct emit *e)
@@ -186,11 +187,11 @@ static uint64_t emit_miss(struct emit *e, uint8_t *resume)
 	emit_look_again(e);
 
 	emit_patch_here(e, more);
-	for (unsigned r = RCX; r <= R13; r++)
-		if (r != RSP && r != RDI)
+	for (unsigned r = RCX; r <= R15; r++)
+		if (r != RSP && r != RDI && !(SCRATCH_REGISTERS & 1u << r))
 			emit_gs_store(e, GS(gpr) + 8 * r, r);
-	emit_gs_store(e, GS(s14), R14);
-	emit_gs_store(e, GS(s15), R15);
+	emit_gs_store(e, GS(scratch), T0);
+	emit_gs_store(e, GS(scratch) + 8, T1);
 	emit_gs_store_imm8(e, GS(in_code), 0);
 	emit_call_c(e, (uint64_t)(uintptr_t)&dbt_miss_fill);
 	slow = emit_jcc(e, CC_E);
@@ -198,8 +199,8 @@ static uint64_t emit_miss(struct emit *e, uint8_t *resume)
 	emit_gs_store_imm8(e, GS(in_code), 1);
 	for (unsigned k = 0; k < ARRAY_SIZE(scratched); k++)
 		emit_gs_load(e, scratched[k], GS(gpr) + 8u * scratched[k]);
-	emit_gs_load(e, R14, GS(s14));
-	emit_gs_load(e, R15, GS(s15));
+	emit_gs_load(e, T0, GS(scratch));
+	emit_gs_load(e, T1, GS(scratch) + 8);
 	emit_look_again(e);
 
 	emit_patch_here(e, slow);
@@ -224,14 +225,14 @@ static uint64_t emit_polled(struct emit *e, uint32_t jc)
 	return at;
 }
 
-/* R14 = where the guest goes, R15 = its RSP.  Flags survive. */
+/* T0 = where the guest goes, T1 = its RSP.  Flags survive. */
 static uint64_t emit_return(struct emit *e)
 {
 	uint64_t at = emit_pc(e);
 
-	emit_mov(e, RSP, R15);
-	emit_gs_load(e, R15, GS(returns_empty));
-	emit_gs_store(e, GS(returns), R15);
+	emit_mov(e, RSP, T1);
+	emit_gs_load(e, T1, GS(returns_empty));
+	emit_gs_store(e, GS(returns), T1);
 	emit_jmp_table(e, JC_FOLD, GS(jc_mask[JC_USER]), GS_JC_CODE(true));
 	return at;
 }
@@ -259,7 +260,7 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 	p.entry[THUNK_STRAY] = emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_stray, resume);
 	p.entry[THUNK_MISS] = emit_miss(&e, resume);
 	p.entry[THUNK_INDIRECT] = emit_pc(&e);
-	emit_gs_store(&e, GS(rip), R14);
+	emit_gs_store(&e, GS(rip), T0);
 	(void)emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_indirect, resume);
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
 	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);

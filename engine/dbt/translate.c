@@ -230,7 +230,7 @@ static void push_return(struct translator *t, unsigned i)
 	t->remake.moved -= size;
 }
 
-/* A call but for the jump to its target, which follows.  R14 and R15 are free. */
+/* A call but for the jump to its target, which follows.  T0 and T1 are free. */
 static void begin_call(struct translator *t, unsigned i)
 {
 	push_return(t, i);
@@ -264,7 +264,7 @@ static void emit_indirect(struct translator *t, unsigned i)
 	if (t->insn[i].op == INSN_CALL_IND) {
 		emit_gs_store(&t->e, GS(tmp) + 8, t->s0);
 		begin_call(t, i);
-		emit_gs_load(&t->e, R14, GS(tmp) + 8);
+		emit_gs_load(&t->e, T0, GS(tmp) + 8);
 	} else {
 		flags_settle(t, t->s1);
 		leave_state_keep_s0(t);

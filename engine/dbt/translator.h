@@ -207,7 +207,7 @@ bool is_bit_string(const struct insn *in);
 
 /* --- exits.c --- */
 /*
- * Goes to the guest address in R14 through the jump cache, @user: of user code.  Flags survive.
+ * Goes to the guest address in T0 through the jump cache, @user: of user code.  Flags survive.
  * This polls too: see ask_to_exit().
  */
 void emit_dispatch(struct translator *t, bool user);
@@ -239,18 +239,18 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m);
 /* Leaves at a poll when another thread wants the vCPU. */
 void emit_poll(struct translator *t, int64_t target_off, bool live);
 void enter_state(struct translator *t);
-/* Registers as every block expects them; R14 and R15 are free afterwards. */
+/* Registers as every block expects them; T0 and T1 are free afterwards. */
 void leave_state(struct translator *t);
-/* The same when S0 holds a value wanted in R14 afterwards. */
+/* The same when S0 holds a value wanted in T0 afterwards. */
 void leave_state_keep_s0(struct translator *t);
 struct exit *new_exit(struct translator *t, unsigned kind, int64_t off);
 
 /* --- returns.c --- */
 /* Whether the block's calls and returns are paired with the host's. */
 bool pairs_calls(const struct translator *t);
-/* Behind leave_state() of a call that has pushed its return address: what follows goes to its target.  R14, R15 are free. */
+/* Behind leave_state() of a call that has pushed its return address: what follows goes to its target.  T0, T1 are free. */
 void emit_paired_call(struct translator *t);
-/* Goes to the guest address in R14, by a return. */
+/* Goes to the guest address in T0, by a return. */
 void emit_paired_return(struct translator *t);
 /* Behind the block: where the return of its call went somewhere else. */
 void emit_strayed_return(struct translator *t);

@@ -27,7 +27,7 @@ const struct diff_page diff_pages[DIFF_PAGES] = {
 
 uint64_t diff_xcr0;
 
-static const uint8_t pointer_choice[] = { RAX, RBX, RBP, RSI, RDI, R8, R10, R12, R13, R14, R15, R14, R15, RSI, RDI };
+static const uint8_t pointer_choice[] = { RAX, RBX, RBP, RSI, RDI, R8, R10, R11, R12, R14, R15, R10, R11, RSI, RDI };
 
 void state_roles(uint64_t seed, bool code32, struct roles *ret_roles)
 {
