@@ -40,11 +40,11 @@ static volatile uint32_t ticks, stray, in_closed, bad_flags;
 	extern uint8_t name[], name##_end[]
 
 LOOP(straight_loop,
-     "mov $0x123456789, %r8\n\tmov $77, %r14\n\tmov $99, %r15\n"
+     "mov $0x123456789, %r8\n\tmov $77, %r11\n\tmov $99, %r10\n"
      "1:\tadd $3, %rax\n\tadc %rax, %r8\n\trol $7, %r8\n\tadc $0, %rax\n\tlea 5(%rax,%r8), %r9\n\t"
-     "imul $11, %r9, %r10\n\txor %r10, %rax\n\tbt $3, %rax\n\tadc %r14, %r15\n\trcr $1, %r15\n\t"
-     "adc %r15, %r14\n\tsetc %cl\n\tadd %rcx, %rax\n\tmovzbl %cl, %ecx\n\tbswap %r14\n\t"
-     "xor %r14, %rax\n\tshld $5, %r8, %rax\n\tadc $0, %rax\n\tdec %rsi\n\tjnz 1b");
+     "imul $11, %r9, %r15\n\txor %r15, %rax\n\tbt $3, %rax\n\tadc %r11, %r10\n\trcr $1, %r10\n\t"
+     "adc %r10, %r11\n\tsetc %cl\n\tadd %rcx, %rax\n\tmovzbl %cl, %ecx\n\tbswap %r11\n\t"
+     "xor %r11, %rax\n\tshld $5, %r8, %rax\n\tadc $0, %rax\n\tdec %rsi\n\tjnz 1b");
 
 /* A carry that lives from round to round: DEC and LEA leave it alone. */
 LOOP(carry_loop,

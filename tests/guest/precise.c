@@ -135,7 +135,7 @@ static word *touch8(const struct regs *r, uint64_t va, uint64_t rw, uint64_t rip
 PIECE(forward, "1:\tadd (%rsi), %rax\n\tadd $8, %rsi\n\tdec %rcx\n\tjnz 1b", "1b");
 PIECE(backward, "2:\tsub $8, %rsi\n1:\txor (%rsi), %rax\n\trol $1, %rax\n\tdec %rcx\n\tjnz 2b", "1b");
 PIECE(indexed, "1:\tmov (%rdi,%rcx,8), %rdx\n\tadd %rdx, %rax\n\tinc %rcx\n\tcmp %r8, %rcx\n\tjne 1b", "1b");
-PIECE(index_down, "1:\tadd -8(%rdi,%rcx,8), %rax\n\tlea (%r14,%rax,2), %r14\n\tdec %rcx\n\tjnz 1b", "1b");
+PIECE(index_down, "1:\tadd -8(%rdi,%rcx,8), %rax\n\tlea (%r11,%rax,2), %r11\n\tdec %rcx\n\tjnz 1b", "1b");
 PIECE(crossing, "1:\tadd 4(%rsi), %rax\n\tadd $8, %rsi\n\tdec %rcx\n\tjnz 1b", "1b");
 PIECE(writes, "1:\tmov %rax, (%rdi)\n\tadd %rcx, %rax\n\tadd $16, %rdi\n\tdec %rcx\n\tjnz 1b", "1b");
 PIECE(write_crossing, "1:\tmov %rax, -3(%rdi)\n\tadd %rcx, %rax\n\tsub $8, %rdi\n\tdec %rcx\n\tjnz 1b", "1b");
@@ -144,7 +144,7 @@ PIECE(read_write, "1:\tmov (%rsi), %rdx\n\tadd %rdx, %rax\n2:\tmov %rax, (%rsi)\
       "1b, 2b");
 PIECE(modifies, "1:\tadd %rax, (%rsi)\n2:\tadcq $5, 8(%rsi)\n\tlea 3(%rax), %rax\n\tlea 24(%rsi), %rsi\n\tdec %rcx\n\tjnz 1b",
       "1b, 2b");
-PIECE(three, "1:\tmov (%rsi), %rax\n2:\tadd (%rdx,%r15), %rax\n3:\tmov %rax, (%rdi)\n\tadd $8, %rsi\n\tadd $8, %rdx\n\t"
+PIECE(three, "1:\tmov (%rsi), %rax\n2:\tadd (%rdx,%r10), %rax\n3:\tmov %rax, (%rdi)\n\tadd $8, %rsi\n\tadd $8, %rdx\n\t"
       "add $8, %rdi\n\tdec %rcx\n\tjnz 1b", "1b, 2b, 3b");
 /* Not a loop of one block: the accesses near each other share a look-up and cross pages in between. */
 PIECE(fields, "1:\tmov (%rsi), %rax\n\tadd %rax, %r8\n2:\tadd 8(%rsi), %r8\n\tlea 24(%rsi), %rsi\n3:\tmov %r8, -8(%rsi)\n\t"
@@ -181,7 +181,7 @@ static void model_index_down(struct regs *r, const uint64_t *at)
 {
 	for (; r->rcx; r->rcx--) {
 		r->rax += *touch8(r, r->rdi + r->rcx * 8 - 8, READ, at[0]);
-		r->r14 += 2 * r->rax;
+		r->r11 += 2 * r->rax;
 	}
 }
 
@@ -239,7 +239,7 @@ static void model_three(struct regs *r, const uint64_t *at)
 {
 	for (; r->rcx; r->rcx--, r->rsi += 8, r->rdx += 8, r->rdi += 8) {
 		r->rax = *touch8(r, r->rsi, READ, at[0]);
-		r->rax += *touch8(r, r->rdx + r->r15, READ, at[1]);
+		r->rax += *touch8(r, r->rdx + r->r10, READ, at[1]);
 		*touch8(r, r->rdi, WRITE, at[2]) = r->rax;
 	}
 }
@@ -433,7 +433,7 @@ struct piece {
 static bool run_once(const struct piece *p, uint8_t (*state_of)(unsigned i, unsigned n), unsigned n)
 {
 	struct regs r = { .rax = n + 1, .rbx = 2, .rcx = p->rcx, .rdx = p->rdx, .rsi = p->rsi, .rdi = p->rdi, .rbp = 5,
-			  .r8 = p->rcx + 700, .r9 = 9, .r10 = 10, .r11 = 11, .r12 = 12, .r13 = 13, .r14 = 14 };
+			  .r8 = p->rcx + 700, .r9 = 9, .r11 = 11, .r12 = 12, .r13 = 13, .r14 = 14, .r15 = 15 };
 	struct regs m = r;
 	bool ok;
 
