@@ -406,13 +406,13 @@ static inline void emit_align(struct emit *e, unsigned to)
 	emit_nops(e, (unsigned)(0 - emit_pc(e)) & (to - 1));
 }
 
-/* jmp gs:[@table + 8 * i], where i is what PDEP of T0 + (T0 rotated right by @fold) by gs:[@mask] gives.  Flags kept; T1 = i. */
-static inline void emit_jmp_table(struct emit *e, unsigned fold, uint32_t mask, uint32_t table)
+/* jmp gs:[@table + 8 * i], where @i = what PDEP of @reg + (@reg rotated right by @fold) by gs:[@mask] gives.  Flags kept. */
+static inline void emit_jmp_table(struct emit *e, unsigned reg, unsigned i, unsigned fold, uint32_t mask, uint32_t table)
 {
-	emit_rorx(e, true, T1, T0, fold);
-	emit_lea(e, T1, T1, T0, 0, 0);
-	emit_pdep_gs(e, T1, T1, mask);
-	emit_gs_idx(e, false, 0xff, 4, T1, 3, table);
+	emit_rorx(e, true, i, reg, fold);
+	emit_lea(e, i, i, reg, 0, 0);
+	emit_pdep_gs(e, i, i, mask);
+	emit_gs_idx(e, false, 0xff, 4, i, 3, table);
 }
 
 enum { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS };

@@ -114,7 +114,7 @@ void emit_dispatch(struct translator *t, bool user)
 		emit_gs_jmp(e, GS(thunk_indirect));
 		return;
 	}
-	emit_jmp_table(e, JC_FOLD, user ? GS(jc_mask[JC_USER]) : GS(jc_mask[JC_KERNEL]), GS_JC_CODE(user));	/* jc_index() */
+	emit_jmp_table(e, T0, T1, JC_FOLD, user ? GS(jc_mask[JC_USER]) : GS(jc_mask[JC_KERNEL]), GS_JC_CODE(user));	/* jc_index() */
 }
 
 /*

@@ -233,7 +233,7 @@ static uint64_t emit_return(struct emit *e)
 	emit_mov(e, RSP, T1);
 	emit_gs_load(e, T1, GS(returns_empty));
 	emit_gs_store(e, GS(returns), T1);
-	emit_jmp_table(e, JC_FOLD, GS(jc_mask[JC_USER]), GS_JC_CODE(true));
+	emit_jmp_table(e, T0, T1, JC_FOLD, GS(jc_mask[JC_USER]), GS_JC_CODE(true));
 	return at;
 }
 
