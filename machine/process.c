@@ -23,7 +23,12 @@
 #define SAVE_PAUSE_NS 1000000u	/* a guest that is about to be idle is so soon */
 #define SAVE_TRIES 2000u
 #define SAVE_QUIET 4u	/* what a guest waits for from its devices does not take them so long */
-#define SAVE_AHEAD_NS 10000000000u	/* kernels put off much of what boots leave to do, some by 5 s */
+/*
+ * Kernels put off much of what boots leave to do, some by 5 s.  Linux reseeds its generator each time that the time since the boot has
+ * grown by half, until that is two minutes, and once a minute from then on.
+ */
+#define SAVE_AHEAD_NS 150000000000u
+#define SAVE_SKIPS 200u	/* but no guest whose timers never rest holds up its template */
 
 struct process {
 	int sock;
@@ -40,6 +45,7 @@ struct process {
 		bool idle;
 		unsigned tries, quiet;	/* times that it was not idle, and that it was, in a row */
 		uint64_t ahead;	/* what its time has been moved on by, in ns */
+		unsigned skips;	/* and how often */
 	} save;
 };
 
@@ -204,9 +210,10 @@ static void wait_for_rest(struct process *p)
 	uint64_t skipped = 0;
 
 	p->save.quiet = machine_is_idle(p->machine) ? p->save.quiet + 1 : 0;
-	if (p->save.quiet)
+	if (p->save.quiet && p->save.skips < SAVE_SKIPS)
 		skipped = machine_skip_time(p->machine, SAVE_AHEAD_NS - p->save.ahead);
 	p->save.ahead += skipped;
+	p->save.skips += skipped != 0;
 	if (skipped)
 		p->save.quiet = 0;
 }
@@ -247,6 +254,7 @@ static void save(struct process *p, bool idle, int fd)
 	p->save.idle = idle;
 	p->save.tries = p->save.quiet = 0;
 	p->save.ahead = 0;
+	p->save.skips = 0;
 	try_save(p);
 }
 

@@ -478,6 +478,7 @@ static void rest(struct cpu *cpu)
  */
 static void sleep_halted(struct cpu *cpu, uint32_t seen)
 {
+	static const struct timespec until_rest = { .tv_sec = REST_MS / 1000, .tv_nsec = 50000000 };	/* and a little more */
 	uint64_t ticks = (uint64_t)cpu->halt_poll_ns * cpu->vm->tsc_khz / 1000000, start = __builtin_ia32_rdtsc();
 
 	while (__builtin_ia32_rdtsc() - start < ticks) {
@@ -489,7 +490,7 @@ static void sleep_halted(struct cpu *cpu, uint32_t seen)
 	}
 	rest(cpu);
 	start = __builtin_ia32_rdtsc();
-	futex_wait(&cpu->wake, seen, NULL);
+	futex_wait(&cpu->wake, seen, cpu->rest.done ? NULL : &until_rest);	/* the guest itself may sleep for a minute */
 	if (__builtin_ia32_rdtsc() - start < HALT_POLL_NS * (uint64_t)cpu->vm->tsc_khz / 1000000)
 		cpu->halt_poll_ns = HALT_POLL_NS;	/* would have paid */
 	else
