@@ -232,7 +232,7 @@ def test_clones_have_the_time_of_the_host_as_it_is_now():
                             env={**ENV, **of_another_time(shift)}), 0)
             first, second, up = r.out.split()[:3]
             assert before - 2 < int(first) - shift < time.time() + 2 and 0 <= int(second) - int(first) <= 2, (shift, r)
-            assert float(up) < 60, (shift, r)
+            assert float(up) < 240, (shift, r)	# as old as its template was: nothing of the shift
         before = time.time()
         assert before - 2 < int(ok(*kind("another time"), ROOT, "--", "date", "+%s")) < time.time() + 2
 
@@ -254,7 +254,7 @@ def test_what_a_boot_puts_off_is_done_in_the_template():
     """Kernels put off work by seconds; a clone whose guest did it would write to hundreds of pages of its own."""
     code_of(template(*kind("rest")))	# the translator's, which skips time
     uptime = float(ok(*kind("rest"), ROOT, "--", "cat", "/proc/uptime").split()[0])
-    assert uptime > 5, uptime	# not that it took so long
+    assert 120 < uptime < 240, uptime	# not that it took so long
     roux_ok("run", "-d", "--name", "rests", *kind("rest"), ROOT, "--", "sleep", "1000")
     try:
         pid = int(roux_ok("inspect", "-f", "{{.State.Pid}}", "rests"))
