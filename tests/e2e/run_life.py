@@ -428,7 +428,7 @@ def test_a_guests_clock_follows_the_hosts():
     ok("unpause", "clock")
     wait_until("the guest to have the host's time", lambda: is_ahead(0))
     up = float(ok("exec", "clock", "cat", "/proc/uptime").split()[0])
-    assert 0 < up < 60, "the time since it booted has jumped too"
+    assert 0 < up < 240, "the time since it booted has jumped too"
     gone("clock")
 
 
