@@ -23,24 +23,36 @@ def status_of(path):
         return dict(line.rstrip("\n").split(":\t", 1) for line in f if ":\t" in line)
 
 
+def of_threads(pid, read):
+    """What read(folder) says of each thread of a process; all of it again when one ended meanwhile."""
+    while True:
+        try:
+            return [read(f"/proc/{pid}/task/{tid}") for tid in os.listdir(f"/proc/{pid}/task")]
+        except (FileNotFoundError, ProcessLookupError):
+            if not os.path.exists(f"/proc/{pid}"):
+                raise
+
+
 def threads(pid):
     """Name of thread -> its status fields."""
     found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        s = status_of(f"/proc/{pid}/task/{tid}")
+    for s in of_threads(pid, status_of):
         found.setdefault(s["Name"], []).append(s)
     return found
 
 
 def children(pid):
     """Name -> pid; two of a name are a mistake."""
+
+    def read(folder):
+        with open(folder + "/children") as f:
+            return [int(child) for child in f.read().split()]
+
     found = {}
-    for tid in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{tid}/children") as f:
-            for child in map(int, f.read().split()):
-                name = status_of(f"/proc/{child}")["Name"]
-                assert name not in found, (name, found)
-                found[name] = child
+    for child in sum(of_threads(pid, read), []):
+        name = status_of(f"/proc/{child}")["Name"]
+        assert name not in found, (name, found)
+        found[name] = child
     return found
 
 
@@ -73,10 +85,14 @@ class Machine:
         except AssertionError as e:
             self.process.kill()
             raise AssertionError(f"{e}: {self.process.stderr.read()!r}") from None
-        found = children(only_child(self.process.pid))	# roux, monitor, VM and perhaps the maker of its sockets
-        self.pid = found.pop("roux-vm")
-        self.helper = found.pop("roux-helper", None)
-        assert not found, found
+        try:
+            found = children(only_child(self.process.pid))	# roux, monitor, VM and perhaps the maker of its sockets
+            self.pid = found.pop("roux-vm")
+            self.helper = found.pop("roux-helper", None)
+            assert not found, found
+        except BaseException:
+            self.process.kill()	# which ends the rest; the next test would find it
+            raise
 
     def finish(self):
         self.process.stdin.close()
