@@ -33,8 +33,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Host registers that are scratch between blocks and in those that do not name R10 or R11. */
 enum { T0 = R10, T1 = R11 };
 #define SCRATCH_REGISTERS (1u << T0 | 1u << T1)
+
+static inline bool is_scratch(unsigned r)
+{
+	return SCRATCH_REGISTERS >> r & 1;
+}
 
 #define DBT_CONTEXTS 8
 #define USER_IN_KERNEL_MAX 64

@@ -4,7 +4,7 @@
  *
  * Every function here that returns to translated code returns a host address;
  * 0 leaves to the run loop with cpu->leave saying why.  On entry guest
- * registers are in cpu->gpr (T0 and T1 as their home) unless a thunk came out
+ * registers are in cpu->gpr (R10 and R11 always) unless a thunk came out
  * of the middle of a block: then cpu_canonicalize() makes them so.
  */
 #include "engine/dbt/run.h"
@@ -40,10 +40,9 @@ void cpu_update_mode(struct cpu *cpu)
 
 void cpu_canonicalize(struct cpu *cpu, const struct block *b)
 {
-	if (b->at_home & 1u << T0)
-		cpu->gpr[T0] = cpu->scratch[0];
-	if (b->at_home & 1u << T1)
-		cpu->gpr[T1] = cpu->scratch[1];
+	for (unsigned r = T0; r <= T1; r++)
+		if (b->at_home & 1u << r)
+			cpu->gpr[r] = cpu->scratch[r - T0];
 	for (unsigned r = RAX; r <= R15; r++)
 		if (b->borrowed & 1u << r)
 			cpu->gpr[r] = cpu->spill[r];

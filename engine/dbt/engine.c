@@ -99,8 +99,12 @@ static void on_fault(int sig, siginfo_t *info, void *context)
 		g[REG_RSP] = (greg_t)cpu->returns_empty;	/* and once more */
 		return;
 	}
-	for (unsigned r = 0; r < ARRAY_SIZE(order); r++)
-		*(SCRATCH_REGISTERS & 1u << r ? &cpu->scratch[r - T0] : &cpu->gpr[r]) = (uint64_t)g[order[r]];
+	for (unsigned r = 0; r < ARRAY_SIZE(order); r++) {
+		if (is_scratch(r))
+			cpu->scratch[r - T0] = (uint64_t)g[order[r]];
+		else
+			cpu->gpr[r] = (uint64_t)g[order[r]];
+	}
 	cpu->flags = (uint64_t)g[REG_EFL];
 	cpu->in_code = 0;
 	cpu->fault.pc = (uint64_t)g[REG_RIP];
@@ -478,7 +482,8 @@ static void rest(struct cpu *cpu)
  */
 static void sleep_halted(struct cpu *cpu, uint32_t seen)
 {
-	static const struct timespec until_rest = { .tv_sec = REST_MS / 1000, .tv_nsec = 50000000 };	/* and a little more */
+	/* A little later than rest() asks for. */
+	static const struct timespec until_rest = { .tv_sec = (REST_MS + 50) / 1000, .tv_nsec = (REST_MS + 50) % 1000 * 1000000 };
 	uint64_t ticks = (uint64_t)cpu->halt_poll_ns * cpu->vm->tsc_khz / 1000000, start = __builtin_ia32_rdtsc();
 
 	while (__builtin_ia32_rdtsc() - start < ticks) {

@@ -16,7 +16,7 @@ _Static_assert(offsetof(struct cpu, direction) == offsetof(struct cpu, intr_enab
 	       offsetof(struct cpu, cpl) == offsetof(struct cpu, intr_enabled) + 2 &&
 	       offsetof(struct cpu, in_code) == offsetof(struct cpu, intr_enabled) + 3 &&
 	       offsetof(struct cpu, intr_enabled) % 4 == 0, "stored as one");
-_Static_assert((unsigned)T1 == R11, "spelt out below");
+_Static_assert((unsigned)T1 == R11, "movzx and TEST below have it in their bytes");
 _Static_assert(SEG_SS == SEG_CS + 1 && sizeof(struct seg_reg) == 16, "copied as one");
 
 bool is_fast_entry(const struct insn *in, uint32_t mode)

@@ -186,7 +186,7 @@ static unsigned free_registers(const struct translator *t)
 	unsigned n = 0;
 
 	for (unsigned r = RAX; r <= R15; r++)
-		n += r != RSP && !(SCRATCH_REGISTERS & 1u << r) && !((t->used | t->b->borrowed) & 1u << r);
+		n += r != RSP && !is_scratch(r) && !((t->used | t->b->borrowed) & 1u << r);
 	return n;
 }
 

@@ -86,7 +86,7 @@ bool is_helper(const struct insn *in, uint32_t mode)
 
 uint16_t names(const struct insn *in)
 {
-	if (is_fast_entry(in, BLOCK_USER) || is_fast_entry(in, 0))	/* works on homes */
+	if (is_fast_entry(in, BLOCK_USER) || is_fast_entry(in, 0))	/* it takes R11 from memory and leaves it there */
 		return (uint16_t)((in->gpr_read | in->gpr_written) & ~SCRATCH_REGISTERS);
 	return in->gpr_read | in->gpr_written;
 }

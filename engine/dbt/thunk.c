@@ -40,13 +40,16 @@ static struct thunk_places places_of(const struct dbt_vm *dv)
 	return p;
 }
 
+/* Where a thunk keeps host register @r: the guest's R10 and R11 are at home already. */
+static uint32_t place_of(unsigned r)
+{
+	return is_scratch(r) ? GS(scratch) + 8 * (r - T0) : GS(gpr) + 8 * r;
+}
+
 static void save_registers(struct emit *e)
 {
 	for (unsigned r = RAX; r <= R15; r++)
-		if (!(SCRATCH_REGISTERS & 1u << r))
-			emit_gs_store(e, GS(gpr) + 8 * r, r);
-	emit_gs_store(e, GS(scratch), T0);
-	emit_gs_store(e, GS(scratch) + 8, T1);
+		emit_gs_store(e, place_of(r), r);
 }
 
 static void push_gs(struct emit *e, uint32_t off)
@@ -67,11 +70,7 @@ static void emit_resume(struct emit *e)
 	push_gs(e, GS(flags));
 	emit_u8(e, 0x9d);	/* popfq */
 	for (unsigned r = RAX; r <= R15; r++)
-		if (r != RSP && !(SCRATCH_REGISTERS & 1u << r))
-			emit_gs_load(e, r, GS(gpr) + 8 * r);
-	emit_gs_load(e, T0, GS(scratch));
-	emit_gs_load(e, T1, GS(scratch) + 8);
-	emit_gs_load(e, RSP, GS(gpr) + 8 * RSP);
+		emit_gs_load(e, r, place_of(r));
 	emit_gs_jmp(e, GS(resume_pc));
 }
 
