@@ -13,6 +13,7 @@ SHELL := /bin/bash
 OUT ?= out
 FUZZ_MINUTES ?= 10
 STRESS_HOURS ?= 24
+STRESS_JOBS ?= 1
 NIGHTLY_HOURS ?= 2
 PACKETDRILL ?= packetdrill
 .PHONY: all run test test-kernel bench fuzz stress nightly packetdrill packetdrill-kernel deps install clean
@@ -41,7 +42,7 @@ fuzz: deps
 	@tools/run-fuzz.sh $(FUZZ_MINUTES)
 
 stress: all
-	@tests/stress/long.py --hours $(STRESS_HOURS) build/roux $(OUT)/tests/stress/stress $(OUT)/stress
+	@tests/stress/long.py --hours $(STRESS_HOURS) --jobs $(STRESS_JOBS) build/roux $(OUT)/tests/stress/stress $(OUT)/stress
 
 nightly: all
 	@tools/run-nightly.sh $(OUT) $(FUZZ_MINUTES) $(NIGHTLY_HOURS)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The mixed load for hours of guest time, in machines of some minutes.
 
-    long.py [--hours N | --more N] [--seed N] ROUX STRESS STATE_FOLDER
+    long.py [--hours N | --more N] [--seed N] [--jobs N] ROUX STRESS STATE_FOLDER
 
 What is done is in STATE_FOLDER/state.json: guest seconds, machines, rounds of each piece,
 failures with their seeds.  Started again, it goes on where it stopped; machines that it was
@@ -9,6 +9,8 @@ stopped in do not count.  The state is complete after every machine.  The status
 anything has failed since the folder was new.
 """
 import argparse
+import concurrent.futures
+import itertools
 import json
 import os
 import random
@@ -22,6 +24,7 @@ import guest
 PARTS = 6	# a machine
 PART_SECONDS = 50
 FILL_SECONDS = 30
+FAILURES_MAX = 20
 
 
 def load(path):
@@ -58,23 +61,46 @@ def make_root(folder):
     return root
 
 
-def one_machine(args, root, state):
-    seed = (args.seed + state["machines"]) % (1 << 63)
+def one_machine(args, root, seed):
+    """What it did, and with which parts; or why it failed."""
     parts = choose_parts(random.Random(seed))
     place = tempfile.mkdtemp(prefix="machine.", dir=args.folder)
     try:
-        report = guest.run(args.roux, root, args.stress, place, seed, parts, dict(os.environ))
+        return guest.run(args.roux, root, args.stress, place, seed, parts, dict(os.environ)), parts, None
     except guest.Wrong as why:
+        return None, parts, str(why)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def note(state, seed, report, parts, why):
+    if why is not None:
         print(f"FAILED: {why}", flush=True)
-        state["failures"].append({"seed": seed, "parts": parts, "why": str(why)})
+        state["failures"].append({"seed": seed, "parts": parts, "why": why})
     else:
         state["guest_seconds"] += report.guest_seconds
         state["code_resets"] += report.counters.get("code_resets", 0)
         for piece, rounds in report.rounds.items():
             state["rounds"][piece] = state["rounds"].get(piece, 0) + rounds
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     state["machines"] += 1
+
+
+def run_all(args, root, state, path):
+    seeds = itertools.count(args.seed + state["machines"])
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        running = {}
+        while True:
+            wanted = state["guest_seconds"] < args.hours * 3600 and len(state["failures"]) < FAILURES_MAX
+            while wanted and len(running) < args.jobs:
+                seed = next(seeds) % (1 << 63)
+                running[pool.submit(one_machine, args, root, seed)] = seed
+            if not running:
+                return
+            for f in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                note(state, running.pop(f), *f.result())
+                save(path, state)
+                print(f"{state['guest_seconds'] / 3600:.2f} of {args.hours:.2f} hours of guest time, {state['machines']} machines, "
+                      f"{len(state['failures'])} failed", flush=True)
 
 
 def main():
@@ -82,6 +108,7 @@ def main():
     p.add_argument("--hours", type=float, default=24)
     p.add_argument("--more", type=float, help="hours beside those that are done already")
     p.add_argument("--seed", type=int, help="of the first machine; without it another one every time")
+    p.add_argument("--jobs", type=int, default=1, help="machines at a time; each does less than it would alone")
     p.add_argument("roux", type=os.path.abspath)
     p.add_argument("stress", type=os.path.abspath)
     p.add_argument("folder", type=os.path.abspath)
@@ -93,11 +120,7 @@ def main():
     root = make_root(args.folder)
     if args.more is not None:
         args.hours = state["guest_seconds"] / 3600 + args.more
-    while state["guest_seconds"] < args.hours * 3600 and len(state["failures"]) < 20:
-        one_machine(args, root, state)
-        save(path, state)
-        print(f"{state['guest_seconds'] / 3600:.2f} of {args.hours:.2f} hours of guest time, {state['machines']} machines, "
-              f"{len(state['failures'])} failed", flush=True)
+    run_all(args, root, state, path)
     print(json.dumps(state["rounds"]))
     for failure in state["failures"]:
         print(f"failed: {failure['why']}")
