@@ -342,6 +342,8 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 
 	emit_patch_here(e, m->jump);
 	if (m->live) {
+		if (m->base != NO_REG)
+			emit_lea(e, t->s0, m->base, NO_INDEX, 0, m->disp);
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
 			emit_check_crossing(t, m);
 	} else {

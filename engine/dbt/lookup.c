@@ -71,24 +71,30 @@ static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool l
 		     unsigned rw, enum miss_instead instead)
 {
 	t->miss[t->nmiss++] = (struct miss_stub){ .jump = jump, .retry = retry, .live = live,
+		.base = NO_REG,
 		.site = { .size = (uint16_t)size, .rw = (uint8_t)rw, .instead = (uint8_t)instead,
 			  .user = t->user } };
 	if (!live && t->remake.lost)
 		t->miss[t->nmiss - 1].remake = t->remake;
 }
 
-/* S1 = what, scaled by 8, is the offset of the TLB entry for the address in S0.  Flags kept. */
-static void emit_entry_index(struct translator *t)
+/* S1 = what, scaled by 8, is the offset of the TLB entry for the address in @reg.  Flags kept. */
+static void emit_entry_index(struct translator *t, unsigned reg)
 {
-	emit_rorx(&t->e, true, t->s1, t->s0, 12);
+	emit_rorx(&t->e, true, t->s1, reg, 12);
 	emit_pdep_gs(&t->e, t->s1, t->s1, GS(tlb_mask));
+}
+
+static uint32_t ntag_field(const struct translator *t, unsigned rw)
+{
+	return rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
 }
 
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
 		bool addend, enum miss_instead instead)
 {
 	struct emit *e = &t->e;
-	uint32_t ntag = rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
+	uint32_t ntag = ntag_field(t, rw);
 	uint32_t result = addend ? TLB_FIELD(t, addend) : TLB_FIELD(t, host);
 	uint8_t *miss;
 
@@ -100,15 +106,44 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 		miss = emit_jcc(e, CC_A);
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 0, result);
 	} else {
-		emit_entry_index(t);
+		emit_entry_index(t, t->s0);
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
 		emit_lea(e, t->s1, t->s1, t->s0, 0, (int32_t)size - 1);
 		emit_pext_gs(e, t->s1, t->s1, GS(page_mask));
 		miss = emit_jmp_nonzero(e, t->s1);
-		emit_entry_index(t);
+		emit_entry_index(t, t->s0);
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
 	}
 	add_miss(t, miss, retry, live, size, rw, instead);
+}
+
+/*
+ * The same for [@base + @disp] with flags kept: S1 = addend.  S0 is not needed again, so that is where the address is checked, and
+ * S1 goes on to hold the entry's offset.
+ */
+static void emit_check_live(struct translator *t, uint8_t *retry, unsigned base, int32_t disp, uint64_t size, unsigned rw,
+			    enum miss_instead instead)
+{
+	struct emit *e = &t->e;
+	int32_t last = (int32_t)size - 1;
+	uint8_t *miss;
+
+	if (disp)
+		emit_lea(e, t->s0, base, NO_INDEX, 0, disp);
+	emit_entry_index(t, disp ? t->s0 : base);
+	emit_gs_idx(e, true, 0x8b, t->s0, t->s1, 3, ntag_field(t, rw));
+	if (disp <= INT32_MAX - last) {
+		emit_lea(e, t->s0, base, t->s0, 0, disp + last);
+	} else {
+		emit_lea(e, t->s0, base, t->s0, 0, disp);
+		emit_lea(e, t->s0, t->s0, NO_INDEX, 0, last);
+	}
+	emit_pext_gs(e, t->s0, t->s0, GS(page_mask));
+	miss = emit_jmp_nonzero(e, t->s0);
+	emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
+	add_miss(t, miss, retry, true, size, rw, instead);
+	t->miss[t->nmiss - 1].base = (uint8_t)base;
+	t->miss[t->nmiss - 1].disp = disp;
 }
 
 static bool groupable(const struct translator *t, const struct insn *in)
@@ -258,15 +293,20 @@ struct operand lookup_simple(struct translator *t, unsigned i, const struct simp
 
 	if (!in_group(t, a)) {
 		uint8_t *retry = e->p;
+		enum miss_instead instead;
 		uint64_t span;
-		bool lone;
+		unsigned rw;
 
 		plan_group(t, i, a);
 		span = (uint64_t)(t->group_hi - t->group_lo);
-		lone = span == a->size && (!t->group_write || a->rw & MEM_WRITE);
-		emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
-		emit_check(t, retry, span, t->group_write ? MEM_WRITE : MEM_READ, flags_keep(t, i), true,
-			   lone ? MISS_SLOW : MISS_PLAIN);
+		rw = t->group_write ? MEM_WRITE : MEM_READ;
+		instead = span == a->size && (!t->group_write || a->rw & MEM_WRITE) ? MISS_SLOW : MISS_PLAIN;
+		if (flags_keep(t, i)) {
+			emit_check_live(t, retry, a->base, (int32_t)t->group_lo, span, rw, instead);
+		} else {
+			emit_lea(e, t->s0, a->base, NO_INDEX, 0, (int32_t)t->group_lo);
+			emit_check(t, retry, span, rw, false, true, instead);
+		}
 		t->miss[t->nmiss - 1].insn = (uint16_t)i;
 		t->miss[t->nmiss - 1].site.careful = t->insn[i].mem_careful;
 	}

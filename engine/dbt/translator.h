@@ -43,6 +43,8 @@ struct miss_stub {
 	uint8_t *jump;	/* rel32 to patch */
 	uint8_t *retry;	/* where to go when the entry has been filled */
 	bool live;	/* the look-up that kept flags */
+	uint8_t base;	/* S0 is to be this register + @disp; NO_REG: it is as it should be */
+	int32_t disp;
 	uint16_t insn;	/* MISS_PLAIN */
 	struct remake remake;	/* on: the look-up destroyed flags that are live */
 	struct miss_site site;
