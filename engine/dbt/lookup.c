@@ -164,7 +164,8 @@ struct simple_access access_of(const struct translator *t, unsigned i)
 		a = (struct simple_access){ !in->mem, in->mem, RSP, MEM_WRITE, -(int64_t)in->opsize, in->opsize };
 		break;
 	case INSN_CALL:
-		a = (struct simple_access){ true, false, RSP, MEM_WRITE, -8, 8 };
+	case INSN_CALL_IND:
+		a = (struct simple_access){ !in->mem, in->mem, RSP, MEM_WRITE, -8, 8 };
 		break;
 	case INSN_PUSHF:
 		a = (struct simple_access){ true, false, RSP, MEM_WRITE, -8, 8 };
