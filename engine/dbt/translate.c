@@ -258,17 +258,36 @@ static void emit_target(struct translator *t, unsigned i)
 		emit_op_reg(&t->e, !t->code32, 0x8b, t->s0, insn_rm(in));
 }
 
-static void emit_indirect(struct translator *t, unsigned i)
+/* T0 = where the call goes whose register still has it, now that what the block kept elsewhere is back. */
+static void emit_late_target(struct translator *t, unsigned reg)
 {
-	emit_target(t, i);
-	if (t->insn[i].op == INSN_CALL_IND) {
+	if (is_scratch(reg))
+		emit_gs_abs(&t->e, !t->code32, 0x8b, T0, GS(gpr) + 8 * reg);
+	else
+		emit_op_reg(&t->e, !t->code32, 0x8b, T0, reg);
+}
+
+static void emit_call_indirect(struct translator *t, unsigned i)
+{
+	const struct insn *in = &t->insn[i];
+
+	if (!in->mem && insn_rm(in) != RSP) {
+		begin_call(t, i);
+		emit_late_target(t, insn_rm(in));
+	} else {
+		emit_target(t, i);
 		emit_gs_store(&t->e, GS(tmp) + 8, t->s0);
 		begin_call(t, i);
 		emit_gs_load(&t->e, T0, GS(tmp) + 8);
-	} else {
-		flags_settle(t, t->s1);
-		leave_state_keep_s0(t);
 	}
+	emit_dispatch(t, t->user);
+}
+
+static void emit_jmp_indirect(struct translator *t, unsigned i)
+{
+	emit_target(t, i);
+	flags_settle(t, t->s1);
+	leave_state_keep_s0(t);
 	emit_dispatch(t, t->user);
 }
 
@@ -449,8 +468,8 @@ bool emit_insn(struct translator *t, unsigned i)
 		emit_loop_exits(t, in);
 		return false;
 	case INSN_CALL: emit_call(t, i); return false;
-	case INSN_JMP_IND:
-	case INSN_CALL_IND: emit_indirect(t, i); return false;
+	case INSN_JMP_IND: emit_jmp_indirect(t, i); return false;
+	case INSN_CALL_IND: emit_call_indirect(t, i); return false;
 	case INSN_RET: emit_ret(t, i); return false;
 	default: break;
 	}
