@@ -158,15 +158,32 @@ void *code_arena(struct code_cache *cc, size_t bytes)
 	return p;
 }
 
-/* False: the code is shared, and there is no memory to have a copy of it. */
-static bool store_rel32(struct code_cache *cc, uint8_t *at, const uint8_t *to)
+#define JMP 0xe9u
+#define NO_JMP 0x0000441f0full	/* NOP of as many bytes */
+
+static void store_insn5(uint8_t *at, uint64_t insn)
+{
+	unsigned shift = 8 * ((uintptr_t)at % 8);
+	uint64_t *word = (uint64_t *)(void *)(at - (uintptr_t)at % 8);
+
+	__atomic_store_n(word, (*word & ~(0xffffffffffull << shift)) | insn << shift, __ATOMIC_RELEASE);
+}
+
+/*
+ * Has the jump with its rel32 at @at lead to @to.  Other vCPUs may be executing it: one store in an aligned quadword, which x86
+ * fetches whole.  Where it would lead right behind itself there is none.  False: the code is shared, and there is no memory to
+ * have a copy of it.
+ */
+static bool store_jump(struct code_cache *cc, uint8_t *at, const uint8_t *to)
 {
 	int32_t rel = (int32_t)(to - (at + 4));
 
 	if (!code_own(cc, at, sizeof(rel)))
 		return false;
-	/* Other vCPUs may be executing the jump: one store, which x86 fetches whole. */
-	__atomic_store_n((int32_t *)(void *)at, rel, __ATOMIC_RELEASE);
+	if (at[-1] == JMP || at[-1] == (uint8_t)NO_JMP)	/* not Jcc, whose rel32 alone need not cross quadwords */
+		store_insn5(at - 1, rel ? JMP | (uint64_t)(uint32_t)rel << 8 : NO_JMP);
+	else
+		__atomic_store_n((int32_t *)(void *)at, rel, __ATOMIC_RELEASE);
 	return true;
 }
 
@@ -177,7 +194,7 @@ static uint8_t *writable(const struct code_cache *cc, const uint8_t *code)
 
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
 {
-	if (x->to || !store_rel32(cc, x->patch, writable(cc, x->leaves_page ? to->checked : to->code)))
+	if (x->to || !store_jump(cc, x->patch, writable(cc, x->leaves_page ? to->checked : to->code)))
 		return;
 	x->to = to;
 	x->next_to = to->incoming;
@@ -192,12 +209,12 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
 void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code)
 {
 	if (!x->to)
-		(void)store_rel32(cc, x->patch, code);
+		(void)store_jump(cc, x->patch, code);
 }
 
 static void exit_unlink(struct code_cache *cc, struct exit *x)
 {
-	if (!store_rel32(cc, x->patch, x->stub))
+	if (!store_jump(cc, x->patch, x->stub))
 		__builtin_trap();	/* the guest would run what is no longer there */
 	x->to = NULL;
 }
@@ -417,6 +434,7 @@ void code_cache_reset(struct code_cache *cc)
 	cc->nsleepers = 0;
 	code_own_all(cc);
 	cc->used = cc->base_used;
+	cc->end = NULL;
 	cc->cold = COLD_START;
 	cc->nblocks = 0;
 	cc->nexits = 0;

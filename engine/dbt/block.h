@@ -173,6 +173,7 @@ struct code_cache {
 	uint8_t *rw, *rx;	/* two mappings of the same memory */
 	size_t size, used;	/* bytes; used: of those in front of COLD_START */
 	size_t cold;	/* where the next stub goes */
+	const struct exit *end;	/* the jump in front of @used, if there is one */
 	size_t base_used;	/* bytes in front that resets keep */
 	struct block *blocks;	/* in order of code address */
 	uint32_t nblocks;

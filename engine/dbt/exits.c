@@ -49,15 +49,15 @@ void leave_state_keep_s0(struct translator *t)
 /* ------------------------------------------------------------------- exits */
 
 /*
- * Pads so that the 4-byte field @skip bytes ahead lies in an aligned quadword: a
- * processor that executes it while it is patched must fetch all of the old or all
- * of the new bytes, and it may fetch as little as 16 bytes at a time.
+ * Pads so that the @bytes from @skip bytes ahead lie in an aligned quadword: a
+ * processor that executes them while they are patched must fetch all of the old or
+ * all of the new ones, and it may fetch as little as 16 bytes at a time.
  */
-static void align_field(struct emit *e, unsigned skip)
+static void align_patch(struct emit *e, unsigned skip, unsigned bytes)
 {
 	unsigned at = (unsigned)(emit_pc(e) + skip) % 8;
 
-	if (at > 4)
+	if (at + bytes > 8)
 		emit_nops(e, 8 - at);
 }
 
@@ -78,9 +78,10 @@ static void add_stub(struct translator *t, const struct exit *x, uint8_t *jump)
 
 static void emit_exit_jump(struct translator *t, struct exit *x)
 {
-	align_field(&t->e, 1);
+	align_patch(&t->e, 0, 5);
 	x->patch = emit_jmp(&t->e);
 	add_stub(t, x, x->patch);
+	t->last_jump = x;
 }
 
 void emit_exit_now(struct translator *t, const struct exit *x)
@@ -202,7 +203,7 @@ static void emit_jcc_exit(struct translator *t, unsigned cond, int64_t taken, ui
 {
 	struct exit *x = new_direct_exit(t, taken, live);
 
-	align_field(&t->e, 2);
+	align_patch(&t->e, 2, 4);
 	x->patch = emit_jcc(&t->e, cond);
 	add_stub(t, x, x->patch);
 }

@@ -528,6 +528,15 @@ static int64_t first_off(uint64_t va, uint64_t vbase)
 	return near > -VBASE_REACH && near < VBASE_REACH ? near : -(int64_t)VBASE_LOW;
 }
 
+/* Whether all code so far ends with a jump to @src: what has no other entry follows it at once, and the jump is none (block.c). */
+static bool is_next(const struct code_cache *cc, const struct block_source *src, uint64_t vbase)
+{
+	const struct exit *x = cc->end;
+
+	return x && x->patch + 4 == cc->rw + cc->used && src->arrival == ARRIVE_WITHIN &&
+	       (uint64_t)x->target + (x->from->absolute ? 0 : vbase) == src->va;
+}
+
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
 {
 	static struct translator t;	/* guarded by cc->lock; large */
@@ -557,6 +566,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.written = 0;
 	t.nmiss = t.nstubs = 0;
 	t.strayed = NULL;
+	t.last_jump = NULL;
 	t.group_on = false;
 	t.remake = (struct remake){ 0 };
 	b->pa = pa;
@@ -578,7 +588,8 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	if (mode & (BLOCK_SINGLE | BLOCK_SLOW))
 		t.live[0] |= FLAGS_ARITH & ~t.insn[0].flags_killed, t.live[1] = FLAGS_ARITH;
 
-	cc->used = (cc->used + 15) & ~(size_t)15;
+	if (!is_next(cc, src, cpu->vbase))
+		cc->used = (cc->used + 15) & ~(size_t)15;
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	if (src->arrival == ARRIVE_INDIRECT) {
 		b->entry = cc->rx + cc->used;
@@ -598,6 +609,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	b->code_len = (uint32_t)(emit_pc(&t.e) - (uint64_t)(uintptr_t)b->code);
 	full = t.e.full;
 	cc->used = (size_t)(t.e.p - cc->rw);
+	cc->end = t.last_jump;
 	/* Between blocks stubs would be fetched in vain. */
 	t.e = (struct emit){ .p = cc->rw + cc->cold, .end = cc->rw + cc->size, .delta = cc->rx - cc->rw };
 	for (unsigned k = 0; k < t.nmiss; k++)
