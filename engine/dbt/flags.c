@@ -2,7 +2,7 @@
 /*
  * Flags that can be made again.
  *
- * A look-up is twice as long where guest flags are live.  But often the
+ * A look-up is half as long again where guest flags are live.  But often the
  * instruction that set them can simply be done again: CMP and TEST while their
  * registers are as they were, logical operations as a TEST of their result,
  * ADD and SUB of an immediate to RSP from where RSP is now.  Then look-ups may
