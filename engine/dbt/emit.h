@@ -110,10 +110,14 @@ static inline void emit_load(struct emit *e, unsigned reg, unsigned base, int32_
 	emit_op_mem(e, true, 0x8b, reg, base, NO_INDEX, 0, disp);
 }
 
+/* Flags kept, as by a move, which costs processors nothing. */
 static inline void emit_lea(struct emit *e, unsigned reg, unsigned base, unsigned index,
 			    unsigned scale, int32_t disp)
 {
-	emit_op_mem(e, true, 0x8d, reg, base, index, scale, disp);
+	if (index == NO_INDEX && disp == 0)
+		emit_mov(e, reg, base);
+	else
+		emit_op_mem(e, true, 0x8d, reg, base, index, scale, disp);
 }
 
 /* lea reg, [index << scale + disp] without base; 64-bit when @w. */
