@@ -331,18 +331,17 @@ static bool pusha_insn(struct cpu *cpu, unsigned size)
 	return true;
 }
 
+/* One register after the other: those in front of a fault have been written (SDM vol. 2, POPA: its operation). */
 static bool popa_insn(struct cpu *cpu, unsigned size)
 {
-	uint8_t raw[32];
-	uint64_t v;
-
-	if (!load_stack(cpu, cpu->gpr[RSP], raw, 8 * size))
-		return false;
 	for (unsigned k = 0; k < 8; k++) {
-		v = 0;
-		copy_bytes(&v, raw + k * size, size);
-		if (RDI - k != RSP)
-			write_gpr(cpu, RDI - k, size, v);
+		uint64_t v = 0;
+
+		if (RDI - k == RSP)
+			continue;
+		if (!load_stack(cpu, stack_address(cpu, (int64_t)(k * size)), &v, size))
+			return false;
+		write_gpr(cpu, RDI - k, size, v);
 	}
 	move_rsp(cpu, 8 * (int64_t)size);
 	return true;
