@@ -139,6 +139,33 @@ static void on_connected(struct roux_machine *m, int32_t id, int result, int fd)
 	free(c);
 }
 
+/* The type of message that answers @what. */
+static enum control_type answer_to(enum control_type what)
+{
+	switch ((int)what) {
+	case CONTROL_COUNT: return CONTROL_COUNTERS;
+	case CONTROL_RESIZE: return CONTROL_RESIZED;
+	case CONTROL_SAVE: return CONTROL_SAVED;
+	case CONTROL_WATCH: return CONTROL_WATCHED;
+	case CONTROL_STAND:
+	case CONTROL_CHECKPOINT: return CONTROL_CHECKPOINTED;
+	default: return CONTROL_KEPT;
+	}
+}
+
+/* Whether a message of @type is the answer that is waited for: those to the same question come in its order, late ones first. */
+static bool take_answer(struct roux_machine *m, enum control_type type)
+{
+	uint8_t *late = &m->answer.late[type - CONTROL_COUNTERS];
+
+	if (*late) {
+		--*late;
+		return false;
+	}
+	m->answer.done |= type == m->answer.type;
+	return type == m->answer.type;
+}
+
 static void on_message(struct roux_machine *m, int fd)
 {
 	const struct control_msg *msg = m->msg;
@@ -176,29 +203,32 @@ static void on_message(struct roux_machine *m, int fd)
 		on_connected(m, msg->value, msg->value2, fd);
 		return;
 	case CONTROL_COUNTERS:
+		if (!take_answer(m, CONTROL_COUNTERS))
+			break;
 		free(m->counters);
 		m->counters = strdup(msg->text);
-		m->answer.done = true;
 		m->answer.err.code = m->counters ? 0 : -ENOMEM;
 		break;
 	case CONTROL_NETWORK_LOST:
 		rejoin_network(m, (unsigned)msg->value);
 		break;
 	case CONTROL_WATCHED:
+		if (!take_answer(m, CONTROL_WATCHED))
+			break;
 		if (m->answer.fd >= 0)
 			(void)close(m->answer.fd);
 		m->answer.fd = fd;
 		fd = -1;
 		if (msg->value == 0)
 			(void)snprintf(m->answer.text, sizeof(m->answer.text), "%.63s", msg->text);
-		m->answer.done = true;
 		(void)err_set(&m->answer.err, msg->value, "%s", msg->text);
 		break;
 	case CONTROL_RESIZED:
 	case CONTROL_SAVED:
 	case CONTROL_CHECKPOINTED:
 	case CONTROL_KEPT:
-		m->answer.done = true;
+		if (!take_answer(m, (enum control_type)msg->type))
+			break;
 		m->answer.value = msg->value2;
 		(void)err_set(&m->answer.err, msg->value, "%s", msg->text);
 		break;
@@ -289,13 +319,17 @@ int machine_ask_with(struct roux_machine *m, enum control_type what, int32_t val
 	uint64_t deadline = monotonic_ns() + timeout_ms * 1000000ull;
 	int r;
 
+	m->answer.type = answer_to(what);
 	m->answer.done = false;
 	m->answer.err = (struct err){ 0 };
 	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, what, value, 0, text, len, fd);
 	while (r == 0 && !m->answer.done && !machine_ended(m))
 		r = machine_events_until(m, deadline);
+	if ((r == -ETIMEDOUT || r == -EINTR) && !m->answer.done)
+		m->answer.late[m->answer.type - CONTROL_COUNTERS]++;
 	if (r == 0 && !m->answer.done)
 		r = -ENOTCONN;
+	m->answer.type = 0;
 	if (r < 0)
 		return err_set(err, r, "the VM's process does not answer: %s", strerror(-r));
 	*err = m->answer.err;

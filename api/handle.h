@@ -50,6 +50,8 @@ struct roux_machine {
 	const struct counts *counts;	/* NULL: none yet */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	struct {
+		enum control_type type;	/* waited for; 0: none */
+		uint8_t late[CONTROL_KEPT - CONTROL_COUNTERS + 1];	/* by type: to come still, for who has stopped waiting */
 		bool done;
 		int32_t value;
 		struct err err;

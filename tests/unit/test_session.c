@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -430,11 +431,37 @@ static void test_a_guest_that_does_not_read_blocks_nobody(void **state)
 	(void)close(zero);
 }
 
+static void add_up(void *ctx, const char *name, uint64_t value)
+{
+	*(uint64_t *)ctx += value;
+}
+
+/* Nobody waits for the first two any more when they come. */
+static void test_late_answers_are_nobodys(void **state)
+{
+	struct err err = { 0 };
+	uint64_t sum = 0;
+
+	assert_int_equal(machine_ask(&machine, CONTROL_KEEP, 0, -1, 1, &err), -ETIMEDOUT);
+	assert_int_equal(machine_ask(&machine, CONTROL_COUNT, 0, -1, 1, &err), -ETIMEDOUT);
+	assert_int_equal(control_send(vmm, CONTROL_KEPT, 0, 7, NULL, 0, -1), 0);
+	assert_int_equal(control_send(vmm, CONTROL_COUNTERS, 0, 0, "x 40\n", 5, -1), 0);
+	assert_int_equal(control_send(vmm, CONTROL_COUNTERS, 0, 0, "x 1\ny 2\n", 8, -1), 0);
+	assert_int_equal(roux_machine_counters(&machine, add_up, &sum, NULL), 0);
+	assert_int_equal(sum, 3);
+	assert_int_equal(control_send(vmm, CONTROL_SAVED, 0, 9, NULL, 0, -1), 0);	/* that nobody has asked for */
+	assert_int_equal(control_send(vmm, CONTROL_KEPT, 0, 5, NULL, 0, -1), 0);
+	assert_int_equal(machine_ask(&machine, CONTROL_KEEP, 0, -1, 1000, &err), 0);
+	assert_int_equal(machine.answer.value, 5);
+	free(machine.counters);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		T(test_late_answers_are_nobodys),
 		T(test_frames_come_whole_however_they_are_cut),
 		T(test_the_largest_frame_fits_and_a_larger_one_is_refused),
 		T(test_waiting_ends_in_time_by_a_wake_or_at_the_end),
