@@ -338,7 +338,6 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 void emit_miss_stub(struct translator *t, struct miss_stub *m)
 {
 	struct emit *e = &t->e;
-	uint32_t ntag = m->site.rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
 	uint8_t *data;
 
 	emit_patch_here(e, m->jump);
@@ -348,7 +347,7 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
 			emit_check_crossing(t, m);
 	} else {
-		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag);
+		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag_field(t, m->site.rw));
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
 			emit_check_crossing(t, m);
 		if (m->remake.on)

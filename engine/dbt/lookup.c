@@ -85,11 +85,6 @@ static void emit_entry_index(struct translator *t, unsigned reg)
 	emit_pdep_gs(&t->e, t->s1, t->s1, GS(tlb_mask));
 }
 
-static uint32_t ntag_field(const struct translator *t, unsigned rw)
-{
-	return rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
-}
-
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
 		bool addend, enum miss_instead instead)
 {

@@ -133,6 +133,12 @@ static inline uint32_t tlb_field(const struct translator *t, size_t field)
 
 #define TLB_FIELD(t, f) tlb_field(t, offsetof(struct tlb_entry, f))
 
+/* The field that tells whether an entry is of an address, for an access of kind @rw. */
+static inline uint32_t ntag_field(const struct translator *t, unsigned rw)
+{
+	return rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
+}
+
 /* --- scan.c --- */
 /* Decodes until control flow, page end or a limit.  False: nothing decodable here. */
 bool scan(struct translator *t, const uint8_t *bytes, const uint8_t *pa2_bytes);
