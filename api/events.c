@@ -139,31 +139,13 @@ static void on_connected(struct roux_machine *m, int32_t id, int result, int fd)
 	free(c);
 }
 
-/* The type of message that answers @what. */
-static enum control_type answer_to(enum control_type what)
+/* Whether the message is the answer that is waited for; else it is too late, and whoever asked has gone on. */
+static bool take_answer(struct roux_machine *m)
 {
-	switch ((int)what) {
-	case CONTROL_COUNT: return CONTROL_COUNTERS;
-	case CONTROL_RESIZE: return CONTROL_RESIZED;
-	case CONTROL_SAVE: return CONTROL_SAVED;
-	case CONTROL_WATCH: return CONTROL_WATCHED;
-	case CONTROL_STAND:
-	case CONTROL_CHECKPOINT: return CONTROL_CHECKPOINTED;
-	default: return CONTROL_KEPT;
-	}
-}
-
-/* Whether a message of @type is the answer that is waited for: those to the same question come in its order, late ones first. */
-static bool take_answer(struct roux_machine *m, enum control_type type)
-{
-	uint8_t *late = &m->answer.late[type - CONTROL_COUNTERS];
-
-	if (*late) {
-		--*late;
+	if (!m->answer.number || m->msg->value2 != m->answer.number)
 		return false;
-	}
-	m->answer.done |= type == m->answer.type;
-	return type == m->answer.type;
+	m->answer.number = 0;
+	return true;
 }
 
 static void on_message(struct roux_machine *m, int fd)
@@ -203,7 +185,7 @@ static void on_message(struct roux_machine *m, int fd)
 		on_connected(m, msg->value, msg->value2, fd);
 		return;
 	case CONTROL_COUNTERS:
-		if (!take_answer(m, CONTROL_COUNTERS))
+		if (!take_answer(m))
 			break;
 		free(m->counters);
 		m->counters = strdup(msg->text);
@@ -213,7 +195,7 @@ static void on_message(struct roux_machine *m, int fd)
 		rejoin_network(m, (unsigned)msg->value);
 		break;
 	case CONTROL_WATCHED:
-		if (!take_answer(m, CONTROL_WATCHED))
+		if (!take_answer(m))
 			break;
 		if (m->answer.fd >= 0)
 			(void)close(m->answer.fd);
@@ -227,10 +209,10 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_SAVED:
 	case CONTROL_CHECKPOINTED:
 	case CONTROL_KEPT:
-		if (!take_answer(m, (enum control_type)msg->type))
+		if (!take_answer(m))
 			break;
-		m->answer.value = msg->value2;
-		(void)err_set(&m->answer.err, msg->value, "%s", msg->text);
+		m->answer.value = msg->value;
+		(void)err_set(&m->answer.err, msg->value < 0 ? msg->value : 0, "%s", msg->text);
 		break;
 	case CONTROL_FORBIDDEN:
 		m->state = ROUX_FAILED;
@@ -319,17 +301,14 @@ int machine_ask_with(struct roux_machine *m, enum control_type what, int32_t val
 	uint64_t deadline = monotonic_ns() + timeout_ms * 1000000ull;
 	int r;
 
-	m->answer.type = answer_to(what);
-	m->answer.done = false;
+	m->answer.number = ++m->last_question;
 	m->answer.err = (struct err){ 0 };
-	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, what, value, 0, text, len, fd);
-	while (r == 0 && !m->answer.done && !machine_ended(m))
+	r = m->sock < 0 ? -ENOTCONN : control_send(m->sock, what, value, m->answer.number, text, len, fd);
+	while (r == 0 && m->answer.number && !machine_ended(m))
 		r = machine_events_until(m, deadline);
-	if ((r == -ETIMEDOUT || r == -EINTR) && !m->answer.done)
-		m->answer.late[m->answer.type - CONTROL_COUNTERS]++;
-	if (r == 0 && !m->answer.done)
+	if (r == 0 && m->answer.number)
 		r = -ENOTCONN;
-	m->answer.type = 0;
+	m->answer.number = 0;
 	if (r < 0)
 		return err_set(err, r, "the VM's process does not answer: %s", strerror(-r));
 	*err = m->answer.err;

@@ -50,9 +50,7 @@ struct roux_machine {
 	const struct counts *counts;	/* NULL: none yet */
 	char *counters;	/* last answer to CONTROL_COUNT, or NULL */
 	struct {
-		enum control_type type;	/* waited for; 0: none */
-		uint8_t late[CONTROL_KEPT - CONTROL_COUNTERS + 1];	/* by type: to come still, for who has stopped waiting */
-		bool done;
+		int32_t number;	/* of the question whose answer is waited for, 0: none, or it is there */
 		int32_t value;
 		struct err err;
 		int fd;	/* owned until it is taken, of CONTROL_WATCHED; -1: none */
@@ -85,6 +83,7 @@ struct roux_machine {
 	char ready_stream[SESSION_STREAM], stream[SESSION_STREAM];	/* names of that, and of the stream that came last */
 	struct machine_connect *connects;	/* owned */
 	int32_t last_connect;	/* id given out last */
+	int32_t last_question;	/* number given out last */
 	uint64_t phase[ROUX_PHASES];
 	roux_console_fn console;
 	void *console_ctx;

@@ -52,7 +52,7 @@ enum control_type {
 	CONTROL_SPEC = 1,
 	CONTROL_CONNECT,	/* value: request id; value2: port */
 	CONTROL_CONSOLE_INPUT,	/* text: bytes for the serial port */
-	CONTROL_COUNT,	/* asks for COUNTERS */
+	CONTROL_COUNT,	/* asks for COUNTERS; value2: the question's number, which its answer repeats, as of all that have one */
 	CONTROL_NETWORK,	/* value: number of a named network; descriptor: as link_port_renew() */
 	CONTROL_RESIZE,	/* value: MiB of its memory that the guest is to keep */
 	CONTROL_FORGET,	/* what the engine has to save time; it begins anew.  No answer */
@@ -62,7 +62,7 @@ enum control_type {
 	CONTROL_WATCH,	/* value: number of a disk, until it stands; descriptor: CONTROL_WATCH_MAX bytes of memory for block_watch() */
 	CONTROL_STAND,	/* for machine_stand() */
 	CONTROL_GO_ON,	/* after either of them.  No answer */
-	CONTROL_HALT,	/* for good, when KEEP is worth while; value: as for that.  KEPT answers, value2: 1 when it is */
+	CONTROL_HALT,	/* for good, when KEEP is worth while; value: as for that.  KEPT answers, value: 1 when it is */
 	CONTROL_KEEP,	/* once each, of its boot, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
 
@@ -76,13 +76,14 @@ enum control_type {
 			 * the guest, both having said HELLO */
 	CONTROL_CONNECTED,	/* value: request id; value2: 0 or negative errno; descriptor; text: its ports, "GUEST:HOST" */
 	CONTROL_NETWORK_LOST,	/* value: number of a named network whose switch has ended */
+	/* Answers: value2 is the number of the question. */
 	CONTROL_COUNTERS,	/* text: lines "name value" */
 	CONTROL_RESIZED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_SAVED,	/* value: 0 or negative errno; text: a sentence */
 	CONTROL_CHECKPOINTED,	/* the same */
 	CONTROL_WATCHED,	/* value: 0 or negative errno; text: what block_file_of() says, and bytes of the disk, in decimal, or a
 				 * sentence; descriptor: the file */
-	CONTROL_KEPT,	/* as SAVED; value2: pages of the file that were used, 0: it is not worth one */
+	CONTROL_KEPT,	/* as SAVED; value: pages of the file that were used, 0: it is not worth one */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };

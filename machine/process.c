@@ -42,6 +42,7 @@ struct process {
 	struct {
 		struct loop_source *timer;	/* there from the start: the jail allows no new ones */
 		int fd;	/* -1: nobody wants it */
+		int32_t number;	/* of the question */
 		bool idle;
 		unsigned tries, quiet;	/* times that it was not idle, and that it was, in a row */
 		uint64_t ahead;	/* what its time has been moved on by, in ns */
@@ -183,13 +184,19 @@ static void connect_guest(struct process *p, const struct control_msg *msg)
 	machine_connect(p->machine, (uint32_t)msg->value2, on_connected, rq);
 }
 
+/* Answers question @number by @result: 0 or more, or a negative errno, which @err has a sentence for. */
+static void answer(struct process *p, enum control_type type, int32_t number, int32_t result, const struct err *err)
+{
+	(void)control_send(p->sock, type, result, number, err->msg, strlen(err->msg), -1);
+}
+
 static void send_counters(struct process *p)
 {
 	char text[2048] = "";
 
 	if (p->machine)
 		machine_counters(p->machine, text, sizeof(text));
-	(void)control_send(p->sock, CONTROL_COUNTERS, 0, 0, text, strlen(text), -1);
+	(void)control_send(p->sock, CONTROL_COUNTERS, 0, p->msg->value2, text, strlen(text), -1);
 }
 
 static void resize(struct process *p, const struct control_msg *msg)
@@ -198,7 +205,7 @@ static void resize(struct process *p, const struct control_msg *msg)
 	int r = !p->machine || msg->value < 0 ? err_set(&err, -EINVAL, "there is no machine, or it cannot have this size") :
 		machine_set_memory(p->machine, (uint64_t)msg->value << 20, &err);
 
-	(void)control_send(p->sock, CONTROL_RESIZED, r, 0, err.msg, strlen(err.msg), -1);
+	answer(p, CONTROL_RESIZED, msg->value2, r, &err);
 }
 
 /*
@@ -236,7 +243,7 @@ static void try_save(void *ctx)
 		r = machine_save(p->machine, p->save.fd, &err);
 	}
 	p->save.fd = -1;
-	(void)control_send(p->sock, CONTROL_SAVED, r, 0, err.msg, strlen(err.msg), -1);
+	answer(p, CONTROL_SAVED, p->save.number, r, &err);
 }
 
 /* Takes @fd. */
@@ -247,10 +254,11 @@ static void save(struct process *p, bool idle, int fd)
 	if (!p->machine || p->save.fd >= 0) {
 		(void)err_set(&err, -EINVAL, "there is no machine to save, or it is being saved");
 		(void)close(fd);
-		(void)control_send(p->sock, CONTROL_SAVED, err.code, 0, err.msg, strlen(err.msg), -1);
+		answer(p, CONTROL_SAVED, p->msg->value2, err.code, &err);
 		return;
 	}
 	p->save.fd = fd;
+	p->save.number = p->msg->value2;
 	p->save.idle = idle;
 	p->save.tries = p->save.quiet = 0;
 	p->save.ahead = 0;
@@ -266,14 +274,14 @@ static void keep(struct process *p, unsigned least, int fd)
 	int r = p->machine ? machine_keep(p->machine, fd, least, &bytes, &err) : err_set(&err, -EINVAL, "there is no machine");
 
 	(void)close(fd);
-	(void)control_send(p->sock, CONTROL_KEPT, r, (int32_t)(bytes / 4096), err.msg, strlen(err.msg), -1);
+	answer(p, CONTROL_KEPT, p->msg->value2, r < 0 ? r : (int32_t)(bytes / 4096), &err);
 }
 
 static void halt(struct process *p, unsigned least)
 {
 	bool halted = p->machine && machine_halt(p->machine, least);
 
-	(void)control_send(p->sock, CONTROL_KEPT, 0, halted, NULL, 0, -1);
+	answer(p, CONTROL_KEPT, p->msg->value2, halted, &(struct err){ 0 });
 }
 
 /* Takes @fd.  Whoever reads it is there: another process, which reads on whatever happens. */
@@ -290,7 +298,7 @@ static void checkpoint(struct process *p, int fd)
 		memcpy(&id, p->msg->text, sizeof(id));
 		r = machine_checkpoint(p->machine, fd, &id, &err);
 	}
-	(void)control_send(p->sock, CONTROL_CHECKPOINTED, r, 0, err.msg, strlen(err.msg), -1);
+	answer(p, CONTROL_CHECKPOINTED, p->msg->value2, r, &err);
 }
 
 /* Takes @map. */
@@ -309,9 +317,9 @@ static void watch(struct process *p, unsigned index, int map)
 	}
 	n = snprintf(text, sizeof(text), "%llu %llu", (unsigned long long)disk.at, (unsigned long long)disk.size);
 	if (r < 0)
-		(void)control_send(p->sock, CONTROL_WATCHED, r, 0, err.msg, strlen(err.msg), -1);
+		answer(p, CONTROL_WATCHED, p->msg->value2, r, &err);
 	else
-		(void)control_send(p->sock, CONTROL_WATCHED, 0, 0, text, (size_t)n, disk.fd);
+		(void)control_send(p->sock, CONTROL_WATCHED, 0, p->msg->value2, text, (size_t)n, disk.fd);
 }
 
 static void stand(struct process *p)
@@ -319,7 +327,7 @@ static void stand(struct process *p)
 	struct err err = { 0 };
 	int r = p->machine ? machine_stand(p->machine, &err) : err_set(&err, -EINVAL, "there is no machine");
 
-	(void)control_send(p->sock, CONTROL_CHECKPOINTED, r, 0, err.msg, strlen(err.msg), -1);
+	answer(p, CONTROL_CHECKPOINTED, p->msg->value2, r, &err);
 }
 
 static void on_message(void *ctx, uint32_t events)

@@ -444,13 +444,13 @@ static void test_late_answers_are_nobodys(void **state)
 
 	assert_int_equal(machine_ask(&machine, CONTROL_KEEP, 0, -1, 1, &err), -ETIMEDOUT);
 	assert_int_equal(machine_ask(&machine, CONTROL_COUNT, 0, -1, 1, &err), -ETIMEDOUT);
-	assert_int_equal(control_send(vmm, CONTROL_KEPT, 0, 7, NULL, 0, -1), 0);
-	assert_int_equal(control_send(vmm, CONTROL_COUNTERS, 0, 0, "x 40\n", 5, -1), 0);
-	assert_int_equal(control_send(vmm, CONTROL_COUNTERS, 0, 0, "x 1\ny 2\n", 8, -1), 0);
+	assert_int_equal(control_send(vmm, CONTROL_KEPT, 7, 1, NULL, 0, -1), 0);
+	assert_int_equal(control_send(vmm, CONTROL_COUNTERS, 0, 2, "x 40\n", 5, -1), 0);
+	assert_int_equal(control_send(vmm, CONTROL_COUNTERS, 0, 3, "x 1\ny 2\n", 8, -1), 0);
 	assert_int_equal(roux_machine_counters(&machine, add_up, &sum, NULL), 0);
 	assert_int_equal(sum, 3);
-	assert_int_equal(control_send(vmm, CONTROL_SAVED, 0, 9, NULL, 0, -1), 0);	/* that nobody has asked for */
-	assert_int_equal(control_send(vmm, CONTROL_KEPT, 0, 5, NULL, 0, -1), 0);
+	assert_int_equal(control_send(vmm, CONTROL_SAVED, 9, 0, NULL, 0, -1), 0);	/* that nobody has asked for */
+	assert_int_equal(control_send(vmm, CONTROL_KEPT, 5, 4, NULL, 0, -1), 0);
 	assert_int_equal(machine_ask(&machine, CONTROL_KEEP, 0, -1, 1000, &err), 0);
 	assert_int_equal(machine.answer.value, 5);
 	free(machine.counters);
