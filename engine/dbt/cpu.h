@@ -56,17 +56,6 @@ static inline bool is_scratch(unsigned r)
 #define PAGE_MASK (~(PAGE_SIZE - 1))
 
 /*
- * One software TLB entry.  Negated tags: address + ntag is the offset in the
- * page exactly when the entry matches.  An entry that allows no read (write)
- * has a tag whose index differs from its own place, so that it never matches.
- */
-struct tlb_entry {
-	uint64_t ntag_read, ntag_write;
-	uint64_t addend;	/* host address - guest address */
-	uint64_t host;	/* host address of the page */
-};
-
-/*
  * Guest address to translated code.  An indirect jump goes to code unseen, which
  * begins with a look at whether address + ntag is 0 (emit_entry()): there the way
  * of the jump is predicted already.  Functions begin at multiples of 16, so the
@@ -77,8 +66,17 @@ struct jc_entry {
 	uint64_t ntag;
 };
 
+/*
+ * A software TLB.  Negated tags: address + ntag is the offset in the page exactly
+ * when the entry matches.  An entry that allows no read (write) has a tag whose
+ * index differs from its own place, so that it never matches.  A look-up needs one
+ * tag and one of the others: entries of neighbours share cache lines, and the index
+ * is only scaled by 8.
+ */
 struct tlb {
-	struct tlb_entry entry[TLB_ENTRIES];
+	uint64_t ntag_read[TLB_ENTRIES], ntag_write[TLB_ENTRIES];
+	uint64_t addend[TLB_ENTRIES];	/* host address - guest address */
+	uint64_t host[TLB_ENTRIES];	/* host address of the page */
 };
 
 enum jc_of { JC_KERNEL, JC_USER };
@@ -157,7 +155,7 @@ struct cpu {
 	uint64_t miss_address;	/* what it did not find */
 	uint64_t miss_flags;	/* flags at that miss: AH from LAHF, AL from SETO */
 	uint64_t host_rsp;
-	uint64_t tlb_mask;	/* PDEP mask: four times the TLB index, which is then scaled by 8 */
+	uint64_t tlb_mask;	/* PEXT mask: the TLB index of an address */
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
 	_Atomic uint64_t jc_mask[2];	/* jump_cache.mask of the kernel's and of the user's in use, or 0, which polls: see ask_to_exit() */

@@ -4,8 +4,6 @@
 
 #define GROUP_SPAN_MAX 1024
 
-_Static_assert(sizeof(struct tlb_entry) == 32, "the look-up scales by 32");
-
 void emit_guest_va(struct translator *t, unsigned reg, int64_t va)
 {
 	if (t->absolute) {
@@ -78,11 +76,10 @@ static void add_miss(struct translator *t, uint8_t *jump, uint8_t *retry, bool l
 		t->miss[t->nmiss - 1].remake = t->remake;
 }
 
-/* S1 = what, scaled by 8, is the offset of the TLB entry for the address in @reg.  Flags kept. */
+/* S1 = index of the TLB entry for the address in @reg.  Flags kept. */
 static void emit_entry_index(struct translator *t, unsigned reg)
 {
-	emit_rorx(&t->e, true, t->s1, reg, 12);
-	emit_pdep_gs(&t->e, t->s1, t->s1, GS(tlb_mask));
+	emit_pext_gs(&t->e, t->s1, reg, GS(tlb_mask));
 }
 
 void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw, bool live,
@@ -94,8 +91,8 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 	uint8_t *miss;
 
 	if (!live) {
-		emit_rorx(e, false, t->s1, t->s0, 7);
-		emit_alu_imm(e, false, ALU_AND, t->s1, (TLB_ENTRIES - 1) << 5);
+		emit_rorx(e, false, t->s1, t->s0, 9);
+		emit_alu_imm(e, false, ALU_AND, t->s1, (TLB_ENTRIES - 1) << 3);
 		emit_gs_idx(e, true, 0x03, t->s0, t->s1, 0, ntag);
 		emit_alu_imm(e, true, ALU_CMP, t->s0, (int32_t)(PAGE_SIZE - size));
 		miss = emit_jcc(e, CC_A);
@@ -114,7 +111,7 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 
 /*
  * The same for [@base + @disp] with flags kept: S1 = addend.  S0 is not needed again, so that is where the address is checked, and
- * S1 goes on to hold the entry's offset.
+ * S1 goes on to hold the entry's index.
  */
 static void emit_check_live(struct translator *t, uint8_t *retry, unsigned base, int32_t disp, uint64_t size, unsigned rw,
 			    enum miss_instead instead)

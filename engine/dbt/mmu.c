@@ -34,7 +34,16 @@ static inline uint64_t never(unsigned index)
 
 static void tlb_clear_one(struct tlb *tlb, unsigned n)
 {
-	tlb->entry[n] = (struct tlb_entry){ .ntag_read = never(n), .ntag_write = never(n) };
+	tlb->ntag_read[n] = tlb->ntag_write[n] = never(n);
+}
+
+/* Entry @n is for the page at @page, which is at @host. */
+static inline void tlb_set(struct tlb *tlb, unsigned n, uint64_t page, uint64_t host, bool readable, bool writable)
+{
+	tlb->ntag_read[n] = readable ? 0 - page : never(n);
+	tlb->ntag_write[n] = writable ? 0 - page : never(n);
+	tlb->addend[n] = host - page;
+	tlb->host[n] = host;
 }
 
 static void tlb_clear(struct tlb *tlb)
@@ -139,7 +148,7 @@ static void drop_user_in_kernel(struct cpu *cpu)
 		for (unsigned i = 0; i < cpu->nuser_in_kernel; i++) {
 			unsigned n = tlb_index(cpu->user_in_kernel[i]);
 
-			cpu->ktlb.entry[n].ntag_read = cpu->ktlb.entry[n].ntag_write = never(n);
+			tlb_clear_one(&cpu->ktlb, n);
 		}
 	}
 	cpu->nuser_in_kernel = 0;
@@ -184,7 +193,7 @@ void mmu_init(struct cpu *cpu)
 	cpu->context = 0;
 	cpu->gs_window = (uint64_t)(uintptr_t)cpu->windows;
 	returns_begin(cpu);
-	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 2;
+	cpu->tlb_mask = (uint64_t)(TLB_ENTRIES - 1) << 12;
 	jc_open(cpu);
 	if (atomic_load(&cpu->exit_request))
 		jc_close(cpu);
@@ -278,9 +287,7 @@ void mmu_give_back(struct cpu *cpu)
 /* Drops the entry of the page at @va, of 4 KiB. */
 static void invalidate_entry(struct tlb *tlb, uint64_t va)
 {
-	unsigned n = tlb_index(va);
-
-	tlb->entry[n].ntag_read = tlb->entry[n].ntag_write = never(n);
+	tlb_clear_one(tlb, tlb_index(va));
 }
 
 void mmu_forget_page(struct cpu *cpu, uint64_t va)
@@ -303,12 +310,9 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 		count = LARGE_SIZE / PAGE_SIZE;
 		first = tlb_index(va & ~(LARGE_SIZE - 1));
 	}
-	for (unsigned n = first; n < first + count; n++) {
-		struct tlb_entry *e = &tlb->entry[n];
-
-		if ((0 - e->ntag_read) >> shift == va >> shift || (0 - e->ntag_write) >> shift == va >> shift)
-			e->ntag_read = e->ntag_write = never(n);
-	}
+	for (unsigned n = first; n < first + count; n++)
+		if ((0 - tlb->ntag_read[n]) >> shift == va >> shift || (0 - tlb->ntag_write[n]) >> shift == va >> shift)
+			tlb_clear_one(tlb, n);
 }
 
 void mmu_note_exec(struct cpu *cpu, uint64_t va, uint32_t mode, const struct translation *tr)
@@ -408,8 +412,8 @@ static bool protect_in(struct tlb *tlb, uint64_t host)
 	bool found = false;
 
 	for (unsigned i = 0; i < TLB_ENTRIES; i++)
-		if (tlb->entry[i].host == host) {
-			__atomic_store_n(&tlb->entry[i].ntag_write, never(i), __ATOMIC_RELEASE);
+		if (tlb->host[i] == host && tlb->ntag_write[i] != never(i)) {
+			__atomic_store_n(&tlb->ntag_write[i], never(i), __ATOMIC_RELEASE);
 			found = true;
 		}
 	return found;
@@ -563,7 +567,7 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	unsigned n = tlb_index(va);
-	struct tlb_entry *e = &(user ? &w->utlb : &cpu->ktlb)->entry[n];
+	struct tlb *tlb = user ? &w->utlb : &cpu->ktlb;
 	uint64_t page = va & PAGE_MASK, host = (uint64_t)(uintptr_t)tr->host & PAGE_MASK;
 	uint8_t flags = code_page_note_access(cpu->vm->cc, tr->gpa, tr->writable) & (PAGE_HAS_CODE | PAGE_CLEAN);
 	unsigned slow = (flags ? MEM_WRITE : 0) | (cpu->debug.data ? debug_watched(cpu, va) : 0);
@@ -574,18 +578,13 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 		note_temporary(cpu, va);
 	large_pages_add(user ? &w->ularge : &cpu->klarge, va, tr->shift);
 	cpu->ktlb_filled |= !user;
-	*e = (struct tlb_entry){
-		.ntag_read = slow & MEM_READ ? never(n) : 0 - page,
-		.ntag_write = tr->writable && !(slow & MEM_WRITE) ? 0 - page : never(n),
-		.addend = host - page,
-		.host = host,
-	};
+	tlb_set(tlb, n, page, host, !(slow & MEM_READ), tr->writable && !(slow & MEM_WRITE));
 	if (cpu->vm->ncpus > 1 && tr->writable && !flags) {
 		/* Whoever claimed the page since may have looked for this entry too early: see claim_page(). */
 		atomic_thread_fence(memory_order_seq_cst);
 		flags = code_page_flags(cpu->vm->cc, tr->gpa) & (PAGE_HAS_CODE | PAGE_CLEAN);
 		if (flags) {
-			e->ntag_write = never(n);
+			tlb->ntag_write[n] = never(n);
 			slow |= MEM_WRITE;
 		}
 	}
@@ -627,17 +626,17 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 	bool writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
 	struct window_private *w = (struct window_private *)(uintptr_t)(cpu->gs_window + WINDOW_SHARED);
 	unsigned n = tlb_index(va);
-	struct tlb_entry *e;
+	struct tlb *tlb;
 
 	if ((pte & need) != need || gpa >= cpu->ram_size || (va & 4095) + site->size > PAGE_SIZE || cpu->debug.data ||
 	    (pte & PTE_NX && !(cpu->efer & EFER_NXE)) ||
 	    (writable && atomic_load_explicit(&cpu->ram_flags[gpa / PAGE_SIZE], memory_order_relaxed) != PAGE_WRITE_CACHED))
 		return 0;
 	if (site->user) {
-		e = &w->utlb.entry[n];
+		tlb = &w->utlb;
 		note_filled(w, n);
 	} else {
-		e = &cpu->ktlb.entry[n];
+		tlb = &cpu->ktlb;
 		cpu->ktlb_filled = true;
 		if (!(pte & PTE_G && cpu->cr4 & CR4_PGE && va >> 63))
 			note_temporary(cpu, va);
@@ -645,12 +644,11 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 	if (!known->table)
 		large_pages_add(site->user ? &w->ularge : &cpu->klarge, va, known->shift);
 	host = (uint64_t)(uintptr_t)cpu->ram + gpa;
-	*e = (struct tlb_entry){ .ntag_read = 0 - page, .ntag_write = writable ? 0 - page : never(n),
-				 .addend = host - page, .host = host };
+	tlb_set(tlb, n, page, host, true, writable);
 	if (cpu->vm->ncpus > 1 && writable) {	/* as in set_entry() */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (atomic_load(&cpu->ram_flags[gpa / PAGE_SIZE]) != PAGE_WRITE_CACHED) {
-			e->ntag_write = never(n);
+			tlb->ntag_write[n] = never(n);
 			return 0;
 		}
 	}
@@ -663,12 +661,12 @@ static int page_access(struct cpu *cpu, uint64_t va, unsigned rw, bool user, uin
 		       struct translation *tr, uint32_t *ret_error)
 {
 	struct tlb *tlb = user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb;
-	const struct tlb_entry *e = &tlb->entry[tlb_index(va)];
-	uint64_t ntag = rw & MEM_WRITE ? e->ntag_write : e->ntag_read;
+	unsigned n = tlb_index(va);
+	uint64_t ntag = (rw & MEM_WRITE ? tlb->ntag_write : tlb->ntag_read)[n];
 	int vector;
 
 	if (va + ntag < PAGE_SIZE) {
-		*ret_host = (uint8_t *)(uintptr_t)(e->host + (va & 4095));
+		*ret_host = (uint8_t *)(uintptr_t)(tlb->host[n] + (va & 4095));
 		tr->host = NULL;
 		return 0;
 	}

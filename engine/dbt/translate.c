@@ -12,8 +12,8 @@
  * A look-up (flags dead; E is the table entry, S0/S1 the two scratch registers):
  *
  *      lea  S0, [guest operand]
- *      rorx S1d, S0d, 7                 S1 = index * sizeof(entry), after the AND
- *      and  S1d, (TLB_ENTRIES-1) << 5
+ *      rorx S1d, S0d, 9                 S1 = 8 * index, after the AND
+ *      and  S1d, (TLB_ENTRIES-1) << 3
  *      add  S0, gs:[S1 + ntag]          S0 = offset in the page if the entry matches
  *      cmp  S0, 4096 - size             also catches accesses that leave the page
  *      ja   miss
@@ -24,7 +24,7 @@
  * base register that follow are checked by the first look-up (a group).  When
  * a group's bytes lie in two pages, a BLOCK_PLAIN block runs the rest of the block.
  *
- * Where guest flags are live, the same is done with PDEP, PEXT, LEA and JRCXZ,
+ * Where guest flags are live, the same is done with PEXT, LEA and JRCXZ,
  * which leave flags alone; RCX waits in S1 meanwhile (emit_jmp_nonzero()).
  *
  * Invariant: at every point where translated code can leave for a fault, guest

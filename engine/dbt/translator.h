@@ -125,13 +125,13 @@ struct translator {
 	unsigned nstubs;
 };
 
-/* Offset from GS of a field of the first entry of the TLB that the block uses. */
+/* Offset from GS of an array of the TLB that the block uses. */
 static inline uint32_t tlb_field(const struct translator *t, size_t field)
 {
 	return (uint32_t)((t->user ? GS_UTLB : GS_KTLB) + field);
 }
 
-#define TLB_FIELD(t, f) tlb_field(t, offsetof(struct tlb_entry, f))
+#define TLB_FIELD(t, f) tlb_field(t, offsetof(struct tlb, f))
 
 /* The field that tells whether an entry is of an address, for an access of kind @rw. */
 static inline uint32_t ntag_field(const struct translator *t, unsigned rw)
