@@ -123,9 +123,9 @@ bool machine_is_idle(struct machine *machine);
 
 /*
  * While its processors all wait its time goes on at once to the next of its timers, if that is within @most ns.  Returns by
- * how much, in ns; 0: there is none, or one of them runs, or the engine cannot.
+ * how much, in ns; 0: there is none, or the engine cannot; -EAGAIN: one of them runs, or is about to.
  */
-uint64_t machine_skip_time(struct machine *machine, uint64_t most);
+int64_t machine_skip_time(struct machine *machine, uint64_t most);
 
 /* True when the helper of the jail goes on as a maker of sockets.  After machine_start(). */
 bool machine_has_helper(const struct machine *machine);

@@ -214,13 +214,15 @@ static void resize(struct process *p, const struct control_msg *msg)
  */
 static void wait_for_rest(struct process *p)
 {
-	uint64_t skipped = 0;
+	int64_t skipped = 0;
 
 	p->save.quiet = machine_is_idle(p->machine) ? p->save.quiet + 1 : 0;
 	if (p->save.quiet && p->save.skips < SAVE_SKIPS)
 		skipped = machine_skip_time(p->machine, SAVE_AHEAD_NS - p->save.ahead);
-	p->save.ahead += skipped;
-	p->save.skips += skipped != 0;
+	if (skipped > 0) {
+		p->save.ahead += (uint64_t)skipped;
+		p->save.skips++;
+	}
 	if (skipped)
 		p->save.quiet = 0;
 }

@@ -198,14 +198,14 @@ bool machine_is_idle(struct machine *m)
 	return idle;
 }
 
-uint64_t machine_skip_time(struct machine *m, uint64_t most)
+int64_t machine_skip_time(struct machine *m, uint64_t most)
 {
-	uint64_t skipped;
+	int64_t skipped;
 
 	if (!m->engine->skip_time)
 		return 0;
 	vm_pause(m->vm);
-	skipped = processors_wait(m) ? m->engine->skip_time(m->vm, most) : 0;
+	skipped = processors_wait(m) ? m->engine->skip_time(m->vm, most) : -EAGAIN;
 	vm_resume(m->vm);
 	return skipped;
 }

@@ -104,9 +104,10 @@ struct engine_ops {
 
 	/*
 	 * Optional, while no vCPU runs and all wait for interrupts.  The guest's time goes on to the next one of its own
-	 * timers, if that is within @most ns.  Returns by how much, in ns; 0: there is none.
+	 * timers, if that is within @most ns.  Returns by how much, in ns; 0: there is none; -EAGAIN: one has expired that its
+	 * vCPU has yet to hear of.
 	 */
-	uint64_t (*skip_time)(struct vm *vm, uint64_t most);
+	int64_t (*skip_time)(struct vm *vm, uint64_t most);
 
 	/* Required.  From now on vcpu_run() reports what @debug asks for.  0 or a negative errno. */
 	int (*debug)(struct vcpu *vcpu, const struct vcpu_debug *debug, struct err *err);

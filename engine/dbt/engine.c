@@ -839,7 +839,7 @@ static int dbt_set_vm_state(struct vm *vm, const struct vm_state *state, struct 
 	return 0;
 }
 
-static uint64_t dbt_skip_time(struct vm *vm, uint64_t most)
+static int64_t dbt_skip_time(struct vm *vm, uint64_t most)
 {
 	const struct dbt_vm *dv = vm->engine_data;
 	uint64_t ticks = UINT64_MAX, ns;
@@ -848,7 +848,7 @@ static uint64_t dbt_skip_time(struct vm *vm, uint64_t most)
 		uint64_t now = guest_tsc(dv->cpu[i]), timer = dv->cpu[i]->timer_tsc;
 
 		if (timer && timer <= now)
-			return 0;	/* it is about to come */
+			return -EAGAIN;
 		if (timer && timer - now < ticks)
 			ticks = timer - now;
 	}
@@ -859,7 +859,7 @@ static uint64_t dbt_skip_time(struct vm *vm, uint64_t most)
 		dv->cpu[i]->tsc_offset += ticks;
 		dbt_timer_set(dv->cpu[i], dv->cpu[i]->timer_tsc);
 	}
-	return ns ? ns : 1;
+	return ns ? (int64_t)ns : 1;
 }
 
 static void dbt_irq_set(struct vm *vm, unsigned gsi, bool level)
