@@ -5,6 +5,7 @@
 #include "api/network.h"
 #include "api/template.h"
 #include "os/cgroup.h"
+#include "os/memory.h"
 #include "os/weight.h"
 
 #include <errno.h>
@@ -70,6 +71,7 @@ static void *limit_process(void *arg)
 		cgroup_destroy(m->cgroup);
 		m->cgroup = NULL;
 	}
+	memory_give_back_stack();	/* nobody waits for us before the machine's end */
 	return NULL;
 }
 

@@ -45,6 +45,8 @@ int verb_vmm(int argc, char **argv)
 	(void)signal(SIGPIPE, SIG_IGN);
 	/* One heap: others take 64 MiB of addresses each, and shrink by a look into /proc, which a jail has not. */
 	(void)mallopt(M_ARENA_MAX, 1);
+	/* What calloc() takes from the end of the heap it clears, and so touches, unless the heap grows for it. */
+	(void)mallopt(M_TOP_PAD, 0);
 	/* Shared folders hold a descriptor for each file the guest knows. */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = files.rlim_max;

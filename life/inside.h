@@ -237,7 +237,7 @@ struct monitor {
 	struct output_writer output;
 	uint64_t command_ns;	/* CLOCK_MONOTONIC of its start */
 	char *counters;	/* of the engine when it started, or NULL */
-	struct loop_source *restart_timer, *stop_timer, *limit_timer, *slow_timer;
+	struct loop_source *restart_timer, *stop_timer, *limit_timer, *slow_timer, *rest_timer;
 	bool begun;	/* the client that starts the VM is there to see it */
 	bool first_life;
 	bool stopping;	/* the end was asked for */
@@ -292,6 +292,8 @@ void monitor_call_off(struct monitor *m, int status);
 int monitor_set_up(struct monitor *m, struct err *err);
 
 void monitor_save(struct monitor *m);
+/* It has done something, and may have nothing to do from now on. */
+void monitor_rests(struct monitor *m);
 bool monitor_running(const struct monitor *m);
 int monitor_stop_signal(const struct monitor *m);
 

@@ -19,6 +19,7 @@
 #include "life/standby.h"
 #include "life/when.h"
 #include "os/loop.h"
+#include "os/memory.h"
 #include "os/prompt.h"
 
 #include <errno.h>
@@ -29,6 +30,7 @@
 #include <unistd.h>
 
 #define NS_PER_MS 1000000ull
+#define REST_MS 2000u	/* until it gives memory back: a hundred monitors are there before the first does */
 #define KILL_WAIT_MS 2000u	/* after which a machine whose command does not die of SIGKILL is ended */
 
 static void begin_life(struct monitor *m);
@@ -260,6 +262,7 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	events_add(&m->vms, &m->record, "start", NULL);
 	standby_prepare(m);
 	monitor_save(m);
+	monitor_rests(m);
 	if (m->first_life && !m->record.config.auto_remove)	/* which nobody would start again after a crash of the host */
 		vm_sync(&m->vms, &m->owned);
 }
@@ -415,6 +418,17 @@ static void on_slow(void *ctx)
 	command_unblock(m);
 }
 
+static void on_rest(void *ctx)
+{
+	(void)ctx;
+	memory_give_back();
+}
+
+void monitor_rests(struct monitor *m)
+{
+	(void)loop_set_timer(m->rest_timer, REST_MS * NS_PER_MS, 0);
+}
+
 int monitor_set_up(struct monitor *m, struct err *err)
 {
 	int r = loop_add_timer(m->loop, on_restart, m, &m->restart_timer, err);
@@ -425,5 +439,7 @@ int monitor_set_up(struct monitor *m, struct err *err)
 		r = loop_add_timer(m->loop, on_limit, m, &m->limit_timer, err);
 	if (r == 0)
 		r = loop_add_timer(m->loop, on_slow, m, &m->slow_timer, err);
+	if (r == 0)
+		r = loop_add_timer(m->loop, on_rest, m, &m->rest_timer, err);
 	return r;
 }

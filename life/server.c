@@ -44,6 +44,8 @@ static void reap(void *ctx)
 	}
 	if (m->finished && !m->conns)
 		loop_quit(m->loop);
+	else
+		monitor_rests(m);
 }
 
 void conn_close(struct conn *c)

@@ -10,6 +10,7 @@
 #include "api/template.h"
 #include "life/snapshot_disks.h"
 #include "os/loop.h"
+#include "os/memory.h"
 #include "os/prompt.h"
 
 #include <errno.h>
@@ -260,6 +261,7 @@ static void *run(void *ctx)
 	}
 	while (loop_post(s->monitor->loop, ended, s) < 0)
 		;	/* no memory for a few bytes: nobody else can tell the monitor */
+	memory_give_back_stack();
 	return NULL;
 }
 

@@ -10,6 +10,7 @@
 #include "os/err.h"
 #include "os/jail.h"
 #include "os/loop.h"
+#include "os/memory.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -20,6 +21,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#define REST_NS 2000000000u	/* from a machine's start until its process gives back what it took for that */
 #define SAVE_PAUSE_NS 1000000u	/* a guest that is about to be idle is so soon */
 #define SAVE_TRIES 2000u
 #define SAVE_QUIET 4u	/* what a guest waits for from its devices does not take them so long */
@@ -35,12 +37,13 @@ struct process {
 	const char *cache_dir;
 	struct loop *loop;
 	struct loop_source *source;
+	struct loop_source *rest_timer;	/* both timers there from the start: the jail allows no new ones */
 	struct machine *machine;
 	struct control_msg *msg;
 	struct jail *jail;
 	bool failed;
 	struct {
-		struct loop_source *timer;	/* there from the start: the jail allows no new ones */
+		struct loop_source *timer;
 		int fd;	/* -1: nobody wants it */
 		int32_t number;	/* of the question */
 		bool idle;
@@ -157,6 +160,7 @@ static void start(struct process *p, const struct control_msg *msg)
 			   strlen(machine_engine(p->machine)), counts_fd);
 	if (counts_fd >= 0)
 		(void)close(counts_fd);
+	(void)loop_set_timer(p->rest_timer, REST_NS, 0);
 }
 
 struct request {
@@ -402,6 +406,12 @@ static void on_message(void *ctx, uint32_t events)
 	}
 }
 
+static void on_rest(void *ctx)
+{
+	(void)ctx;
+	memory_give_back();
+}
+
 int machine_process(int sock, const char *cache_dir, struct jail *jail)
 {
 	struct process p = { .sock = sock, .cache_dir = cache_dir, .jail = jail, .save.fd = -1 };
@@ -418,6 +428,8 @@ int machine_process(int sock, const char *cache_dir, struct jail *jail)
 	if (r == 0)
 		r = loop_add_timer(p.loop, try_save, &p, &p.save.timer, &err);
 	if (r == 0)
+		r = loop_add_timer(p.loop, on_rest, &p, &p.rest_timer, &err);
+	if (r == 0)
 		r = loop_run(p.loop, &err);
 	if (r < 0)
 		fail(&p, &err);
@@ -425,6 +437,7 @@ int machine_process(int sock, const char *cache_dir, struct jail *jail)
 		(void)close(p.save.fd);
 	machine_destroy(p.machine);
 	loop_remove(p.save.timer);
+	loop_remove(p.rest_timer);
 	loop_remove(p.source);
 	loop_destroy(p.loop);
 	free(p.msg);

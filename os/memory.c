@@ -2,11 +2,16 @@
 #include "os/memory.h"
 
 #include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define KSM_RUN "/sys/kernel/mm/ksm/run"
+/* Linux keeps a mebibyte below the first thread's stack free for it (stack_guard_gap), whatever its limit is. */
+#define FIRST_STACK_DEPTH (256ul << 10)
 
 struct line {
 	const char *name;
@@ -84,6 +89,36 @@ int process_memory_add(pid_t pid, struct process_memory *sum)
 	sum->merged += merged;
 	sum->saved += less(own + shared, l[PSS].bytes);
 	return 0;
+}
+
+/* What lies between @low, the end of the stack, and where we are now. */
+static void give_back_below_us(uintptr_t low)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	uintptr_t end = ((uintptr_t)__builtin_frame_address(0) & ~(page - 1)) - page;	/* for the calls below */
+
+	low = (low + page - 1) & ~(page - 1);
+	if (low < end)
+		(void)madvise((void *)low, end - low, MADV_DONTNEED);	/* goes on where nothing is mapped */
+}
+
+void memory_give_back(void)
+{
+	(void)malloc_trim(0);
+	give_back_below_us((uintptr_t)__builtin_frame_address(0) - FIRST_STACK_DEPTH);
+}
+
+void memory_give_back_stack(void)
+{
+	pthread_attr_t attr;
+	size_t size;
+	void *low;
+
+	if (pthread_getattr_np(pthread_self(), &attr) != 0)
+		return;
+	if (pthread_attr_getstack(&attr, &low, &size) == 0)
+		give_back_below_us((uintptr_t)low);
+	(void)pthread_attr_destroy(&attr);
 }
 
 bool memory_merges(void)

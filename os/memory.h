@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The host's memory: what a process has of it, and whether equal pages become one (KSM).
+ * The host's memory: what a process has of it, what it gives back, and whether equal pages become one (KSM).
  *
  *   resident    own                    shared with other processes
  *              |----------------------|-------------|-----------|
@@ -26,6 +26,15 @@ struct process_memory {
 
 /* Adds what @pid has to @sum.  0, or a negative errno: -ESRCH when it is gone, -EACCES when it is not ours. */
 int process_memory_add(pid_t pid, struct process_memory *sum);
+
+/*
+ * What the process has freed, and what its first thread's stack reached beyond where it is now, is the host's again.  For the
+ * first thread of a process that has nothing to do for a while.
+ */
+void memory_give_back(void);
+
+/* The latter for another thread, which is about to end while its stack is kept. */
+void memory_give_back_stack(void);
 
 /* Whether this host's kernel looks for equal pages now, in memory that allows it. */
 bool memory_merges(void);

@@ -6,6 +6,7 @@
 #include "os/err.h"
 #include "os/lazy.h"
 #include "os/log.h"
+#include "os/memory.h"
 #include "os/pool.h"
 #include "os/publish.h"
 
@@ -388,9 +389,76 @@ static void test_processes_have_one_context_until_what_they_inherit_differs(void
 	}
 }
 
+static __attribute__((noinline)) void reach_deep(void)
+{
+	volatile char deep[160 << 10];
+
+	for (size_t i = 0; i < sizeof(deep); i += 1024)
+		deep[i] = 1;
+}
+
+static uint64_t own_memory(void)
+{
+	struct process_memory have = { 0 };
+
+	assert_int_equal(process_memory_add(getpid(), &have), 0);
+	return have.own;
+}
+
+static void test_what_was_freed_is_given_back(void **state)
+{
+	enum { BLOCKS = 64, SIZE = 8192 };
+	char *block[BLOCKS], text[] = "still here";
+	uint64_t before;
+
+	(void)state;
+	reach_deep();
+	for (size_t i = 0; i < BLOCKS; i++) {
+		block[i] = malloc(SIZE);
+		assert_non_null(block[i]);
+		memset(block[i], 1, SIZE);
+	}
+	for (size_t i = 0; i + 1 < BLOCKS; i++)	/* the last one keeps the heap as long as it is */
+		free(block[i]);
+	before = own_memory();
+	memory_give_back();
+#ifdef __SANITIZE_ADDRESS__	/* which has a heap of its own */
+	assert_true(own_memory() + (128 << 10) <= before);
+#else
+	assert_true(own_memory() + (128 << 10) + BLOCKS / 2 * SIZE <= before);
+#endif
+	assert_int_equal(block[BLOCKS - 1][SIZE - 1], 1);
+	assert_string_equal(text, "still here");
+	free(block[BLOCKS - 1]);
+}
+
+static void *reach_deep_and_back(void *ctx)
+{
+	uint64_t *given = ctx;
+
+	reach_deep();
+	*given = own_memory();
+	memory_give_back_stack();
+	*given -= own_memory();
+	return NULL;
+}
+
+static void test_a_thread_gives_its_stack_back(void **state)
+{
+	uint64_t given;
+	pthread_t thread;
+
+	(void)state;
+	assert_int_equal(pthread_create(&thread, NULL, reach_deep_and_back, &given), 0);
+	assert_int_equal(pthread_join(thread, NULL), 0);
+	assert_in_range(given, 128 << 10, 256 << 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_what_was_freed_is_given_back),
+		cmocka_unit_test(test_a_thread_gives_its_stack_back),
 		cmocka_unit_test(test_published_ports_are_written_in_one_way),
 		cmocka_unit_test(test_a_library_is_loaded_with_the_first_function),
 		cmocka_unit_test(test_a_library_that_is_not_there_ends_the_program),
