@@ -9,7 +9,7 @@
  *   dispatch.c what translated code calls: misses, exits, finding the next block
  *   dormant.c  blocks that other VMs translated
  *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
- *   system.c   the interpreter for system instructions and MSRs
+ *   interpret.c  the interpreter; its files are listed in interpret.h
  *   string.c   repeated string instructions
  *   user_code.c  links and jump caches when mappings of programs are flushed
  *   vector.c   gathers, scatters and masked operands
@@ -300,7 +300,7 @@ void debug_after_insn(struct cpu *cpu);
 /* #DB with bits @why of DR6. */
 void debug_raise(struct cpu *cpu, uint64_t why, enum event_kind kind);
 
-/* --- system.c, string.c, slow.c --- */
+/* --- the interpreter: interpret.h, string.c --- */
 /* Interprets @in at cpu->rip: afterwards cpu->rip is next, or an exception is pending. */
 void interpret(struct cpu *cpu, const struct insn *in);
 void string_insn(struct cpu *cpu, const struct insn *in);
@@ -315,19 +315,18 @@ uint64_t guest_tsc(const struct cpu *cpu);
 void dbt_timer_set(struct cpu *cpu, uint64_t tsc);
 /* May the code at the present privilege use the port?  SDM vol. 1, 19.5. */
 bool port_allowed(struct cpu *cpu, uint16_t port, unsigned size);
-bool xrstor_checked(struct cpu *cpu, const struct insn *in, const uint8_t *area, uint64_t mask);
 
 /* --- vector.c --- */
 /* Gathers and scatters, element by element.  False with an exception pending. */
 bool gather_insn(struct cpu *cpu, const struct insn *in);
 /* Bit per byte of the memory operand of @in (64 at most) that its mask selects. */
 uint64_t active_bytes(struct cpu *cpu, const struct insn *in, unsigned size);
+
+/* --- slow.c --- */
 int port_access(struct cpu *cpu, uint16_t port, unsigned size, bool write, uint32_t *value);
 /* Device access at @gpa (heavy inside). */
 uint64_t mmio_read(struct cpu *cpu, gpa_t gpa, unsigned size);
 void mmio_write(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t value);
-/* Accesses to the interrupt controllers' pages: true when @gpa is theirs. */
-bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *value);
 /* Starts a slow access of the instruction at cpu->rip; returns code to run or 0. */
 uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bool user);
 void slow_commit(struct cpu *cpu);

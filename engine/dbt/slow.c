@@ -19,6 +19,7 @@
  */
 #include "engine/dbt/run.h"
 
+#include "vmm/irqchip.h"
 #include "vmm/vm.h"
 
 /* ------------------------------------------------------------------- devices */
@@ -40,6 +41,27 @@ static void run_io(struct cpu *cpu, void *arg)
 		(void)bus_read(bus, j->addr, j->size, &j->value);
 	if (atomic_load(&cpu->vm->vm->request) != VM_REQUEST_NONE)
 		ask_to_exit(cpu);
+}
+
+/* Accesses to the interrupt controllers' pages: true when @gpa is theirs. */
+static bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *value)
+{
+	struct irqchip *chip = cpu->vm->irqchip;
+	uint32_t off = (uint32_t)gpa & 0xfff;
+	bool local = (gpa & PAGE_MASK) == LAPIC_MMIO_BASE;
+
+	if (!local && (gpa & PAGE_MASK) != IOAPIC_MMIO_BASE)
+		return false;
+	(void)size;	/* both take 32-bit accesses; what else comes is as good */
+	if (write)
+		cpu->exit_self = 1;	/* EOI or a lower task priority may free an interrupt */
+	if (write && local)
+		irqchip_lapic_write(chip, cpu->index, off, (uint32_t)*value);
+	else if (write)
+		irqchip_ioapic_write(chip, off, (uint32_t)*value);
+	else
+		*value = local ? irqchip_lapic_read(chip, cpu->index, off) : irqchip_ioapic_read(chip, off);
+	return true;
 }
 
 static uint64_t mmio_piece(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t value)
