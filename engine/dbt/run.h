@@ -15,9 +15,9 @@
  *   vector.c   gathers, scatters and masked operands
  *   debug.c    break- and watchpoints, single steps
  *   slow.c     accesses that are not plain RAM: MMIO, page-crossing, code pages
- *   engine.c   engine_ops, the run loop, signals
+ *   engine.c   engine_ops, making VMs and vCPUs; with the files of vcpu.h: the run loop, signals, state
  *
- * "Light" code (all but engine.c and the translator proper) runs on the vCPU
+ * "Light" code (all but that of vcpu.h and the translator proper) runs on the vCPU
  * thread while guest vector registers are live in the host's: it is compiled
  * with -mgeneral-regs-only and calls no libc.  cpu_heavy() saves them around
  * anything else.
