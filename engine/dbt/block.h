@@ -229,6 +229,8 @@ int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, stru
 /* The same at address @base, a multiple of CODE_CACHE_ALIGN; -EEXIST when something else is there. */
 int code_cache_create_at(uint64_t base, const struct mem *mem, struct code_cache **ret_cache, struct err *err);
 void code_cache_destroy(struct code_cache *cc);
+/* Whether @cc is where one at @base, for the same memory, would be. */
+bool code_cache_in_way(const struct code_cache *cc, uint64_t base);
 
 struct code_part {
 	size_t start, bytes;	/* in the code cache */

@@ -96,6 +96,13 @@ int code_cache_create_at(uint64_t base, const struct mem *mem, struct code_cache
 	return 0;
 }
 
+bool code_cache_in_way(const struct code_cache *cc, uint64_t base)
+{
+	uint64_t ours = (uint64_t)(uintptr_t)cc->base, len = layout_of(cc->mem).end;
+
+	return base - ours < len || ours - base < len;
+}
+
 int code_cache_create(const struct mem *mem, struct code_cache **ret_cache, struct err *err)
 {
 	int r;

@@ -264,6 +264,24 @@ void dbt_use_code_cache(struct vm *vm, struct code_cache *cc)
 	}
 }
 
+int dbt_new_code_cache(struct vm *vm, struct err *err)
+{
+	struct dbt_vm *dv = vm->engine_data;
+	struct code_cache *cc;
+	int r = code_cache_create(vm->mem, &cc, err);
+
+	if (r < 0)
+		return r;
+	cc->base_used = THUNK_BYTES;
+	cc->used = THUNK_BYTES;
+	cc->on_drop = block_dropped;
+	cc->on_misplace = page_misplaced;
+	cc->ctx = dv;
+	code_cache_destroy(dv->cc);
+	dbt_use_code_cache(vm, cc);
+	return 0;
+}
+
 static int dbt_vm_create(struct vm *vm, struct err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -286,19 +304,13 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 	(void)clock_gettime(CLOCK_BOOTTIME, &now);
 	kvmclock_init(&dv->clock, vm->mem, dv->tsc_khz, __builtin_ia32_rdtsc(),
 		      0);
-	r = code_cache_create(vm->mem, &dv->cc, err);
+	r = dbt_new_code_cache(vm, err);
 	if (r == 0)
 		r = irqchip_create(vm->nvcpus, dv->tsc_khz, &chip_ops, dv, &dv->irqchip, err);
 	if (r < 0) {
 		dbt_vm_destroy(vm);
 		return r;
 	}
-	dv->cc->base_used = THUNK_BYTES;
-	dv->cc->used = THUNK_BYTES;
-	dv->cc->on_drop = block_dropped;
-	dv->cc->on_misplace = page_misplaced;
-	dv->cc->ctx = dv;
-	dbt_use_code_cache(vm, dv->cc);
 	dbt_note_program(dv);
 	vm->mem->watch = (struct mem_watch){ .wrote = dbt_wrote, .ctx = dv };
 	return 0;

@@ -123,6 +123,8 @@ void dbt_note_program(struct dbt_vm *dv);
 /* --- engine.c --- */
 /* Has @vm and its vCPUs use @cc, which passes to it and may hold code already. */
 void dbt_use_code_cache(struct vm *vm, struct code_cache *cc);
+/* The same with an empty one, at an address that nobody knows before. */
+int dbt_new_code_cache(struct vm *vm, struct err *err);
 
 /* --- thunk.c --- */
 #define THUNK_BYTES 4096

@@ -268,7 +268,10 @@ int dbt_take_kept(struct vm *vm, int fd, uint64_t offset, uint64_t bytes, struct
 		r = -EINVAL;
 	if (r < 0)
 		return err_set(err, r, "translated code is of another roux, and made anew");
-	r = code_cache_create_at(k.base, vm->mem, &cc, err);
+	if (code_cache_in_way(dv->cc, k.base))	/* one in 20,000 is, by chance */
+		r = dbt_new_code_cache(vm, err);
+	if (r == 0)
+		r = code_cache_create_at(k.base, vm->mem, &cc, err);
 	if (r < 0)
 		return r;
 	r = take_parts(cc, &k, fd, offset);
