@@ -120,9 +120,15 @@ static int receive_head(int fd, struct received *in, int timeout_ms, struct http
 	return r < 0 ? -EPROTO : 0;
 }
 
+/* As it is when a monitor ends: who has connected then may be hung up on before the request is read. */
+static bool has_gone(int r)
+{
+	return r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
+}
+
 static int failed(int r, struct err *err)
 {
-	return err_set(err, r, r == -EPIPE || r == -ECONNRESET ? "the VM's monitor hung up" :
+	return err_set(err, r, has_gone(r) ? "the VM has ended: its monitor has gone" :
 		       r == -ETIMEDOUT ? "the VM's monitor does not answer" : r == -EINTR ? "interrupted" :
 		       "the VM's monitor cannot be understood");
 }
@@ -203,12 +209,6 @@ int client_upgrade(int fd, const char *target, const char *body, struct session 
 	return 0;
 }
 
-/* As it is when a monitor ends. */
-static bool has_gone(int r)
-{
-	return r == -EPIPE || r == -ECONNRESET || r == -ECONNREFUSED || r == -ENOENT;
-}
-
 int client_ask(const struct vms *vms, const char *id, const char *method, const char *target, const char *body,
 	       int timeout_ms, cJSON **ret_json, struct err *err)
 {
@@ -216,7 +216,8 @@ int client_ask(const struct vms *vms, const char *id, const char *method, const 
 	struct reply reply;
 
 	if (fd < 0)
-		return err_set(err, has_gone(fd) ? -ESRCH : fd, "the VM's monitor cannot be reached: %s", strerror(-fd));
+		return has_gone(fd) ? err_set(err, -ESRCH, "the VM has ended") :
+		       err_set(err, fd, "the VM's monitor cannot be reached: %s", strerror(-fd));
 	r = request(fd, method, target, body, timeout_ms, &reply, err);
 	(void)close(fd);
 	if (r < 0)

@@ -138,6 +138,12 @@ static void kernel_flush(struct cpu *cpu)
 	zero_bytes(&cpu->klarge, sizeof(cpu->klarge));
 }
 
+/* Drops the entry of the page at @va, of 4 KiB. */
+static void invalidate_entry(struct tlb *tlb, uint64_t va)
+{
+	tlb_clear_one(tlb, tlb_index(va));
+}
+
 static void drop_user_in_kernel(struct cpu *cpu)
 {
 	forget_walks(cpu);
@@ -145,11 +151,8 @@ static void drop_user_in_kernel(struct cpu *cpu)
 		tlb_clear(&cpu->ktlb);
 		zero_bytes(&cpu->klarge, sizeof(cpu->klarge));
 	} else {
-		for (unsigned i = 0; i < cpu->nuser_in_kernel; i++) {
-			unsigned n = tlb_index(cpu->user_in_kernel[i]);
-
-			tlb_clear_one(&cpu->ktlb, n);
-		}
+		for (unsigned i = 0; i < cpu->nuser_in_kernel; i++)
+			invalidate_entry(&cpu->ktlb, cpu->user_in_kernel[i]);
 	}
 	cpu->nuser_in_kernel = 0;
 	if (cpu->kernel_code_moves) {
@@ -282,12 +285,6 @@ void mmu_give_back(struct cpu *cpu)
 	jc_give_back(cpu);
 	scan_give_back();
 	lock_drop(&cpu->vm->cc->lock);
-}
-
-/* Drops the entry of the page at @va, of 4 KiB. */
-static void invalidate_entry(struct tlb *tlb, uint64_t va)
-{
-	tlb_clear_one(tlb, tlb_index(va));
 }
 
 void mmu_forget_page(struct cpu *cpu, uint64_t va)

@@ -43,8 +43,8 @@ static void run_io(struct cpu *cpu, void *arg)
 		ask_to_exit(cpu);
 }
 
-/* Accesses to the interrupt controllers' pages: true when @gpa is theirs. */
-static bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint64_t *value)
+/* Accesses, taken for ones of 32 bits, to the interrupt controllers' pages: true when @gpa is theirs. */
+static bool irq_mmio(struct cpu *cpu, gpa_t gpa, bool write, uint64_t *value)
 {
 	struct irqchip *chip = cpu->vm->irqchip;
 	uint32_t off = (uint32_t)gpa & 0xfff;
@@ -52,7 +52,6 @@ static bool irq_mmio(struct cpu *cpu, gpa_t gpa, unsigned size, bool write, uint
 
 	if (!local && (gpa & PAGE_MASK) != IOAPIC_MMIO_BASE)
 		return false;
-	(void)size;	/* both take 32-bit accesses; what else comes is as good */
 	if (write)
 		cpu->exit_self = 1;	/* EOI or a lower task priority may free an interrupt */
 	if (write && local)
@@ -68,7 +67,7 @@ static uint64_t mmio_piece(struct cpu *cpu, gpa_t gpa, unsigned size, bool write
 {
 	struct io_job j = { .addr = gpa, .value = value, .size = size, .write = write };
 
-	if (irq_mmio(cpu, gpa, size, write, &j.value))
+	if (irq_mmio(cpu, gpa, write, &j.value))
 		return j.value;
 	cpu_heavy(cpu, run_io, &j);
 	return j.value;

@@ -9,7 +9,7 @@
  *   control flow      exits (block.h)
  *   system            leave to dbt_exit() with the decoded instruction
  *
- * A look-up (flags dead; E is the table entry, S0/S1 the two scratch registers):
+ * A look-up (flags dead; S0, S1: the two scratch registers):
  *
  *      lea  S0, [guest operand]
  *      rorx S1d, S0d, 9                 S1 = 8 * index, after the AND
