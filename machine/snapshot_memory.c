@@ -74,6 +74,8 @@ int snapshot_memory(const struct snapshot *s, struct mem **ret_mem, struct err *
 		r = lay_chain(s, b->offset, b->size, b->host, err);
 		for (const struct snapshot *level = s; level; level = level->base)
 			b->file |= !level->packed;
+		if (s != root)
+			b->nbare = 0;	/* they have pages of the other files now */
 	}
 	if (r < 0)
 		mem_destroy(mem);

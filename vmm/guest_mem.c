@@ -9,17 +9,62 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #define RUN_MAX (1u << 20)	/* bytes that mem_each() has at once */
 #define MEM_ALIGN 0x200000ull	/* banks are multiples of a large page */
+#define BARE_LEAST (8 * MEM_ALIGN)	/* of a hole that is worth a mapping of its own */
+
+static int map_over(uint8_t *host, uint64_t size, int fd, uint64_t fd_offset)
+{
+	int flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE | (fd < 0 ? MAP_ANONYMOUS : 0);
+
+	return mmap(host, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)fd_offset) == MAP_FAILED ? -errno : 0;
+}
+
+/* What all mappings of RAM are, and those of no file besides. */
+static void advise(uint8_t *host, uint64_t size, bool file)
+{
+	(void)madvise(host, size, MADV_DONTDUMP);
+	if (file)
+		return;
+	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, host, size, "roux-ram");	/* for people who read smaps */
+	(void)madvise(host, size, MADV_HUGEPAGE);
+}
+
+/*
+ * Holes of the file become memory of no file: that comes in large pages, and is not first made of zeroes in the host's page cache, then
+ * copied.  Looks at one place in each half of the least hole, and no further than the first few.
+ */
+static int bare_holes(struct mem_bank *b, int fd, uint64_t fd_offset)
+{
+	for (uint64_t at = 0; at < b->size && b->nbare < MEM_BARE_MAX;) {
+		off_t data = lseek(fd, (off_t)(fd_offset + at), SEEK_DATA);
+		uint64_t end = data < 0 && errno == ENXIO ? b->size : data < 0 ? at : (uint64_t)data - fd_offset;
+
+		end = (end < b->size ? end : b->size) & ~(MEM_ALIGN - 1);
+		if (end >= at + BARE_LEAST) {
+			int r = map_over(b->host + at, end - at, -1, 0);
+
+			if (r < 0)
+				return r;
+			b->bare[b->nbare++] = (struct mem_range){ .from = at, .end = end };
+			advise(b->host + at, end - at, false);
+		}
+		at = (end > at ? end : at) + BARE_LEAST / 2;
+	}
+	return 0;
+}
 
 /* Contents from @fd, or zero when that is -1. */
 static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset, int fd, uint64_t fd_offset)
 {
+	struct mem_bank *b = &mem->bank[mem->nbanks];
 	/* Large-page alignment lets the host back RAM with huge pages. */
 	uint8_t *area = mmap(NULL, size + MEM_ALIGN, PROT_NONE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *host;
+	int r;
 
 	if (area == MAP_FAILED)
 		return -errno;
@@ -27,20 +72,17 @@ static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset,
 	if (host > area)
 		(void)munmap(area, (size_t)(host - area));
 	(void)munmap(host + size, (size_t)(area + MEM_ALIGN - host));
-	if (fd >= 0 ? mmap(host, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, fd,
-			   (off_t)(fd_offset + offset)) == MAP_FAILED :
-		      mprotect(host, size, PROT_READ | PROT_WRITE) < 0) {
-		int r = -errno;
-
-		(void)munmap(host, size);
-		return r;
+	*b = (struct mem_bank){ .host = host, .base = base, .size = size, .offset = offset, .file = fd >= 0 };
+	r = map_over(host, size, fd, fd >= 0 ? fd_offset + offset : 0);
+	if (r == 0) {
+		advise(host, size, fd >= 0);
+		r = fd >= 0 ? bare_holes(b, fd, fd_offset + offset) : 0;
 	}
-	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, host, size, "roux-ram");	/* for people who read smaps */
-	(void)madvise(host, size, MADV_HUGEPAGE);
-	(void)madvise(host, size, MADV_DONTDUMP);
-	mem->bank[mem->nbanks++] = (struct mem_bank){
-		.host = host, .base = base, .size = size, .offset = offset, .file = fd >= 0 };
-	return 0;
+	if (r < 0)
+		(void)munmap(host, size);
+	else
+		mem->nbanks++;
+	return r;
 }
 
 static int create(uint64_t size, int fd, uint64_t fd_offset, struct mem **ret_mem, struct err *err)
@@ -208,29 +250,41 @@ int mem_merge(struct mem *mem, struct err *err)
 	return 0;
 }
 
-static bool is_of_file(const struct mem *mem, gpa_t gpa)
+/* Whether some of the pages of a bank at [@host, @host + @len) may be those of a file. */
+static bool is_of_file(const struct mem *mem, const uint8_t *host, uint64_t len)
 {
-	for (unsigned i = 0; i < mem->nbanks; i++)
-		if (gpa >= mem->bank[i].base && gpa - mem->bank[i].base < mem->bank[i].size)
-			return mem->bank[i].file;
-	return false;
+	const struct mem_bank *b = mem->bank;
+	uint64_t at;
+
+	while (host < b->host || host >= b->host + b->size)
+		b++;
+	at = (uint64_t)(host - b->host);
+	for (unsigned i = 0; i < b->nbare; i++)
+		if (at >= b->bare[i].from && at + len <= b->bare[i].end)
+			return false;
+	return b->file;
 }
 
 int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len)
 {
-	void *host = mem_at(mem, gpa, len);
+	uint8_t *host = mem_at(mem, gpa, len);
+	int r = 0;
 
 	if (gpa % MEM_PAGE || len % MEM_PAGE)
 		return -EINVAL;
 	if (!host)
 		return -EFAULT;
-	/* Of a file's pages the file's contents would come back. */
-	if (len && (is_of_file(mem, gpa) ?
-		    mmap(host, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) ==
-		    MAP_FAILED : madvise(host, len, MADV_DONTNEED) < 0))
-		return -errno;
-	if (mem->merge)	/* the mapping may be a new one */
-		(void)madvise(host, len, MADV_MERGEABLE);
-	mem_wrote(mem, gpa, len);
-	return 0;
+	if (!len)
+		return 0;
+	if (!is_of_file(mem, host, len)) {
+		r = madvise(host, len, MADV_DONTNEED) < 0 ? -errno : 0;
+	} else {	/* madvise() would bring the file's contents back */
+		r = map_over(host, len, -1, 0);
+		(void)madvise(host, len, MADV_DONTDUMP);
+		if (mem->merge)
+			(void)madvise(host, len, MADV_MERGEABLE);
+	}
+	if (r == 0)
+		mem_wrote(mem, gpa, len);
+	return r;
 }

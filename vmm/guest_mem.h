@@ -33,7 +33,13 @@ typedef uint64_t gpa_t;
 #define MEM_GAP_START 0xc0000000ull	/* RAM below, MMIO from here ... */
 #define MEM_GAP_END 0x100000000ull	/* ... to here */
 #define MEM_BANKS_MAX 2
+#define MEM_BARE_MAX 4
 #define MEM_PAGE 4096u	/* bytes */
+
+/* Bytes [@from, @end) of a bank. */
+struct mem_range {
+	uint64_t from, end;
+};
 
 /* One contiguous bank.  @host is borrowed; struct mem owns the mapping. */
 struct mem_bank {
@@ -41,7 +47,9 @@ struct mem_bank {
 	gpa_t base;	/* guest address of host[0] */
 	uint64_t size;	/* bytes */
 	uint64_t offset;	/* of host[0], counting the bytes of all banks in order */
-	bool file;	/* host pages that were not written to are those of a file */
+	bool file;	/* host pages that were not written to are those of a file, but for @bare */
+	struct mem_range bare[MEM_BARE_MAX];	/* of no file for sure; there may be more of them */
+	unsigned nbare;
 };
 
 /* Told about every write that did not come from guest code. */
@@ -68,7 +76,8 @@ int mem_create(uint64_t size, struct mem **ret_mem, struct err *err);
 /*
  * The same with the contents of file @fd from @offset, a multiple of MEM_PAGE: pages
  * are shared with everybody who has them so until they are written to, here only.
- * The file must not shrink; @fd stays the caller's.
+ * Large holes of the file are RAM as mem_create() makes it.  The file must not change;
+ * @fd stays the caller's.
  */
 int mem_create_from(int fd, uint64_t offset, uint64_t size, struct mem **ret_mem, struct err *err);
 

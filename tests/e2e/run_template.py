@@ -262,8 +262,30 @@ def test_what_a_boot_puts_off_is_done_in_the_template():
         before = written_to(pid)
         time.sleep(4)	# Linux reports free memory after two seconds
         assert 0 < written_to(pid) < before + 300 * 1024, (before, written_to(pid))
+        assert large_pages(pid) == 0
     finally:
         verb("rm", "-f", "rests", env=ENV)
+
+
+def large_pages(pid):
+    """Bytes of a process's memory in large pages."""
+    return mapped_kib(pid, "", "AnonHugePages") << 10
+
+
+def test_memory_that_no_template_has_touched_comes_in_large_pages():
+    with open("/sys/kernel/mm/transparent_hugepage/enabled") as f:
+        if "[never]" in f.read():
+            raise Skip("this host gives no large pages")
+    template(*kind("large"))
+    roux_ok("run", "-d", "--name", "large", *kind("large"), ROOT, "--", "sleep", "1000")
+    try:
+        pid = int(roux_ok("inspect", "-f", "{{.State.Pid}}", "large"))
+        roux_ok("exec", "large", "dd", "if=/dev/zero", "of=/tmp/zeroes", "bs=1M", "count=48")
+        assert large_pages(pid) >= 16 << 20, large_pages(pid)
+        roux_ok("exec", "large", "rm", "/tmp/zeroes")
+        wait_until("memory to go back", lambda: large_pages(pid) <= 8 << 20, 20)
+    finally:
+        verb("rm", "-f", "large", env=ENV)
 
 
 def test_the_name_of_a_clone_is_its_own():

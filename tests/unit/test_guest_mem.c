@@ -186,6 +186,51 @@ static void test_discarded_pages_of_a_file_are_zero(void **state)
 	assert_int_equal(close(fd), 0);
 }
 
+static void test_large_holes_of_a_file_are_of_no_file(void **state)
+{
+	const uint64_t size = 128 << 20, edge = (48 << 20) + (1 << 20);
+	int fd = make_file(4096, size);
+	const struct mem_bank *b;
+	struct mem *mem;
+	uint8_t *ram;
+
+	put(fd, 4096, "first");
+	put(fd, 4096 + edge, "middle");
+	assert_int_equal(mem_create_from(fd, 4096, size, &mem, NULL), 0);
+	b = &mem->bank[0];
+	assert_int_equal(b->nbare, 2);
+	assert_true(b->bare[0].from > 0 && b->bare[0].from <= 8 << 20 && b->bare[0].end == 48 << 20);
+	assert_true(b->bare[1].from >= 50 << 20 && b->bare[1].from <= 58 << 20 && b->bare[1].end == size);
+	ram = mem_at(mem, 0, size);
+	assert_memory_equal(ram, "first", 6);
+	assert_memory_equal(ram + edge, "middle", 7);
+	memset(ram + b->bare[0].end - 4096, 'x', 8192);	/* a page on either side */
+	assert_int_equal(mem_discard(mem, b->bare[0].end - 4096, 4096), 0);
+	assert_int_equal(ram[b->bare[0].end - 4096], 0);
+	assert_int_equal(ram[b->bare[0].end], 'x');
+	assert_int_equal(mem_discard(mem, 0, size), 0);
+	assert_int_equal(ram[0] + ram[b->bare[0].end] + ram[edge], 0);
+	ram[edge] = 1;
+	mem_destroy(mem);
+	assert_int_equal(close(fd), 0);
+}
+
+static void test_a_file_without_large_holes_is_mapped_as_it_is(void **state)
+{
+	const uint64_t size = 64 << 20;
+	int fd = make_file(0, size);
+	struct mem *mem;
+
+	for (uint64_t at = 0; at < size; at += 8 << 20)
+		put(fd, at, "here");
+	assert_int_equal(mem_create_from(fd, 0, size, &mem, NULL), 0);
+	assert_int_equal(mem->bank[0].nbare, 0);
+	for (uint64_t at = 0; at < size; at += 8 << 20)
+		assert_memory_equal(mem_at(mem, at, 5), "here", 5);
+	mem_destroy(mem);
+	assert_int_equal(close(fd), 0);
+}
+
 static void test_a_copy_leaves_out_what_is_zero(void **state)
 {
 	const uint64_t size = MEM_GAP_START + (2 << 20);
@@ -236,6 +281,8 @@ int main(void)
 		cmocka_unit_test(test_memory_from_a_file_has_its_contents_in_both_banks),
 		cmocka_unit_test(test_writes_to_memory_from_a_file_stay_here),
 		cmocka_unit_test(test_discarded_pages_of_a_file_are_zero),
+		cmocka_unit_test(test_large_holes_of_a_file_are_of_no_file),
+		cmocka_unit_test(test_a_file_without_large_holes_is_mapped_as_it_is),
 		cmocka_unit_test(test_a_copy_leaves_out_what_is_zero),
 		cmocka_unit_test(test_memory_from_what_is_no_file_is_refused),
 	};
