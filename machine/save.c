@@ -27,7 +27,10 @@
 
 #define ROUNDS_MAX 5u	/* of sending what a guest has written, which may write faster than that */
 #define FEW_PAGES 512u	/* that it stands still for: half a millisecond */
-#define CODE_MAX (128ull << 20)	/* bytes: a guest that ran that much is no measure for others */
+#define CODE_OF_BOOT_MAX (128ull << 20)	/* bytes: every boot copies it all */
+#define CODE_MAX (384ull << 20)	/* of a template's, which is mapped: compilers have half of that */
+#define CODE_LARGE (64ull << 20)	/* a file of more is written anew for much only */
+#define CODE_A_BLOCK 4096u	/* bytes beyond that which must bring one translation more */
 #define GENERATIONS_MAX 16u	/* of a file with code: what few guests run is not worth more */
 #define GENERATIONS_EAGER 4u	/* after so many each must bring twice as much */
 
@@ -135,7 +138,7 @@ void machine_expect_boot(struct machine *m, const struct machine_spec *spec)
 
 static int write_code(struct machine *m, int fd, const struct snapshot_id *id, uint32_t generation, uint64_t *ret_bytes, struct err *err)
 {
-	if (m->engine->kept_bytes(m->vm) > CODE_MAX)
+	if (m->engine->kept_bytes(m->vm) > (id == &no_snapshot ? CODE_OF_BOOT_MAX : CODE_MAX))
 		return 0;
 	return code_file_write(fd, id, generation, m->vm, ret_bytes, err);
 }
@@ -421,6 +424,14 @@ static unsigned worth(const struct machine *m, unsigned least)
 	return m->snapshot.memory ? least << m->snapshot.generation / GENERATIONS_EAGER : least;
 }
 
+/* Translations that are worth writing all of what there is, while no vCPU runs. */
+static uint64_t worth_all(const struct machine *m)
+{
+	uint64_t bytes = m->engine->kept_bytes(m->vm);
+
+	return bytes > CODE_LARGE ? (bytes - CODE_LARGE) / CODE_A_BLOCK : 0;
+}
+
 bool machine_halt(struct machine *m, unsigned least)
 {
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < worth(m, least))
@@ -431,6 +442,7 @@ bool machine_halt(struct machine *m, unsigned least)
 
 int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes, struct err *err)
 {
+	unsigned learned;
 	int r = 0;
 
 	*ret_bytes = 0;
@@ -442,7 +454,8 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	if (!m->snapshot.memory)
 		return keep_boot(m, fd, ret_bytes, err);
 	vm_pause(m->vm);
-	if (m->engine->learned(m->vm, m->snapshot.memory) >= least)
+	learned = m->engine->learned(m->vm, m->snapshot.memory);
+	if (learned >= least && learned >= worth_all(m))
 		r = write_code(m, fd, &m->snapshot.id, m->snapshot.generation + 1, ret_bytes, err);
 	vm_resume(m->vm);
 	machine_forget_snapshot(m);

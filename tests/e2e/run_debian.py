@@ -7,7 +7,9 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import Skip, debian_root, expect, folder, main, roux
+sys.path.insert(1, os.path.join(os.path.dirname(__file__), "../../bench"))
+import c_source
+from harness import Skip, debian_root, expect, folder, main, marked_processes, roux, wait_until
 
 try:
     ROOT = debian_root()
@@ -110,6 +112,21 @@ def compiled(flags):
 def test_gcc_compiles_a_program_that_runs():
     compiled("-O2 -static")
     compiled("-O3 -march=native -static")
+
+
+def test_a_compiler_that_clones_ran_is_translated_already():
+    d = folder("compiled-again")
+    with open(d + "/p.c", "w") as f:
+        f.write(c_source.text(1200))
+
+    def translated(*options):
+        r = expect(sh("gcc -O2 -c -o /tmp/p.o /src/p.c", "--dbt-stats", "--memory", "1056M", "--network", "none", "-v", f"{d}:/src", *options), 0)
+        wait_until("monitors to end", lambda: not marked_processes())
+        return sum(int(n) for line in r.err.decode().splitlines() if line.startswith("blocks ") for n in line.split()[1:3])
+
+    alone = translated("--no-template")
+    counts = [translated() for _ in range(5)]	# boots, teaches; a machine that waited meanwhile; and so on
+    assert alone > 100_000 and counts[-1] < alone / 4, (alone, counts)
 
 
 def test_32_bit_programs_run():
