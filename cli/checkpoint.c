@@ -130,6 +130,7 @@ static int make(const struct vms *vms, const struct restore_options *o, const ch
 	record->id[0] = '\0';
 	record->config.auto_remove = o->remove;
 	record_forget(record);
+	record->state.status = VM_STARTING;
 	if (vms_create(vms, record, ret_owned, &err) < 0)
 		return complain(EXIT_ROUX, "%s", err.msg);
 	if (snapshot_restore_disks(path, ret_owned, record, &err) < 0) {

@@ -129,7 +129,8 @@ static int write_cidfile(const char *path, const char *id)
 	return r < 0 ? complain(EXIT_ROUX, "--cidfile %s: %s", path, strerror(-r)) : 0;
 }
 
-int create_vm(const struct vms *vms, struct run_options *r, struct vm_record *record, struct vm_owned *ret_owned)
+int create_vm(const struct vms *vms, struct run_options *r, enum vm_status begins, struct vm_record *record,
+	      struct vm_owned *ret_owned)
 {
 	struct err err = { 0 };
 	int status = 0;
@@ -143,6 +144,7 @@ int create_vm(const struct vms *vms, struct run_options *r, struct vm_record *re
 		(void)complain(0, "note: KSM is off on this host; memory is merged once root has run 'echo 1 >/sys/kernel/mm/ksm/run'");
 	if (!fill_record(record, r))
 		return complain(EXIT_ROUX, "out of memory");
+	record->state.status = begins;
 	if (vms_create(vms, record, ret_owned, &err) < 0)
 		return complain(EXIT_ROUX, "%s", err.msg);
 	events_add(vms, record, "create", NULL);
@@ -170,7 +172,7 @@ int verb_create(int argc, char **argv)
 	if (status == 0)
 		status = fetch_image(&r);
 	if (status == 0)
-		status = create_vm(&vms, &r, &record, &owned);
+		status = create_vm(&vms, &r, VM_CREATED, &record, &owned);
 	if (status == 0) {
 		vm_sync(&vms, &owned);
 		vm_release(&owned);

@@ -59,7 +59,7 @@ static int run(struct run_options *r, uint64_t begin_ns)
 	if (status)
 		return status;
 	attached_signals();
-	status = create_vm(&vms, r, &record, &owned);
+	status = create_vm(&vms, r, VM_STARTING, &record, &owned);
 	how.name = record.name;
 	if (status == 0)
 		status = run_vm(&vms, &owned, &record, &options, &how);

@@ -30,7 +30,7 @@
 #include <unistd.h>
 
 #define NS_PER_MS 1000000ull
-#define REST_MS 2000u	/* until it gives memory back: a hundred monitors are there before the first does */
+#define REST_MS 2000u	/* until it waits for disks, and gives memory back: a hundred monitors are there before the first does */
 #define KILL_WAIT_MS 2000u	/* after which a machine whose command does not die of SIGKILL is ended */
 
 static void begin_life(struct monitor *m);
@@ -261,10 +261,10 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	guest_begin(m);
 	events_add(&m->vms, &m->record, "start", NULL);
 	standby_prepare(m);
-	monitor_save(m);
+	if (!m->options.fresh || !m->first_life)
+		monitor_save(m);
 	monitor_rests(m);
-	if (m->first_life && !m->record.config.auto_remove)	/* which nobody would start again after a crash of the host */
-		vm_sync(&m->vms, &m->owned);
+	m->unsaved = m->options.fresh && m->first_life;	/* the file says that it starts */
 }
 
 void monitor_started(struct monitor *m)
@@ -420,13 +420,21 @@ static void on_slow(void *ctx)
 
 static void on_rest(void *ctx)
 {
-	(void)ctx;
+	struct monitor *m = ctx;
+
+	if (m->unsaved && !m->finished) {
+		m->unsaved = false;
+		monitor_save(m);
+		if (!m->record.config.auto_remove)	/* which nobody would start again after a crash of the host */
+			vm_sync(&m->vms, &m->owned);
+	}
 	memory_give_back();
 }
 
 void monitor_rests(struct monitor *m)
 {
-	(void)loop_set_timer(m->rest_timer, REST_MS * NS_PER_MS, 0);
+	if (!m->unsaved)	/* which must not be put off */
+		(void)loop_set_timer(m->rest_timer, REST_MS * NS_PER_MS, 0);
 }
 
 int monitor_set_up(struct monitor *m, struct err *err)

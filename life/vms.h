@@ -41,7 +41,8 @@ int vms_open(struct vms *ret_vms, struct err *err);
 /*
  * Makes a VM of @record, whose id is chosen here, and its name too when it is empty.
  * 0 and the lock in @ret_owned, -EEXIST when the name is taken, or another negative errno.
- * The record is there for others at once, and durable after vm_sync().
+ * The record, which says that it is there to be started (VM_CREATED), or that it starts, is there for others at once,
+ * and durable after vm_sync().
  */
 int vms_create(const struct vms *vms, struct vm_record *record, struct vm_owned *ret_owned, struct err *err);
 

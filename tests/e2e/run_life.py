@@ -649,6 +649,19 @@ def test_kill_9_at_every_step_of_the_command():
         assert not whole or left[0]["State"]["Status"] == "running", (n, left)
 
 
+def test_the_file_says_that_a_vm_runs_soon_after_its_start():
+    def written():
+        with open(f"{STORE}/vms/{vm}/record.json") as f:
+            return json.load(f)["State"]["Status"]
+
+    vm = run_d("written", "sleep", "1000")
+    assert inspect("written", ".State.Status") == "running"
+    assert written() in ("starting", "running")
+    wait_until("the file", lambda: written() == "running", 10)
+    ok("rm", "-f", "written")
+    nothing_stray()
+
+
 def test_damaged_records_are_told_and_removed():
     out = run_d("torn", "true")
     ok("wait", "torn")
