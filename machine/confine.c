@@ -43,7 +43,7 @@ static const struct seccomp_rule common[] = {
 	RULE_WITHOUT(mmap, 2, PROT_EXEC), RULE_WITHOUT(mprotect, 2, PROT_EXEC),
 	RULE(mremap),	/* realloc() */
 	RULE_IF(madvise, 2, MADV_DONTNEED), RULE_IF(madvise, 2, MADV_FREE), RULE_IF(madvise, 2, MADV_HUGEPAGE),
-	RULE_IF(madvise, 2, MADV_MERGEABLE),
+	RULE_IF(madvise, 2, MADV_MERGEABLE), RULE_IF(madvise, 2, MADV_DONTDUMP),
 	/* abort(), and a fault that is not the guest's: the process is about to die of it. */
 	RULE_IF(rt_sigaction, 0, SIGABRT), RULE_IF(rt_sigaction, 0, SIGSEGV), RULE_IF(rt_sigaction, 0, SIGBUS),
 	RULE_IF(rt_sigaction, 0, SIGFPE), RULE_IF(rt_sigaction, 0, SIGILL), RULE_IF(rt_sigaction, 0, SIGTRAP),
