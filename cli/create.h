@@ -10,7 +10,7 @@
  * Makes the VM that @options ask for, VM_CREATED or, where run_vm() follows at once, VM_STARTING; their life passes to the
  * record.  0, with the lock and the record (the caller finishes both), or an exit status after a complaint.
  */
-int create_vm(const struct vms *vms, struct run_options *options, enum vm_status status, struct vm_record *ret_record,
+int create_vm(const struct vms *vms, struct run_options *options, enum vm_status begins, struct vm_record *ret_record,
 	      struct vm_owned *ret_owned);
 
 struct attached;

@@ -238,7 +238,7 @@ struct monitor {
 	uint64_t command_ns;	/* CLOCK_MONOTONIC of its start */
 	char *counters;	/* of the engine when it started, or NULL */
 	struct loop_source *restart_timer, *stop_timer, *limit_timer, *slow_timer, *rest_timer;
-	bool unsaved;	/* the record in the file is that of before the start */
+	bool unsynced;	/* it has started, and its record is not written and durable yet: see on_rest() */
 	bool begun;	/* the client that starts the VM is there to see it */
 	bool first_life;
 	bool stopping;	/* the end was asked for */

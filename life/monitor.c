@@ -261,10 +261,10 @@ static void start_succeeded(struct monitor *m, struct starter *s)
 	guest_begin(m);
 	events_add(&m->vms, &m->record, "start", NULL);
 	standby_prepare(m);
-	if (!m->options.fresh || !m->first_life)
+	if (!m->options.fresh || !m->first_life)	/* else the file says that it starts */
 		monitor_save(m);
 	monitor_rests(m);
-	m->unsaved = m->options.fresh && m->first_life;	/* the file says that it starts */
+	m->unsynced |= m->first_life;
 }
 
 void monitor_started(struct monitor *m)
@@ -422,8 +422,8 @@ static void on_rest(void *ctx)
 {
 	struct monitor *m = ctx;
 
-	if (m->unsaved && !m->finished) {
-		m->unsaved = false;
+	if (m->unsynced && !m->finished) {
+		m->unsynced = false;
 		monitor_save(m);
 		if (!m->record.config.auto_remove)	/* which nobody would start again after a crash of the host */
 			vm_sync(&m->vms, &m->owned);
@@ -433,7 +433,7 @@ static void on_rest(void *ctx)
 
 void monitor_rests(struct monitor *m)
 {
-	if (!m->unsaved)	/* which must not be put off */
+	if (!m->unsynced)	/* which must not be put off */
 		(void)loop_set_timer(m->rest_timer, REST_MS * NS_PER_MS, 0);
 }
 

@@ -138,7 +138,7 @@ void machine_expect_boot(struct machine *m, const struct machine_spec *spec)
 
 static int write_code(struct machine *m, int fd, const struct snapshot_id *id, uint32_t generation, uint64_t *ret_bytes, struct err *err)
 {
-	if (m->engine->kept_bytes(m->vm) > (id == &no_snapshot ? CODE_OF_BOOT_MAX : CODE_MAX))
+	if (m->engine->kept_bytes(m->vm) > (m->snapshot.memory ? CODE_MAX : CODE_OF_BOOT_MAX))
 		return 0;
 	return code_file_write(fd, id, generation, m->vm, ret_bytes, err);
 }

@@ -22,11 +22,11 @@ static int map_over(uint8_t *host, uint64_t size, int fd, uint64_t fd_offset)
 	return mmap(host, size, PROT_READ | PROT_WRITE, flags, fd, (off_t)fd_offset) == MAP_FAILED ? -errno : 0;
 }
 
-/* What all mappings of RAM are, and those of no file besides. */
-static void advise(uint8_t *host, uint64_t size, bool file)
+/* No RAM is in core files.  @large: it is of no file and comes in large pages. */
+static void advise(uint8_t *host, uint64_t size, bool large)
 {
 	(void)madvise(host, size, MADV_DONTDUMP);
-	if (file)
+	if (!large)
 		return;
 	(void)prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, host, size, "roux-ram");	/* for people who read smaps */
 	(void)madvise(host, size, MADV_HUGEPAGE);
@@ -34,14 +34,18 @@ static void advise(uint8_t *host, uint64_t size, bool file)
 
 /*
  * Holes of the file become memory of no file: that comes in large pages, and is not first made of zeroes in the host's page cache, then
- * copied.  Looks at one place in each half of the least hole, and no further than the first few.
+ * copied.  Looks at every BARE_LEAST / 2 bytes, so that holes of less than half as much again may be missed, until it has a few.
  */
 static int bare_holes(struct mem_bank *b, int fd, uint64_t fd_offset)
 {
 	for (uint64_t at = 0; at < b->size && b->nbare < MEM_BARE_MAX;) {
 		off_t data = lseek(fd, (off_t)(fd_offset + at), SEEK_DATA);
-		uint64_t end = data < 0 && errno == ENXIO ? b->size : data < 0 ? at : (uint64_t)data - fd_offset;
+		uint64_t end = at;
 
+		if (data >= 0)
+			end = (uint64_t)data - fd_offset;
+		else if (errno == ENXIO)	/* none as far as the file goes */
+			end = b->size;
 		end = (end < b->size ? end : b->size) & ~(MEM_ALIGN - 1);
 		if (end >= at + BARE_LEAST) {
 			int r = map_over(b->host + at, end - at, -1, 0);
@@ -49,7 +53,7 @@ static int bare_holes(struct mem_bank *b, int fd, uint64_t fd_offset)
 			if (r < 0)
 				return r;
 			b->bare[b->nbare++] = (struct mem_range){ .from = at, .end = end };
-			advise(b->host + at, end - at, false);
+			advise(b->host + at, end - at, true);
 		}
 		at = (end > at ? end : at) + BARE_LEAST / 2;
 	}
@@ -75,7 +79,7 @@ static int map_bank(struct mem *mem, gpa_t base, uint64_t size, uint64_t offset,
 	*b = (struct mem_bank){ .host = host, .base = base, .size = size, .offset = offset, .file = fd >= 0 };
 	r = map_over(host, size, fd, fd >= 0 ? fd_offset + offset : 0);
 	if (r == 0) {
-		advise(host, size, fd >= 0);
+		advise(host, size, fd < 0);
 		r = fd >= 0 ? bare_holes(b, fd, fd_offset + offset) : 0;
 	}
 	if (r < 0)
@@ -280,7 +284,7 @@ int mem_discard(const struct mem *mem, gpa_t gpa, uint64_t len)
 		r = madvise(host, len, MADV_DONTNEED) < 0 ? -errno : 0;
 	} else {	/* madvise() would bring the file's contents back */
 		r = map_over(host, len, -1, 0);
-		(void)madvise(host, len, MADV_DONTDUMP);
+		advise(host, len, false);
 		if (mem->merge)
 			(void)madvise(host, len, MADV_MERGEABLE);
 	}

@@ -33,7 +33,7 @@ typedef uint64_t gpa_t;
 #define MEM_GAP_START 0xc0000000ull	/* RAM below, MMIO from here ... */
 #define MEM_GAP_END 0x100000000ull	/* ... to here */
 #define MEM_BANKS_MAX 2
-#define MEM_BARE_MAX 4
+#define MEM_BARE_MAX 4	/* a template has two or three */
 #define MEM_PAGE 4096u	/* bytes */
 
 /* Bytes [@from, @end) of a bank. */

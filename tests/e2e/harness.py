@@ -246,6 +246,17 @@ def marked_processes(waiting=False):
     return found
 
 
+def have_learned():
+    """Waits for monitors: what machines translated is kept when their commands' ends have been told already."""
+    wait_until("monitors to end", lambda: not marked_processes())
+
+
+def blocks_translated(result):
+    """Blocks that a machine which printed --dbt-stats translated, when it has been learnt from."""
+    have_learned()
+    return sum(int(n) for line in result.err.decode().splitlines() if line.startswith("blocks ") for n in line.split()[1:3])
+
+
 def mounts():
     with open("/proc/self/mountinfo") as f:
         return sorted(line.split()[4] for line in f if WORK in line or CACHE in line)

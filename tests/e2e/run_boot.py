@@ -7,7 +7,7 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import busybox_root, copy_cache, expect, main, marked_processes, roux, verb, wait_until
+from harness import busybox_root, copy_cache, expect, have_learned, main, roux, verb
 
 ROOT = busybox_root()
 KEPT_MAX = 6
@@ -23,15 +23,10 @@ def files(env):
     return sorted(glob.glob(env["ROUX_CACHE"] + "/boots/*.code"))
 
 
-def settle():
-    """Monitors write what they have learned after their command's end has been told."""
-    wait_until("monitors to end", lambda: not marked_processes())
-
-
 def boot(env, *options, command=("uname", "-r")):
     """Boots; what the command printed, and how many blocks were translated and woken until it began."""
     r = expect(roux("--no-template", "--dbt-stats", *options, ROOT, "--", *command, env=env), 0)
-    settle()
+    have_learned()
     counts = {line.split()[0]: int(line.split()[1]) for line in r.err.decode().splitlines()
               if line.startswith(("blocks ", "woken "))}
     return r.out.decode(), counts["blocks"], counts["woken"]
@@ -54,7 +49,7 @@ def test_the_second_boot_translates_little():
 def test_a_boot_that_leaves_a_template_leaves_its_code_too():
     with cache("template") as env:
         expect(roux(ROOT, "--", "true", env=env), 0)
-        settle()
+        have_learned()
         assert len(files(env)) == 1, files(env)
         assert is_known(env)
 
@@ -126,7 +121,7 @@ def test_few_are_kept():
                 f.write("old")
             os.utime(path, (1000 + i, 1000 + i))
         expect(roux(ROOT, "--", "true", env=env), 0)
-        settle()
+        have_learned()
         names = [os.path.basename(f) for f in files(env)]
         assert len(names) == KEPT_MAX and f"{9:032x}.code" in names and f"{3:032x}.code" not in names, names
         expect(verb("template", "rm", "--all", env=env), 0)
@@ -137,7 +132,7 @@ def test_debugged_guests_have_none():
     with cache("gdb") as env:
         r = expect(roux("--json", "--gdb", "0", "--no-template", ROOT, "--", "true", env=env), 0)
         assert json.loads(r.err.decode().splitlines()[-1])["engine"] == "dbt", r
-        settle()
+        have_learned()
         assert not files(env)
 
 

@@ -9,7 +9,7 @@ import sys
 sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(1, os.path.join(os.path.dirname(__file__), "../../bench"))
 import c_source
-from harness import Skip, debian_root, expect, folder, main, marked_processes, roux, wait_until
+from harness import Skip, blocks_translated, debian_root, expect, folder, main, roux
 
 try:
     ROOT = debian_root()
@@ -120,9 +120,8 @@ def test_a_compiler_that_clones_ran_is_translated_already():
         f.write(c_source.text(1200))
 
     def translated(*options):
-        r = expect(sh("gcc -O2 -c -o /tmp/p.o /src/p.c", "--dbt-stats", "--memory", "1056M", "--network", "none", "-v", f"{d}:/src", *options), 0)
-        wait_until("monitors to end", lambda: not marked_processes())
-        return sum(int(n) for line in r.err.decode().splitlines() if line.startswith("blocks ") for n in line.split()[1:3])
+        return blocks_translated(expect(sh("gcc -O2 -c -o /tmp/p.o /src/p.c", "--dbt-stats", "--memory", "1056M",
+                                           "--network", "none", "-v", f"{d}:/src", *options), 0))
 
     alone = translated("--no-template")
     counts = [translated() for _ in range(5)]	# boots, teaches; a machine that waited meanwhile; and so on

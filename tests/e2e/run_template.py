@@ -12,8 +12,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, Skip, busybox_root, complains, copy_cache, environ, expect, folder, main, mapped_kib,
-                     marked_processes, of_another_time, roux, start, verb, wait_until)
+from harness import (WORK, Skip, blocks_translated, busybox_root, complains, copy_cache, environ, expect, folder, have_learned, main,
+                     mapped_kib, marked_processes, of_another_time, roux, start, verb, wait_until)
 
 ROOT = busybox_root()
 CACHE = copy_cache("cache")
@@ -500,16 +500,9 @@ def code_of(path):
     return code
 
 
-def have_learned():
-    """A template learns from a machine when its command's end has been told already."""
-    wait_until("monitors to end", lambda: not marked_processes())
-
-
 def translated(*args):
-    """Blocks that a machine translated."""
-    r = expect(run("--dbt-stats", *args), 0)
-    have_learned()
-    return sum(int(n) for line in r.err.decode().splitlines() if line.startswith("blocks ") for n in line.split()[1:3])
+    """Blocks that a machine translated, when its template has learnt from it."""
+    return blocks_translated(expect(run("--dbt-stats", *args), 0))
 
 
 def test_what_clones_translate_is_kept():

@@ -62,7 +62,7 @@ def check_memory(pid):
 
 
 def time_it_had(pid):
-    """Seconds, of which those in which the guest's first processor could have run and the host's were with others do not count."""
+    """Seconds since some moment, less those in which the guest's first processor waited for one of the host's."""
     for task in os.listdir(f"/proc/{pid}/task"):
         with open(f"/proc/{pid}/task/{task}/comm") as f:
             if f.read() != "vcpu0\n":

@@ -389,8 +389,8 @@ static void test_processes_have_one_context_until_what_they_inherit_differs(void
 	}
 }
 
-#define DEEP (160 << 10)
-#define GIVEN_MIN (DEEP - (64 << 10))	/* to ask how much there is takes some of it, most under sanitizers */
+#define DEEP (192 << 10)
+#define GIVEN_MIN (128 << 10)	/* to ask how much there is takes some of it, most under sanitizers */
 
 static __attribute__((noinline)) void reach_deep(void)
 {
