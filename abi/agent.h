@@ -67,6 +67,13 @@
 
 #define AGENT_SEED_MAX 512u	/* bytes */
 
+/*
+ * EXEC of these is a program that every guest has, the agent's own: it makes a process, reads its standard input to the end
+ * and writes a line, as commands do.
+ */
+#define AGENT_SELF "/proc/self/exe"
+#define AGENT_SELF_REHEARSE "--rehearse"
+
 enum agent_frame {
 	AGENT_HELLO = 1,	/* fields MAGIC, VERSION, VERSION_MIN; from the agent also UPTIME */
 
@@ -88,6 +95,8 @@ enum agent_frame {
 
 	AGENT_FREEZE = 30,	/* empty: stop all programs, before the machine is saved; ERROR ENOENT: the kernel cannot */
 	AGENT_THAW = 31,	/* empty: they go on; behind IDENTITY in a copy, in any session */
+	AGENT_READ_AHEAD = 15,	/* fields PATH, OFFSET and SIZE, in this order and as often as may be: have these bytes in memory.  Files that
+				 * are not there are left out, and so is what half of the memory is too little for */
 
 	/* a tree, either way */
 	AGENT_ENTRY = 32,	/* fields PATH, MODE, UID, GID, MTIME_NS and SIZE or LINK */
@@ -95,7 +104,7 @@ enum agent_frame {
 	AGENT_END = 34,	/* empty: the tree is complete */
 
 	/* agent to host */
-	AGENT_OK = 64,	/* empty: the request was carried out */
+	AGENT_OK = 64,	/* empty: the request was carried out; of READ_AHEAD field SIZE: bytes that were read */
 	AGENT_ERROR = 65,	/* fields ERRNO, MESSAGE, STATUS; EXEC may not be tried again */
 	AGENT_STARTED = 66,	/* field PID: execve() succeeded */
 	AGENT_STDOUT = 67,	/* raw, 1..AGENT_DATA_MAX bytes; with a terminal all output */
@@ -157,7 +166,7 @@ enum agent_tag {
 	AGENT_TAG_PID = 68,	/* u32 */
 	AGENT_TAG_CREDIT_BYTES = 69,	/* u32 */
 
-	/* GET, PUT, ENTRY */
+	/* GET, PUT, ENTRY, READ_AHEAD */
 	AGENT_TAG_PATH = 80,	/* string; of an ENTRY relative, "" for the top of the tree */
 	AGENT_TAG_NAME = 81,	/* string: what the top is called where it comes from; "" for its contents only */
 	AGENT_TAG_MODE = 82,	/* u32: st_mode of a file, folder, symbolic link, FIFO or socket (left out) */
@@ -166,6 +175,7 @@ enum agent_tag {
 	AGENT_TAG_MTIME_NS = 85,	/* u64 since 1970 */
 	AGENT_TAG_SIZE = 86,	/* u64: bytes of DATA that follow */
 	AGENT_TAG_LINK = 87,	/* string: what a symbolic link says */
+	AGENT_TAG_OFFSET = 88,	/* u64: of the first of SIZE bytes */
 
 	/* STATS_REPLY, PROCESS */
 	AGENT_TAG_MEM_TOTAL = 96,	/* u64 bytes */

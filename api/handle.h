@@ -59,7 +59,9 @@ struct roux_machine {
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
 	dev_t template_dev;	/* which file that was when the machine was made of it */
 	ino_t template_ino;
-	bool learns;	/* what its process translated may be worth being kept when it ends */
+	bool learns;	/* what its process translated, or what its guest read, may be worth being kept when it ends */
+	int lessons;	/* that machine_learn_begin() found, enum control_lesson */
+	int root_share, root_disk;	/* number of the root in the spec, as what it is; else -1 */
 	char *boot_code;	/* path of what boots like its own translated; NULL: there is none */
 	struct template_writer *writer, *boot_writer;	/* owned, NULL: none at work */
 	struct err boot_failed;	/* what the agent said instead of being ready; code 0: nothing */
@@ -248,22 +250,38 @@ int machine_begin_session(struct roux_machine *machine, struct session *ret_sess
  */
 int machine_end_session(struct roux_machine *machine, struct session *session, uint64_t deadline, int result);
 /*
- * Has the agent do what it will do for every machine of the template: what that takes is then there.  0, 1 when once is
- * enough, or a negative errno with a sentence.
+ * Has the agent do, @times, what it will do for every machine of the template: run a program, the image's shell or one of its own.
+ * What that takes is then there.  0, or a negative errno with a sentence.
  */
-int machine_warm_up(struct roux_machine *machine, uint64_t deadline, struct err *err);
+int machine_warm_up(struct roux_machine *machine, unsigned times, uint64_t deadline, struct err *err);
 /*
  * A program is stopped and goes on, as around a snapshot: what restored guests begin with is translated in all machines of
- * the template then, and in snapshots of them.  As machine_warm_up().
+ * the template then, and in snapshots of them.  0, 1 when that program did not do what it should, or as machine_warm_up().
  */
 int machine_rehearse_stop(struct roux_machine *machine, uint64_t deadline, struct err *err);
+
+/* --- read_ahead.c --- */
+/* Keeps what the machine's guest has read of its root beside its template.  A failure costs later machines time. */
+void machine_keep_reads(struct roux_machine *machine);
+/* Whether the list of @len bytes at @list is worth a new template. */
+bool machine_reads_are_worth_it(const struct roux_machine *machine, const void *list, size_t len);
+/*
+ * Has the guest of a machine of a template that nobody uses read what is in the list of @len bytes at @list, in its first
+ * session, which ends.  1: it has read something worth a new template; 0; or a negative errno with a sentence.
+ */
+int machine_read_ahead(struct roux_machine *machine, const void *list, size_t len, uint64_t deadline, struct err *err);
 
 /* --- start.c --- */
 /* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
 int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
 /*
- * Has its template, or others that boot as it did, know what the machine, which is about to end, translated: begin() stops
- * the guest, at once, and returns true when there is something to learn.  end() takes tens of milliseconds for that.
+ * Where its machines have read much that the template's memory lacks: starts the machine, which has not started, and has it leave a
+ * template that has it.  True when it did, or tried: it is fit for machine_discard() only.
+ */
+bool machine_improve_template(struct roux_machine *machine);
+/*
+ * Has its template, or others that boot as it did, know what the machine, which is about to end, translated and read: begin()
+ * stops the guest, at once, and returns true when there is something to learn.  end() takes tens of milliseconds for that.
  */
 bool machine_learn_begin(struct roux_machine *machine);
 void machine_learn_end(struct roux_machine *machine);

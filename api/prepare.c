@@ -113,9 +113,11 @@ static int add_root(struct roux_machine *m, const struct roux_options *o, struct
 	m->config = oci_image_config(m->image);
 	folder = oci_image_folder(m->image);
 	if (folder) {
+		m->root_share = (int)m->spec.nshares;
 		r = add_share(&m->spec, "root", folder, true, SPEC_CACHE_AUTO, err);
 		conf_add(conf, "root=virtiofs:root\n");
 	} else {
+		m->root_disk = (int)m->spec.ndisks;
 		r = add_root_disk(m, &limits, conf, err);
 	}
 	/* A read-only root has the overlay too: it takes the mount points that the image lacks. */
@@ -258,6 +260,7 @@ int prepare(struct roux_machine *m, const struct roux_options *o, struct err *er
 	if (!conf)
 		return err_set(err, -ENOMEM, "out of memory");
 	machine_spec_init(&m->spec);
+	m->root_share = m->root_disk = -1;
 	r = add_names(m, o, err);
 	if (r == 0)
 		r = add_disks(m, o, err);

@@ -8,7 +8,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 
-#define SHELL_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
+#define PROGRAM_TIMEOUT_MS 2000u	/* an image's own /bin/sh may be anything */
 
 int machine_begin_session(struct roux_machine *m, struct session *ret_session, uint64_t deadline, struct err *err)
 {
@@ -36,9 +36,12 @@ int machine_end_session(struct roux_machine *m, struct session *s, uint64_t dead
 	return result >= 0 && (r == -ETIMEDOUT || r == -EINTR) ? r : result;
 }
 
-/* A session in which the guest runs @line, which @reads its standard input, under an identity that changes nothing. */
-static int begin_shell(struct roux_machine *m, struct session *ret_session, const char *line, bool reads, uint64_t deadline,
-		       struct err *err)
+/* Which every guest has. */
+static const char *const own_program[] = { AGENT_SELF, AGENT_SELF_REHEARSE, NULL };
+
+/* A session in which the guest runs @argv, which @reads its standard input, under an identity that changes nothing. */
+static int begin_program(struct roux_machine *m, struct session *ret_session, const char *const argv[], bool reads, uint64_t deadline,
+			 struct err *err)
 {
 	uint8_t buf[256];
 	struct frame_writer w;
@@ -49,9 +52,8 @@ static int begin_shell(struct roux_machine *m, struct session *ret_session, cons
 	frame_begin(&w, buf, sizeof(buf), AGENT_IDENTITY);
 	r = session_send_frame(ret_session, buf, frame_end(&w));
 	frame_begin(&w, buf, sizeof(buf), AGENT_EXEC);
-	field_put_str(&w, AGENT_TAG_ARG, "/bin/sh");	/* where the image has none, the error is as good */
-	field_put_str(&w, AGENT_TAG_ARG, "-c");
-	field_put_str(&w, AGENT_TAG_ARG, line);
+	for (unsigned i = 0; argv[i]; i++)
+		field_put_str(&w, AGENT_TAG_ARG, argv[i]);
 	if (reads)
 		field_put_u32(&w, AGENT_TAG_STDIN, 1);
 	return r < 0 ? r : session_send_frame(ret_session, buf, frame_end(&w));
@@ -70,11 +72,11 @@ static int wait_for(struct roux_machine *m, struct session *s, uint8_t type, uin
 }
 
 /* Until the command has ended: 0; or 1 when it did not begin, or took too long and was killed. */
-static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t deadline)
+static int wait_for_program(struct roux_machine *m, struct session *s, uint64_t deadline)
 {
 	uint8_t buf[64];
 	struct frame_writer w;
-	int r = wait_for(m, s, AGENT_EXITED, monotonic_ns() + SHELL_TIMEOUT_MS * 1000000ull);
+	int r = wait_for(m, s, AGENT_EXITED, monotonic_ns() + PROGRAM_TIMEOUT_MS * 1000000ull);
 
 	if (r != -ETIMEDOUT)
 		return r;
@@ -86,14 +88,31 @@ static int wait_for_shell(struct roux_machine *m, struct session *s, uint64_t de
 	return r < 0 ? r : 1;
 }
 
-int machine_warm_up(struct roux_machine *m, uint64_t deadline, struct err *err)
+/* 0; 1 when it did not begin, or took too long; or a negative errno. */
+static int run_program(struct roux_machine *m, const char *const argv[], uint64_t deadline, struct err *err)
 {
 	struct session s;
-	int r = begin_shell(m, &s, "/bin/true; :", false, deadline, err);
+	int r = begin_program(m, &s, argv, false, deadline, err);
 
 	if (r == 0)
-		r = wait_for_shell(m, &s, deadline);
+		r = wait_for_program(m, &s, deadline);
 	return machine_end_session(m, &s, deadline, r);
+}
+
+int machine_warm_up(struct roux_machine *m, unsigned times, uint64_t deadline, struct err *err)
+{
+	static const char *const shell[] = { "/bin/sh", "-c", "/bin/true; :", NULL };
+	const char *const *argv = shell;
+	int r = 0;
+
+	for (unsigned i = 0; i < times && r == 0; i++) {
+		r = run_program(m, argv, deadline, err);
+		if (r == 1 && argv == shell) {	/* the image has none, or an unusual one */
+			argv = own_program;
+			r = run_program(m, argv, deadline, err);
+		}
+	}
+	return r < 0 ? r : 0;
 }
 
 static int request(struct roux_machine *m, struct session *s, uint8_t type, uint64_t deadline)
@@ -118,7 +137,7 @@ static int stop_programs(struct roux_machine *m, uint64_t deadline, struct err *
 int machine_rehearse_stop(struct roux_machine *m, uint64_t deadline, struct err *err)
 {
 	struct session s;
-	int r = begin_shell(m, &s, "read x", true, deadline, err);
+	int r = begin_program(m, &s, own_program, true, deadline, err);
 
 	if (r == 0)
 		r = wait_for(m, &s, AGENT_STARTED, deadline);
@@ -127,7 +146,7 @@ int machine_rehearse_stop(struct roux_machine *m, uint64_t deadline, struct err 
 		if (r >= 0)
 			r = session_send(&s, AGENT_STDIN_EOF, NULL, 0);
 		if (r == 0)
-			r = wait_for_shell(m, &s, deadline);
+			r = wait_for_program(m, &s, deadline);
 	}
 	return machine_end_session(m, &s, deadline, r);
 }

@@ -4,6 +4,7 @@
 
 #include "api/template.h"
 #include "machine/code_file.h"
+#include "machine/reads.h"
 #include "machine/snapshot.h"
 #include "os/file.h"
 #include "os/log.h"
@@ -99,6 +100,23 @@ static int save_template(struct roux_machine *m, struct err *err)
 	return r;
 }
 
+/* A session that has begun is saved too, for the first command. */
+static int save_with_session(struct roux_machine *m, uint64_t deadline, struct err *err)
+{
+	struct session s;
+	int r = machine_begin_session(m, &s, deadline, err);
+
+	if (r == 0) {
+		r = save_template(m, err);
+		m->ready_fd = s.fd;
+		m->greeted = true;
+		memcpy(m->ready_stream, m->stream, sizeof(m->stream));
+		s.fd = -1;
+	}
+	session_close(&s);
+	return r;
+}
+
 /* Translations that are worth a new file, for what machines like this one begin with. */
 static unsigned lesson(const struct roux_machine *m)
 {
@@ -111,10 +129,11 @@ bool machine_learn_begin(struct roux_machine *m)
 
 	if (!m->learns || m->state != ROUX_RUNNING || m->sock < 0 || !(m->spec.restore ? m->template : m->boot_code))
 		return false;
-	return machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, HALT_TIMEOUT_MS, &err) == 0 && m->answer.value;
+	m->lessons = machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, HALT_TIMEOUT_MS, &err) == 0 ? m->answer.value : 0;
+	return m->lessons != 0;
 }
 
-void machine_learn_end(struct roux_machine *m)
+static void keep_code(struct roux_machine *m)
 {
 	char path[PATH_MAX];
 	uint64_t bytes;
@@ -126,8 +145,16 @@ void machine_learn_end(struct roux_machine *m)
 	if (fd < 0)
 		return;
 	if (machine_ask_for_code(m, lesson(m), fd, &bytes) == 0 && bytes)
-		template_commit_code(fd, bytes, path);
+		template_commit(fd, bytes, path);
 	(void)close(fd);
+}
+
+void machine_learn_end(struct roux_machine *m)
+{
+	if (m->lessons & CONTROL_LESSON_CODE)
+		keep_code(m);
+	if (m->lessons & CONTROL_LESSON_READS && m->spec.restore)
+		machine_keep_reads(m);
 }
 
 void machine_discard(struct roux_machine *m)
@@ -160,22 +187,12 @@ static int leave_template(struct roux_machine *m)
 	m->learns = false;	/* from here on it is the template's */
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
-	for (unsigned i = 0; i < WARM_UPS && r == 0; i++)
-		r = machine_warm_up(m, deadline, &err);
-	if (r == 0)	/* there is a shell, which is quick */
+	if (r == 0)
+		r = machine_warm_up(m, WARM_UPS, deadline, &err);
+	if (r == 0)
 		r = machine_rehearse_stop(m, deadline, &err);
-	if (r < 0)
-		return r == -EINTR ? r : 0;
-	/* A session that has begun is saved too, for the first command. */
-	r = machine_begin_session(m, &s, deadline, &err);
-	if (r == 0) {
-		r = save_template(m, &err);
-		m->ready_fd = s.fd;
-		m->greeted = true;
-		memcpy(m->ready_stream, m->stream, sizeof(m->stream));
-		s.fd = -1;
-	}
-	session_close(&s);
+	if (r >= 0)
+		r = save_with_session(m, deadline, &err);
 	return r == -EINTR ? r : 0;
 }
 
@@ -254,4 +271,48 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 	if (m->template && !clone && leave_template(m) < 0)
 		return give_error(error, &err, err_set(&err, -EINTR, "interrupted"));
 	return 0;
+}
+
+/* The list beside the template, which is nobody else's from then on; -ENOENT: there is none. */
+static int take_reads(const struct roux_machine *m, char **ret_list, size_t *ret_len)
+{
+	char path[PATH_MAX];
+	int r;
+
+	if (!m->template || !template_reads_path(m->template, path) || !template_is_there(path))
+		return -ENOENT;
+	r = file_read_all(path, READS_FILE_MAX, ret_list, ret_len, NULL);
+	if (r == 0 && unlink(path) < 0) {
+		free(*ret_list);
+		r = -errno;
+	}
+	return r;
+}
+
+bool machine_improve_template(struct roux_machine *m)
+{
+	uint64_t deadline = monotonic_ns() + TEMPLATE_TIMEOUT_MS * 1000000ull;
+	struct err err = { 0 };
+	char *list;
+	size_t len;
+	int r;
+
+	if (take_reads(m, &list, &len) < 0)
+		return false;
+	if (!machine_reads_are_worth_it(m, list, len)) {
+		free(list);
+		return false;
+	}
+	r = start_clone(m, &err);
+	if (r == 1) {
+		m->phase[ROUX_PHASE_READY] = monotonic_ns();
+		m->state = ROUX_RUNNING;
+		r = machine_read_ahead(m, list, len, deadline, &err);
+	}
+	if (r == 1)
+		r = save_with_session(m, deadline, &err);
+	if (r < 0)
+		log_msg(LOG_LEVEL_INFO, "template", "%s", err.msg);
+	free(list);
+	return true;
 }

@@ -98,7 +98,8 @@ bool template_path(const struct machine_spec *spec, const char *vmm, char ret_pa
 	return file_path(ret_path, NULL, dir, "/", hex, ".snap", NULL) == 0;
 }
 
-bool template_code_path(const char *path, char ret_path[PATH_MAX])
+/* The file beside the template at @path. */
+static bool beside(const char *path, const char *suffix, char ret_path[PATH_MAX])
 {
 	size_t len = strlen(path);
 	char stem[PATH_MAX];
@@ -107,7 +108,17 @@ bool template_code_path(const char *path, char ret_path[PATH_MAX])
 		return false;
 	memcpy(stem, path, len - 5);	/* .snap */
 	stem[len - 5] = '\0';
-	return file_path(ret_path, NULL, stem, ".code", NULL) == 0;
+	return file_path(ret_path, NULL, stem, suffix, NULL) == 0;
+}
+
+bool template_code_path(const char *path, char ret_path[PATH_MAX])
+{
+	return beside(path, ".code", ret_path);
+}
+
+bool template_reads_path(const char *path, char ret_path[PATH_MAX])
+{
+	return beside(path, ".reads", ret_path);
 }
 
 bool template_is_there(const char *path)
@@ -184,29 +195,31 @@ int template_list(struct template_info **ret_infos, size_t *ret_n, struct err *e
 
 int template_remove(const char *id, struct err *err)
 {
-	char dir[PATH_MAX], path[PATH_MAX], code[PATH_MAX];
+	char dir[PATH_MAX], path[PATH_MAX], other[PATH_MAX];
 	int r = file_cache_dir("templates", dir, err);
 
 	if (r == 0 && (strlen(id) != KEY_DIGITS || strspn(id, "0123456789abcdef") != KEY_DIGITS))
 		return err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id);
 	if (r == 0)
 		r = file_path(path, err, dir, "/", id, ".snap", NULL);
-	if (r == 0 && template_code_path(path, code))
-		(void)unlink(code);
+	if (r == 0 && template_code_path(path, other))
+		(void)unlink(other);
+	if (r == 0 && template_reads_path(path, other))
+		(void)unlink(other);
 	if (r == 0 && unlink(path) < 0)
 		r = errno == ENOENT ? err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id) :
 			err_set(err, -errno, "cannot remove %s: %s", path, strerror(errno));
 	return r;
 }
 
-/* Whether @name is what a killed monitor left, or code of a template that is gone. */
+/* Whether @name is what a killed monitor left, or belongs to a template that is gone. */
 static bool is_left_over(int dir, const char *name, bool all)
 {
 	const char *dot = strchr(name, '.');
 	char snap[NAME_MAX + 1];
 	struct stat st;
 
-	if (dot && strcmp(dot, ".code") == 0 && snprintf(snap, sizeof(snap), "%.*s.snap", (int)(dot - name), name) < NAME_MAX)
+	if (dot && (strcmp(dot, ".code") == 0 || strcmp(dot, ".reads") == 0) && snprintf(snap, sizeof(snap), "%.*s.snap", (int)(dot - name), name) < NAME_MAX)
 		return fstatat(dir, snap, &st, 0) < 0;
 	return dot && strstr(dot, ".new") && (all || (fstatat(dir, name, &st, 0) == 0 && time(NULL) - st.st_mtime > LEFT_OVER_S));
 }

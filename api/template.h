@@ -11,6 +11,7 @@
  *   <cache>/templates/<key>.snap	machine/snapshot.h, sealed (os/file.h); its time of access is when
  *					it was used last
  *   <cache>/templates/<key>.code	machine/code_file.h, sealed; made anew when machines translated more
+ *   <cache>/templates/<key>.reads	machine/reads.h, sealed: what the next machine reads, to leave a new template
  */
 #ifndef API_TEMPLATE_H
 #define API_TEMPLATE_H
@@ -41,6 +42,9 @@ bool template_is_there(const char *path);
 
 /* Where the translated code of the template at @path is.  False: the name is too long. */
 bool template_code_path(const char *path, char ret_path[PATH_MAX]);
+
+/* And where what its machines read is. */
+bool template_reads_path(const char *path, char ret_path[PATH_MAX]);
 
 struct template_info {
 	char id[33];	/* the key */
@@ -80,7 +84,7 @@ struct template_writer *template_commit_later(const struct template_part *part, 
 /* Waits for it, and frees it.  NULL is fine. */
 void template_writer_finish(struct template_writer *writer);
 
-/* Makes the first @bytes of @fd the file of translated code at @path.  A failure costs later machines time. */
-void template_commit_code(int fd, uint64_t bytes, const char *path);
+/* Makes the first @bytes of @fd the file at @path, sealed.  A failure costs later machines time. */
+void template_commit(int fd, uint64_t bytes, const char *path);
 
 #endif /* API_TEMPLATE_H */

@@ -27,7 +27,7 @@ int template_begin(uint64_t bytes)
 	return fd < 0 ? -errno : fd;
 }
 
-/* Holes stay holes. */
+/* The first @size bytes; holes stay holes. */
 static int copy_sparse(int from, int to, off_t size)
 {
 	for (off_t at = 0; at < size;) {
@@ -39,6 +39,7 @@ static int copy_sparse(int from, int to, off_t size)
 		end = lseek(from, at, SEEK_HOLE);
 		if (end < 0 || lseek(to, at, SEEK_SET) < 0)
 			return -errno;
+		end = end < size ? end : size;
 		while (at < end) {
 			ssize_t n = sendfile(to, from, &at, (size_t)(end - at));
 
@@ -69,7 +70,7 @@ static int commit(int fd, uint64_t bytes, const char *path)
 	return r;
 }
 
-void template_commit_code(int fd, uint64_t bytes, const char *path)
+void template_commit(int fd, uint64_t bytes, const char *path)
 {
 	int r = commit(fd, bytes, path);
 

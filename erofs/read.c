@@ -26,6 +26,7 @@ struct linked {
 struct reader {
 	const uint8_t *image;
 	size_t size;	/* bytes */
+	uint64_t data_size;	/* bytes that have the data of files */
 	uint32_t device;
 	struct erofs_super super;
 	struct erofs_tree *tree;
@@ -150,7 +151,7 @@ static int fill_node(struct reader *r, const struct place *p, struct erofs_node 
 		node->rdev = inode->block;
 	if (S_ISREG(inode->mode)) {
 		if (inode->size && (inode->format != EROFS_FORMAT(EROFS_LAYOUT_PLAIN) ||
-				    !at(r, (uint64_t)inode->block * EROFS_BLOCK, inode->size)))
+				    !range_ok((uint64_t)inode->block * EROFS_BLOCK, inode->size, r->data_size)))
 			return damaged(r);
 		node->size = inode->size;
 		node->device = r->device;
@@ -278,25 +279,42 @@ uint32_t erofs_read_blocks(const void *image, size_t size)
 	return read_super(image, size, &super) ? super.blocks : 0;
 }
 
-int erofs_read(const void *image, size_t size, uint32_t device, const struct erofs_limits *limits,
-	       struct erofs_tree *ret_tree, struct err *err)
+/* With the superblock in @r. */
+static int read_tree(struct reader *r, const struct erofs_limits *limits)
 {
-	struct reader r = { .image = image, .size = size, .device = device, .tree = ret_tree, .err = err };
 	struct place p;
 	int result;
 
-	if (!read_super(image, size, &r.super) || find_inode(&r, r.super.root_nid, &p) < 0 ||
-	    !S_ISDIR(p.inode.mode))
-		return damaged(&r);
-	result = erofs_tree_init(ret_tree, limits, err);
+	if (find_inode(r, r->super.root_nid, &p) < 0 || !S_ISDIR(p.inode.mode))
+		return damaged(r);
+	result = erofs_tree_init(r->tree, limits, r->err);
 	if (result < 0)
 		return result;
-	ret_tree->root->mode = p.inode.mode;
-	result = fill_node(&r, &p, ret_tree->root);
+	r->tree->root->mode = p.inode.mode;
+	result = fill_node(r, &p, r->tree->root);
 	if (result == 0)
-		result = read_dir(&r, &p, ret_tree->root);
-	tdestroy(r.linked, free);
+		result = read_dir(r, &p, r->tree->root);
+	tdestroy(r->linked, free);
 	if (result < 0)
-		erofs_tree_finish(ret_tree);
+		erofs_tree_finish(r->tree);
 	return result;
+}
+
+int erofs_read(const void *image, size_t size, uint32_t device, const struct erofs_limits *limits,
+	       struct erofs_tree *ret_tree, struct err *err)
+{
+	struct reader r = { .image = image, .size = size, .data_size = size, .device = device, .tree = ret_tree, .err = err };
+
+	return read_super(image, size, &r.super) ? read_tree(&r, limits) : damaged(&r);
+}
+
+int erofs_read_first_part(const void *image, size_t size, const struct erofs_limits *limits, struct erofs_tree *ret_tree,
+			  struct err *err)
+{
+	struct reader r = { .image = image, .size = size, .tree = ret_tree, .err = err };
+
+	if (!read_super(image, size, &r.super))
+		return damaged(&r);
+	r.data_size = (uint64_t)r.super.blocks * EROFS_BLOCK;
+	return read_tree(&r, limits);
 }

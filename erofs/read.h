@@ -21,6 +21,13 @@
 int erofs_read(const void *image, size_t size, uint32_t device, const struct erofs_limits *limits,
 	       struct erofs_tree *ret_tree, struct err *err);
 
+/*
+ * The same for the first part of a disk of several, which has the metadata of all; data of files are said to be in part 0
+ * and have their block's number on the disk, which is checked against its size as the superblock has it.
+ */
+int erofs_read_first_part(const void *image, size_t size, const struct erofs_limits *limits, struct erofs_tree *ret_tree,
+			  struct err *err);
+
 /* Number of blocks that the superblock of @image names; 0 when it has none of ours. */
 uint32_t erofs_read_blocks(const void *image, size_t size);
 

@@ -4,7 +4,12 @@
  * same sessions on a unix socket, which is how the protocol is tested on a host:
  *
  *   roux-agent --serve unix:PATH
+ *
+ * It is a command, too, for guests whose image has none that is known:
+ *
+ *   roux-agent --rehearse
  */
+#include "abi/agent.h"
 #include "guest/init.h"
 #include "guest/server.h"
 #include "guest/text.h"
@@ -13,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int listen_unix(const char *path)
@@ -33,6 +39,21 @@ static int listen_unix(const char *path)
 	return fd;
 }
 
+/* What commands do first: memory, a process, input and output. */
+static int rehearse(void)
+{
+	char buf[256];
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	if (pid < 0 || waitpid(pid, NULL, 0) < 0)
+		return 1;
+	while (read(STDIN_FILENO, buf, sizeof(buf)) > 0)
+		;
+	return write(STDOUT_FILENO, "\n", 1) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct server server = { .first_fd = -1 };
@@ -40,8 +61,10 @@ int main(int argc, char **argv)
 
 	if (getpid() == 1)
 		init_run();
+	if (argc == 2 && strcmp(argv[1], AGENT_SELF_REHEARSE) == 0)
+		return rehearse();
 	if (argc != 3 || strcmp(argv[1], "--serve") != 0 || strncmp(argv[2], "unix:", 5) != 0) {
-		say("usage: roux-agent --serve unix:PATH", 0);
+		say("usage: roux-agent --serve unix:PATH | --rehearse", 0);
 		return 2;
 	}
 	server.listen_fd = listen_unix(argv[2] + 5);

@@ -209,6 +209,30 @@ int request_copy(const struct frame *frame, struct copy_request *ret_copy)
 	return each_field(frame, store_copy, ret_copy) < 0 || !ret_copy->path ? -1 : 0;
 }
 
+static bool store_read_ahead(const struct field *field, void *into)
+{
+	struct read_ahead_request *req = into;
+
+	switch (field->tag) {
+	case AGENT_TAG_PATH:
+		return store_path(field, &req->path);
+	case AGENT_TAG_OFFSET:
+		return field_u64(field, &req->offset) && req->offset <= INT64_MAX;
+	case AGENT_TAG_SIZE:
+		if (!req->path || !field_u64(field, &req->size) || req->size > INT64_MAX - req->offset)
+			return false;
+		req->read(req);
+		return true;
+	default:
+		return false;
+	}
+}
+
+int request_read_ahead(const struct frame *frame, struct read_ahead_request *req)
+{
+	return each_field(frame, store_read_ahead, req);
+}
+
 static bool store_clock(const struct field *field, void *into)
 {
 	return field->tag == AGENT_TAG_CLOCK_NS && field_u64(field, into);

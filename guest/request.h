@@ -61,6 +61,13 @@ struct hello {
 	uint32_t version, version_min;
 };
 
+struct read_ahead_request {
+	void (*read)(struct read_ahead_request *req);	/* is called with each range in the fields below */
+	const char *path;	/* absolute */
+	uint64_t offset, size;	/* bytes; no more than INT64_MAX together */
+	uint64_t done;	/* @read's: bytes that were read */
+};
+
 /*
  * Each returns 0 and fills its struct, or -1 for a payload that breaks the
  * protocol: a field missing, unknown, of the wrong size or out of range.
@@ -70,6 +77,7 @@ int request_exec(const struct frame *frame, struct exec_request *ret_exec);
 int request_mount(const struct frame *frame, struct mount_request *ret_mount);
 int request_power(const struct frame *frame, struct power_request *ret_power);
 int request_copy(const struct frame *frame, struct copy_request *ret_copy);
+int request_read_ahead(const struct frame *frame, struct read_ahead_request *req);
 int request_clock(const struct frame *frame, uint64_t *ret_ns);
 int request_identity(const struct frame *frame, struct identity_request *ret_identity);
 int request_signal(const struct frame *frame, uint32_t *ret_signo);

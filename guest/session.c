@@ -27,6 +27,7 @@
 #include "guest/files.h"
 #include "guest/freeze.h"
 #include "guest/identity.h"
+#include "guest/read_ahead.h"
 #include "guest/spawn.h"
 #include "guest/text.h"
 
@@ -415,6 +416,20 @@ static void on_identity(struct session *s, const struct frame *f)
 	s->state = CLOSING;	/* an EXEC may be under way already */
 }
 
+static void on_read_ahead(struct session *s, const struct frame *f)
+{
+	struct read_ahead_request req = { .read = read_ahead };
+	struct frame_writer w;
+
+	if (request_read_ahead(f, &req) < 0) {
+		broken(s, "malformed READ_AHEAD request");
+		return;
+	}
+	out_begin(s, &w, AGENT_OK);
+	field_put_u64(&w, AGENT_TAG_SIZE, req.done);
+	out_end(s, &w);
+}
+
 static void on_freeze(struct session *s)
 {
 	send_result(s, freeze_begin() == 0, "cannot stop the guest's programs");
@@ -474,6 +489,9 @@ static void on_request(struct session *s, const struct frame *f)
 		break;
 	case AGENT_IDENTITY:
 		on_identity(s, f);
+		break;
+	case AGENT_READ_AHEAD:
+		on_read_ahead(s, f);
 		break;
 	case AGENT_FREEZE:
 		on_freeze(s);

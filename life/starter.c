@@ -276,11 +276,15 @@ int starter_make_ready(const struct vm_record *record, const struct monitor_opti
 	fill_wanted(record, options, false, NULL, &w);
 	w.machine.pull = ROUX_PULL_NEVER;
 	r = roux_machine_create(&w.machine, &machine, error);
+	if (r == 0 && machine_improve_template(machine)) {
+		machine_discard(machine);
+		r = roux_machine_create(&w.machine, &machine, error);
+	}
 	if (r < 0)
 		return r;
 	r = machine->template && template_is_there(machine->template) ? roux_machine_start(machine, error) : -ENOENT;
 	if (r == 0) {
-		r = machine_warm_up(machine, monotonic_ns() + WARM_UP_NS, &err);
+		r = machine_warm_up(machine, 1, monotonic_ns() + WARM_UP_NS, &err);
 		r = r < 0 ? give_error(error, &err, r) : 0;
 	}
 	if (r < 0)

@@ -32,6 +32,8 @@
  *   GO_ON ----------------------------->
  *   KEEP (value: what it is worth) ----> + file of machine/code_file.h to fill
  *          <----------------------------- KEPT (value: result; value2: pages)
+ *   READS -----------------------------> + file of machine/reads.h to fill
+ *          <----------------------------- KEPT (value: result)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
  *          <----------------------------- ENDED     the guest stopped; the process exits
  *
@@ -62,9 +64,10 @@ enum control_type {
 	CONTROL_WATCH,	/* value: number of a disk, until it stands; descriptor: CONTROL_WATCH_MAX bytes of memory for block_watch() */
 	CONTROL_STAND,	/* for machine_stand() */
 	CONTROL_GO_ON,	/* after either of them.  No answer */
-	CONTROL_HALT,	/* for good, when KEEP is worth while; value: as for that.  KEPT answers, value: 1 when it is */
+	CONTROL_HALT,	/* for good, when KEEP is worth while; value: as for that.  KEPT answers, value: enum control_lesson */
 	CONTROL_KEEP,	/* once each, of its boot, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
+	CONTROL_READS,	/* descriptor: a file of READS_FILE_MAX bytes, all holes, for machine_write_reads() */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */
 	CONTROL_STARTED,	/* text: name of the engine; value: port that GDB may connect to, 0: none;
@@ -83,14 +86,19 @@ enum control_type {
 	CONTROL_CHECKPOINTED,	/* the same */
 	CONTROL_WATCHED,	/* value: 0 or negative errno; text: what block_file_of() says, and bytes of the disk, in decimal, or a
 				 * sentence; descriptor: the file */
-	CONTROL_KEPT,	/* as SAVED; value: pages of the file that were used, 0: it is not worth one */
+	CONTROL_KEPT,	/* as SAVED; value: pages of the file that were used, 0: it is not worth one; of READS bytes */
 	CONTROL_FORBIDDEN,	/* value: number of the system call that the jail has stopped it for */
 	CONTROL_ENDED,	/* value: enum control_end; text: a sentence, empty for a plain power-off */
 };
 
 enum {
 	CONTROL_HAS_HELPER = 1,	/* that goes on, as a maker of sockets */
-	CONTROL_HAS_LESSONS = 2,	/* KEEP may be worth while when it ends */
+	CONTROL_HAS_LESSONS = 2,	/* HALT may be worth while when it ends */
+};
+
+enum control_lesson {
+	CONTROL_LESSON_CODE = 1,	/* KEEP is worth while, and the guest stopped */
+	CONTROL_LESSON_READS = 2,	/* READS is: its template's memory lacks much that it has read */
 };
 
 enum control_end { CONTROL_END_POWEROFF, CONTROL_END_RESET, CONTROL_END_CRASH, CONTROL_END_ERROR };

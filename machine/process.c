@@ -5,6 +5,7 @@
 #include "link/broker.h"
 #include "machine/control.h"
 #include "machine/machine.h"
+#include "machine/reads.h"
 #include "machine/snapshot.h"
 #include "machine/spec.h"
 #include "os/err.h"
@@ -155,7 +156,7 @@ static void start(struct process *p, const struct control_msg *msg)
 	counts_fd = machine_take_counts_fd(p->machine);
 	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
 			   (machine_has_helper(p->machine) ? CONTROL_HAS_HELPER : 0) |
-				   (machine_learns(p->machine) ? CONTROL_HAS_LESSONS : 0),
+				   (machine_has_lessons(p->machine) ? CONTROL_HAS_LESSONS : 0),
 			   machine_engine(p->machine),
 			   strlen(machine_engine(p->machine)), counts_fd);
 	if (counts_fd >= 0)
@@ -285,9 +286,25 @@ static void keep(struct process *p, unsigned least, int fd)
 
 static void halt(struct process *p, unsigned least)
 {
-	bool halted = p->machine && machine_halt(p->machine, least);
+	int32_t lessons = 0;
 
-	answer(p, CONTROL_KEPT, p->msg->value2, halted, &(struct err){ 0 });
+	if (p->machine && machine_halt(p->machine, least))
+		lessons |= CONTROL_LESSON_CODE;
+	if (p->machine && machine_bytes_read(p->machine) >= READS_LEAST)
+		lessons |= CONTROL_LESSON_READS;
+	answer(p, CONTROL_KEPT, p->msg->value2, lessons, &(struct err){ 0 });
+}
+
+/* Takes @fd. */
+static void write_reads(struct process *p, int fd)
+{
+	int r = p->machine ? machine_write_reads(p->machine, fd) : -EINVAL;
+	struct err err = { 0 };
+
+	(void)close(fd);
+	if (r < 0)
+		(void)err_set(&err, r, "cannot list what the guest has read: %s", strerror(-r));
+	answer(p, CONTROL_KEPT, p->msg->value2, r, &err);
 }
 
 /* Takes @fd.  Whoever reads it is there: another process, which reads on whatever happens. */
@@ -366,6 +383,10 @@ static void on_message(void *ctx, uint32_t events)
 	}
 	if (p->msg->type == CONTROL_KEEP && fd >= 0) {
 		keep(p, (unsigned)p->msg->value, fd);
+		return;
+	}
+	if (p->msg->type == CONTROL_READS && fd >= 0) {
+		write_reads(p, fd);
 		return;
 	}
 	if (fd >= 0)

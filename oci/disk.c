@@ -267,3 +267,53 @@ int disk_make(const char *dir, const struct disk_source *source, const struct oc
 	}
 	return r;
 }
+
+/* ---- files of the whole ---- */
+
+struct walker {
+	disk_file_fn fn;
+	void *ctx;
+	char path[PATH_MAX];
+	size_t len;	/* of the path so far */
+};
+
+static int walk_entry(void *ctx, struct erofs_entry *e)
+{
+	struct walker *w = ctx;
+	const struct erofs_node *n = e->node;
+	size_t len = w->len;
+	int r = 0;
+
+	if (len + 1 + e->name_len >= sizeof(w->path))
+		return 0;	/* no guest can open it by this name */
+	w->path[w->len++] = '/';
+	memcpy(w->path + w->len, e->name, e->name_len);
+	w->len += e->name_len;
+	w->path[w->len] = '\0';
+	if (S_ISDIR(n->mode))
+		r = erofs_for_each(n, walk_entry, w);
+	else if (S_ISREG(n->mode) && n->size)
+		r = w->fn(w->ctx, w->path, (uint64_t)n->block * EROFS_BLOCK, n->size);
+	w->len = len;
+	return r;
+}
+
+int disk_each_file(const char *path, disk_file_fn fn, void *ctx, struct err *err)
+{
+	const struct erofs_limits memory = { .entries = oci_limits_default.entries, .bytes = LAYER_MEMORY_MAX };
+	struct walker w = { .fn = fn, .ctx = ctx };
+	struct erofs_tree tree;
+	const void *bytes;
+	size_t size;
+	int r = map(path, &bytes, &size, err);
+
+	if (r < 0)
+		return r;
+	r = erofs_read_first_part(bytes, size, &memory, &tree, err);
+	unmap(bytes, size);
+	if (r < 0)
+		return err_prefix(err, r, "%s", path);
+	r = erofs_for_each(tree.root, walk_entry, &w);
+	erofs_tree_finish(&tree);
+	return r;
+}

@@ -18,6 +18,7 @@
 
 #include <limits.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct err;
 struct layer;
@@ -41,5 +42,12 @@ struct disk_source {
  */
 int disk_make(const char *dir, const struct disk_source *source, const struct oci_limits *limits,
 	      char *ret_path[], struct err *err);
+
+/*
+ * Calls @fn for each file with data of the image whose first part is at @path: its own path, and where its @size bytes
+ * begin on the disk, until it returns nonzero, which is returned.  0, -EBADMSG when the part is damaged, or another -errno.
+ */
+typedef int (*disk_file_fn)(void *ctx, const char *path, uint64_t at, uint64_t size);
+int disk_each_file(const char *path, disk_file_fn fn, void *ctx, struct err *err);
 
 #endif /* OCI_DISK_H */

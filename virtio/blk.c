@@ -19,12 +19,16 @@
 #define SEG_MAX 254u	/* data buffers a request may have: the queue less header and status */
 #define DISCARD_SECTORS_MAX (1u << 22)	/* 2 GiB a segment */
 #define DISCARD_SEG_MAX 32u
+#define PIECE 16384u	/* bytes, of which one bit tells that the guest has read them */
+#define READ_MAX (64ull << 20)	/* bytes that are noted: what comes later is not what everybody reads first */
 
 struct blk {
 	struct virtio_device dev;	/* first */
 	struct block *back;	/* owned */
 	struct virtio_blk_config config;
 	char serial[VIRTIO_BLK_ID_BYTES];
+	uint64_t *pieces;	/* owned, a bit each: was read; NULL: nothing was */
+	uint64_t bytes_read;	/* in them */
 	struct chain chain;	/* the request being served */
 	struct iovec iov[CHAIN_SEGS_MAX];
 };
@@ -42,14 +46,36 @@ static uint64_t offset_of(uint64_t sector)
 	return __builtin_mul_overflow(sector, (uint64_t)BLOCK_SECTOR, &off) ? UINT64_MAX : off;
 }
 
+static uint64_t npieces(const struct blk *b)
+{
+	return (b->back->size + PIECE - 1) / PIECE;
+}
+
+/* Within the disk. */
+static void note_read(struct blk *b, uint64_t off, uint64_t len)
+{
+	if (!b->back->read_only || !len)
+		return;
+	if (!b->pieces)
+		b->pieces = calloc(npieces(b) / 64 + 1, sizeof(*b->pieces));
+	for (uint64_t i = off / PIECE; b->pieces && i <= (off + len - 1) / PIECE && b->bytes_read < READ_MAX; i++) {
+		b->bytes_read += b->pieces[i / 64] >> i % 64 & 1 ? 0 : PIECE;
+		b->pieces[i / 64] |= 1ull << i % 64;
+	}
+}
+
 static int do_read(struct blk *b, uint64_t sector)
 {
 	uint32_t len = b->chain.write_len - 1;	/* the last byte is the status */
 	unsigned n = chain_slice_write(&b->chain, 0, len, b->iov);
+	int r;
 
 	if (len % BLOCK_SECTOR)
 		return -EINVAL;
-	return block_readv(b->back, offset_of(sector), b->iov, n);
+	r = block_readv(b->back, offset_of(sector), b->iov, n);
+	if (r == 0)
+		note_read(b, offset_of(sector), len);
+	return r;
 }
 
 static int do_write(struct blk *b, uint64_t sector)
@@ -188,6 +214,31 @@ int virtio_blk_watch(struct virtio_device *dev, uint8_t *bitmap, int *ret_fd, ui
 	return r;
 }
 
+void virtio_blk_reads(struct virtio_device *dev, virtio_blk_read_fn fn, void *ctx)
+{
+	struct blk *b = blk_of(dev);
+	uint64_t n = npieces(b), from, to;
+
+	virtio_lock(dev);
+	for (from = 0; b->pieces && from < n; from = to + 1) {
+		for (to = from; to < n && b->pieces[to / 64] >> to % 64 & 1; to++)
+			;
+		if (to > from)
+			fn(ctx, from * PIECE, (to - from) * PIECE);
+	}
+	virtio_unlock(dev);
+}
+
+uint64_t virtio_blk_bytes_read(struct virtio_device *dev)
+{
+	uint64_t bytes;
+
+	virtio_lock(dev);
+	bytes = blk_of(dev)->bytes_read;
+	virtio_unlock(dev);
+	return bytes;
+}
+
 uint64_t virtio_blk_size(const struct virtio_device *dev)
 {
 	return ((const struct blk *)dev)->back->size;
@@ -196,6 +247,7 @@ uint64_t virtio_blk_size(const struct virtio_device *dev)
 static void blk_destroy(struct virtio_device *dev)
 {
 	block_destroy(blk_of(dev)->back);
+	free(blk_of(dev)->pieces);
 	virtio_device_finish(dev);
 	free(dev);
 }

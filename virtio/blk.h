@@ -28,6 +28,15 @@ int virtio_blk_create(struct loop *loop, struct block *blk, const char *serial,
  */
 int virtio_blk_watch(struct virtio_device *dev, uint8_t *bitmap, int *ret_fd, uint64_t *ret_at, uint64_t *ret_size);
 
+/*
+ * Calls @fn for what the guest has read of a disk that it cannot write to: bytes [@from, @from + @len), or a little more.
+ * Under the device's lock: @fn calls nothing of it.  Any thread.
+ */
+typedef void (*virtio_blk_read_fn)(void *ctx, uint64_t from, uint64_t len);
+void virtio_blk_reads(struct virtio_device *dev, virtio_blk_read_fn fn, void *ctx);
+/* About how many bytes that is. */
+uint64_t virtio_blk_bytes_read(struct virtio_device *dev);
+
 /* Bytes of the disk. */
 uint64_t virtio_blk_size(const struct virtio_device *dev);
 

@@ -25,6 +25,12 @@ static void drive_identity(const struct frame *f)
 		abort();
 }
 
+static void on_read_ahead(struct read_ahead_request *req)
+{
+	if (req->path[0] != '/' || req->offset > INT64_MAX || req->size > INT64_MAX - req->offset)
+		abort();
+}
+
 static void drive_request(const struct frame *f)
 {
 	static struct exec_request exec;
@@ -46,6 +52,9 @@ static void drive_request(const struct frame *f)
 		break;
 	case AGENT_IDENTITY:
 		drive_identity(f);
+		break;
+	case AGENT_READ_AHEAD:
+		(void)request_read_ahead(f, &(struct read_ahead_request){ .read = on_read_ahead });
 		break;
 	default:
 		(void)request_hello(f, &hello);

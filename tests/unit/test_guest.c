@@ -2,13 +2,17 @@
 /* The agent's parsers: configuration, users, requests. */
 #include "abi/agent.h"
 #include "guest/conf.h"
+#include "guest/read_ahead.h"
 #include "guest/request.h"
 #include "guest/user.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static char text[GUEST_CONF_SIZE_MAX + 1];
@@ -266,6 +270,71 @@ static void test_identity_with_wrong_values_is_refused_or_ignored(void **state)
 	assert_null(id.machine_id);
 }
 
+static char read_text[100];
+
+static void on_read_ahead(struct read_ahead_request *req)
+{
+	size_t at = strlen(read_text);
+
+	(void)snprintf(read_text + at, sizeof(read_text) - at, "%s %llu+%llu ", req->path, (unsigned long long)req->offset,
+		       (unsigned long long)req->size);
+}
+
+static void test_read_ahead_is_one_range_after_the_other(void **state)
+{
+	struct read_ahead_request req = { .read = on_read_ahead };
+	struct frame_writer w;
+	struct frame f;
+
+	frame_begin(&w, frame_buf, sizeof(frame_buf), AGENT_READ_AHEAD);
+	for (unsigned i = 0; i < 2; i++) {
+		field_put_str(&w, AGENT_TAG_PATH, i ? "/b" : "/a");
+		field_put_u64(&w, AGENT_TAG_OFFSET, i);
+		field_put_u64(&w, AGENT_TAG_SIZE, 10);
+	}
+	field_put_u64(&w, AGENT_TAG_OFFSET, INT64_MAX - 9ull);
+	field_put_u64(&w, AGENT_TAG_SIZE, 9);
+	f = finish(&w);
+	assert_int_equal(request_read_ahead(&f, &req), 0);
+	assert_string_equal(read_text, "/a 0+10 /b 1+10 /b 9223372036854775798+9 ");
+
+	frame_begin(&w, frame_buf, sizeof(frame_buf), AGENT_READ_AHEAD);
+	field_put_u64(&w, AGENT_TAG_SIZE, 10);	/* of what? */
+	f = finish(&w);
+	req = (struct read_ahead_request){ .read = on_read_ahead };
+	assert_int_equal(request_read_ahead(&f, &req), -1);
+	frame_begin(&w, frame_buf, sizeof(frame_buf), AGENT_READ_AHEAD);
+	field_put_str(&w, AGENT_TAG_PATH, "relative");
+	f = finish(&w);
+	assert_int_equal(request_read_ahead(&f, &req), -1);
+	frame_begin(&w, frame_buf, sizeof(frame_buf), AGENT_READ_AHEAD);
+	field_put_str(&w, AGENT_TAG_PATH, "/a");
+	field_put_u64(&w, AGENT_TAG_OFFSET, 2);
+	field_put_u64(&w, AGENT_TAG_SIZE, INT64_MAX);
+	f = finish(&w);
+	assert_int_equal(request_read_ahead(&f, &req), -1);
+}
+
+static void test_read_ahead_reads_files_only(void **state)
+{
+	char path[] = "/tmp/roux-test-XXXXXX";
+	struct read_ahead_request req = { .path = path, .offset = 2, .size = 100 };
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "contents", 8), 8);
+	read_ahead(&req);
+	assert_true(req.done == 6 || req.done == 0);	/* 0: this host has little memory free */
+	req = (struct read_ahead_request){ .path = "/dev/zero", .size = 100 };
+	read_ahead(&req);
+	assert_int_equal(req.done, 0);
+	assert_int_equal(unlink(path), 0);
+	req.path = path;
+	read_ahead(&req);
+	assert_int_equal(req.done, 0);
+	(void)close(fd);
+}
+
 static void test_signals_out_of_range_are_refused(void **state)
 {
 	static const uint32_t wrong[] = { 0, 65, 0xffffffff };
@@ -297,6 +366,8 @@ int main(void)
 		cmocka_unit_test(test_exec_request_with_wrong_values_is_refused),
 		cmocka_unit_test(test_identity_is_read),
 		cmocka_unit_test(test_identity_with_wrong_values_is_refused_or_ignored),
+		cmocka_unit_test(test_read_ahead_is_one_range_after_the_other),
+		cmocka_unit_test(test_read_ahead_reads_files_only),
 		cmocka_unit_test(test_signals_out_of_range_are_refused),
 	};
 

@@ -3,6 +3,7 @@
 #include "oci/image.h"
 #include "os/err.h"
 #include "os/file.h"
+#include "oci/disk.h"
 #include "tests/unit/disk_view.h"
 #include "tests/unit/image_maker.h"
 
@@ -39,6 +40,19 @@ static int teardown(void **state)
 	return 0;
 }
 
+/* The data of each file are where it is said that they are. */
+static int check_file(void *ctx, const char *path, uint64_t at, uint64_t size)
+{
+	const struct disk_view *view = ctx;
+	const struct erofs_node *node = disk_view_find(view, path + 1);
+
+	assert_int_equal(path[0], '/');
+	assert_non_null(node);
+	assert_int_equal(node->size, size);
+	assert_ptr_equal(view->bytes + at, disk_view_data(view, node));
+	return 0;
+}
+
 /* The list of files that the layers become, which the caller frees; NULL with @err. */
 static char *merge(const entries *layers, size_t count)
 {
@@ -59,6 +73,7 @@ static char *merge(const entries *layers, size_t count)
 	if (oci_image_disk(image, NULL, &parts, &nparts, &err) == 0) {
 		disk_view_open(&view, parts, nparts);
 		list = disk_view_list(&view);
+		assert_int_equal(disk_each_file(parts[0], check_file, &view, &err), 0);
 		disk_view_close(&view);
 	}
 	oci_image_close(image);

@@ -7,6 +7,8 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 #include <cmocka.h>
 
 #define DISK (1u << 20)	/* bytes */
@@ -131,6 +133,33 @@ static void test_read_only_disk_refuses_writes(void **state)
 	assert_int_equal(request(VIRTIO_BLK_T_OUT, 0, &out, 1), VIRTIO_BLK_S_IOERR);
 }
 
+static void add_range(void *ctx, uint64_t from, uint64_t len)
+{
+	char *text = ctx;
+	size_t at = strlen(text);
+
+	(void)snprintf(text + at, 200 - at, "%llu+%llu ", (unsigned long long)from >> 10, (unsigned long long)len >> 10);
+}
+
+static void test_what_was_read_of_a_read_only_disk_is_known(void **state)
+{
+	const struct drv_seg in = { DRV_DATA + 0x1000, 1024, true };
+	char text[200] = "";
+
+	assert_int_equal(request(VIRTIO_BLK_T_IN, 0, &in, 1), VIRTIO_BLK_S_OK);
+	virtio_blk_reads(drv.dev, add_range, text);
+	assert_string_equal(text, "");	/* the guest may write to it */
+	disk->read_only = true;
+	assert_int_equal(request(VIRTIO_BLK_T_IN, 31, &in, 1), VIRTIO_BLK_S_OK);	/* of two pieces */
+	assert_int_equal(request(VIRTIO_BLK_T_IN, 31, &in, 1), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(VIRTIO_BLK_T_IN, 128, &in, 1), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(VIRTIO_BLK_T_IN, DISK / 512 - 2, &in, 1), VIRTIO_BLK_S_OK);
+	assert_int_equal(request(VIRTIO_BLK_T_IN, DISK / 512 - 1, &in, 1), VIRTIO_BLK_S_IOERR);
+	virtio_blk_reads(drv.dev, add_range, text);
+	assert_string_equal(text, "0+32 64+16 1008+16 ");
+	assert_int_equal(virtio_blk_bytes_read(drv.dev), 64 << 10);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -143,6 +172,7 @@ int main(void)
 		T(test_identity),
 		T(test_request_without_room_for_status_breaks_the_device),
 		T(test_read_only_disk_refuses_writes),
+		T(test_what_was_read_of_a_read_only_disk_is_known),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

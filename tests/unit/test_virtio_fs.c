@@ -900,6 +900,37 @@ static void test_image_share_needs_no_opens_and_keeps_absent_names(void **state)
 	assert_int_equal(none, 0);
 }
 
+static void add_read(void *ctx, const char *path, uint64_t from, uint64_t len)
+{
+	char *text = ctx;
+	size_t at = strlen(text);
+
+	(void)snprintf(text + at, 200 - at, "%s %llu+%llu ", path, (unsigned long long)from >> 10, (unsigned long long)len >> 10);
+}
+
+static void test_what_was_read_of_a_read_only_share_is_known(void **state)
+{
+	uint64_t node, other, fh;
+	char text[200] = "";
+
+	put_file(at("d/g"), "x");
+	assert_int_equal(truncate(at("d/g"), 100 << 20), 0);
+	assert_true(fc_lookup(&fc, ROOT, "f", &node) > 0);
+	assert_int_equal(fc_read(&fc, node, 0, 0, 100), 8);
+	assert_true(fc_lookup(&fc, ROOT, "d", &other) > 0);
+	assert_true(fc_lookup(&fc, other, "g", &node) > 0);
+	assert_int_equal(fc_open(&fc, FUSE_OPEN, node, O_RDONLY, &fh), -ENOSYS);
+	assert_int_equal(fc_read(&fc, node, 0, 65535, 2), 2);
+	assert_int_equal(fc_read(&fc, node, 0, 3 << 20, 1), 1);
+	virtio_fs_reads(drv.dev, add_read, text);
+	assert_string_equal(text, "f 0+64 d/g 0+128 d/g 3072+64 ");
+	assert_int_equal(virtio_fs_bytes_read(drv.dev), 256 << 10);
+	text[0] = '\0';
+	assert_int_equal(fc_read(&fc, node, 0, (100 << 20) - 1, 9), 1);	/* pieces become larger */
+	virtio_fs_reads(drv.dev, add_read, text);
+	assert_string_equal(text, "f 0+64 d/g 0+4096 d/g 100352+2048 ");
+}
+
 static int setup_squash(void **state)
 {
 	(void)make_dirs(state);
@@ -1003,6 +1034,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_read_only_share_refuses_every_change,
 						setup_read_only, teardown),
 		cmocka_unit_test_setup_teardown(test_image_share_needs_no_opens_and_keeps_absent_names,
+						setup_read_only, teardown),
+		cmocka_unit_test_setup_teardown(test_what_was_read_of_a_read_only_share_is_known,
 						setup_read_only, teardown),
 		cmocka_unit_test_setup_teardown(test_squashed_owners_and_types_are_remembered,
 						setup_squash, teardown),

@@ -273,6 +273,22 @@ static int fs_restore(struct virtio_device *dev, struct blob_reader *in)
 	return share_restore(fs_of(dev)->share, in);
 }
 
+void virtio_fs_reads(struct virtio_device *dev, virtio_fs_read_fn fn, void *ctx)
+{
+	share_reads(fs_of(dev)->share, fn, ctx);
+}
+
+uint64_t virtio_fs_bytes_read(struct virtio_device *dev)
+{
+	struct share *s = fs_of(dev)->share;
+	uint64_t bytes;
+
+	(void)pthread_mutex_lock(&s->lock);
+	bytes = s->bytes_read;
+	(void)pthread_mutex_unlock(&s->lock);
+	return bytes;
+}
+
 const char *virtio_fs_lost(struct virtio_device *dev)
 {
 	return fs_of(dev)->share->lost;

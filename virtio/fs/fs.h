@@ -70,6 +70,15 @@ struct virtio_fs_options {
 int virtio_fs_create(struct loop *loop, const struct virtio_fs_options *opt,
 		     struct virtio_device **ret_dev, struct err *err);
 
+/*
+ * Calls @fn for what the guest has read of a share that it cannot write to, file by file: its path below the folder, and
+ * bytes [@from, @from + @len) or a little more.  Under a lock: @fn calls nothing of the device.  Any thread.
+ */
+typedef void (*virtio_fs_read_fn)(void *ctx, const char *path, uint64_t from, uint64_t len);
+void virtio_fs_reads(struct virtio_device *dev, virtio_fs_read_fn fn, void *ctx);
+/* About how many bytes that is. */
+uint64_t virtio_fs_bytes_read(struct virtio_device *dev);
+
 /* After a restore that returned 2: a file that the guest has open and that is gone or another, below the folder; "": unknown. */
 const char *virtio_fs_lost(struct virtio_device *dev);
 

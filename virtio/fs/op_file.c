@@ -145,6 +145,8 @@ int op_read(struct request *req, struct node *node)
 		r = got < 0 ? -errno : (int)got;
 	}
 	handle_put(req->share, h);
+	if (r > 0)
+		node_was_read(req->share, node, in->offset, (uint64_t)r);
 	return r;
 }
 

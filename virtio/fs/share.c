@@ -389,6 +389,24 @@ void node_unlinked(struct share *s, struct node *n)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+const char *node_path(const struct share *s, const struct node *n, char buf[PATH_MAX])
+{
+	char *at = buf + PATH_MAX - 1;
+
+	*at = '\0';
+	for (; n != s->root; n = n->parent) {
+		size_t len = n->name ? strlen(n->name) : 0;
+
+		if (!n->parent || n->keep_fd || len + 1 > (size_t)(at - buf))
+			return NULL;
+		if (*at)
+			*--at = '/';
+		at -= len;
+		memcpy(at, n->name, len);
+	}
+	return at;
+}
+
 int node_open(const struct share *s, const struct node *n, int flags)
 {
 	char name[16];
@@ -598,6 +616,7 @@ void handle_close(struct share *s, uint64_t id)
 void share_reset(struct share *s)
 {
 	(void)pthread_mutex_lock(&s->lock);
+	s->bytes_read = 0;
 	for (uint32_t id = 1; id <= s->handles.used; id++)
 		close_locked(s, id);
 	/* In any order: a node held by its children goes with the last of them. */

@@ -77,6 +77,8 @@ struct node {
 	struct lock_owner *locks;	/* owned; see lock.c */
 	struct handle *implicit;	/* owned; used when the guest sends no open */
 	struct stamp cached;	/* the data the guest may have cached */
+	uint64_t pieces;	/* of its data, that the guest has read: reads.c */
+	unsigned piece_shift;
 };
 
 /* An open file or folder. */
@@ -119,6 +121,7 @@ struct share {
 	struct node lru;	/* list head: lru_next is the most recent */
 	unsigned idle_fds, open_handles;
 	struct node *root;
+	uint64_t bytes_read;	/* as far as pieces know */
 	_Atomic uint32_t minor;	/* without the lock: protocol minor agreed in INIT, 0 before */
 	_Atomic bool no_open, no_opendir;	/* without the lock: the guest can do without opening */
 };
@@ -155,6 +158,14 @@ void node_forget(struct share *share, uint64_t id, uint64_t n);
 struct node *node_known(struct share *share, const struct statx *stx);
 void node_renamed(struct share *share, struct node *node, struct node *parent, const char *name);
 void node_unlinked(struct share *share, struct node *node);
+
+/* The path of @node beneath the root, at the end of @buf; NULL when it has none.  Under share->lock, or while nothing runs. */
+const char *node_path(const struct share *share, const struct node *node, char buf[PATH_MAX]);
+
+/* The guest has read @len bytes at @off of @node, for share_reads(). */
+void node_was_read(struct share *share, struct node *node, uint64_t off, uint64_t len);
+/* As virtio_fs_reads(). */
+void share_reads(struct share *share, virtio_fs_read_fn fn, void *ctx);
 
 /* Opens @node for real; it must be a regular file or a folder.  fd or -errno. */
 int node_open(const struct share *share, const struct node *node, int flags);

@@ -35,25 +35,6 @@
 
 enum { STATE_FREE, STATE_PRESENT, STATE_LOST };
 
-/* The path of @n beneath the root, at the end of @buf; NULL when it has none. */
-static const char *path_of(const struct share *s, const struct node *n, char buf[PATH_MAX])
-{
-	char *at = buf + PATH_MAX - 1;
-
-	*at = '\0';
-	for (; n != s->root; n = n->parent) {
-		size_t len = n->name ? strlen(n->name) : 0;
-
-		if (!n->parent || n->keep_fd || len + 1 > (size_t)(at - buf))
-			return NULL;
-		if (*at)
-			*--at = '/';
-		at -= len;
-		memcpy(at, n->name, len);
-	}
-	return at;
-}
-
 static void put_string(struct blob *out, const char *s)
 {
 	blob_put_u16(out, (uint16_t)strlen(s));
@@ -95,7 +76,7 @@ static struct stamp take_stamp(struct blob_reader *in)
 static void save_node(const struct share *s, const struct node *n, struct blob *out)
 {
 	char buf[PATH_MAX];
-	const char *path = path_of(s, n, buf);
+	const char *path = node_path(s, n, buf);
 	struct stamp now = { .valid = false };
 	struct statx stx;
 
@@ -270,7 +251,7 @@ static int restore_handle(struct share *s, uint64_t id, uint32_t generation, str
 		flags = O_RDONLY;
 	if (node_get(s, node_id, &node) == 0) {
 		if (node->other)
-			note_lost(s, fate, path_of(s, node, path));
+			note_lost(s, fate, node_path(s, node, path));
 		fd = node_open(s, node, flags);
 		if (fd >= 0 && handle_place(s, id, generation, node, fd, flags) < 0) {
 			(void)close(fd);

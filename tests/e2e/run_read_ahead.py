@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Templates that have in memory what their machines read.  run_read_ahead.py ROUX [TEST...]"""
+import contextlib
+import glob
+import json
+import os
+import shutil
+import sys
+
+os.environ["ROUX_STANDBY"] = "30"
+sys.path.insert(0, os.path.dirname(__file__))
+from harness import WORK, busybox_root, copy_cache, expect, folder, main, marked_processes, roux, verb, wait_until
+
+CACHE = copy_cache("cache")
+STORE = os.path.join(WORK, "read-ahead-store")
+ENV = {"ROUX_CACHE": CACHE, "ROUX_STORE": STORE}
+LARGE = 3 << 20	# bytes of the file that the image has for its machines
+
+
+def image(name, size=LARGE):
+    """A folder that is one: busybox, and files of which its machines read one."""
+    root = folder(name)
+    shutil.copytree(busybox_root(), root, symlinks=True, dirs_exist_ok=True)
+    os.makedirs(root + "/data/deep", exist_ok=True)
+    for path, first in ("data/deep/large", 1), ("data/other", 2):
+        with open(f"{root}/{path}", "wb") as f:
+            f.write(bytes(range(first, first + 250)) * (size // 250))
+    return root
+
+
+def snapshots():
+    """Templates, as files that may take each other's place."""
+    return {os.stat(p).st_ino for p in glob.glob(CACHE + "/templates/*.snap")}
+
+
+def lists():
+    return glob.glob(CACHE + "/templates/*.reads")
+
+
+def stop_waiting():
+    expect(verb("template", "stop", "--all", env=ENV), 0)
+
+
+@contextlib.contextmanager
+def machine(root, *options):
+    """A machine in the background: the process id of its VM."""
+    expect(roux("-d", "--name", "one", "--network", "none", *options, root, "--", "sleep", "1000", env=ENV), 0)
+    try:
+        yield json.loads(expect(verb("inspect", "one", env=ENV), 0).out)[0]["State"]["Pid"]
+    finally:
+        expect(verb("rm", "-f", "one", env=ENV), 0)
+        wait_until("the machine to be gone", lambda: not marked_processes(), 10)
+
+
+def read_by(pid):
+    """Bytes that a VM's process has read."""
+    with open(f"/proc/{pid}/io") as f:
+        return int(f.readline().split()[1])
+
+
+def reads(root, *options, path="/data/deep/large"):
+    """How many bytes a machine of its own reads on the host for a program that reads a file of its image."""
+    with machine(root, *options) as pid:
+        before = read_by(pid)
+        expect(verb("exec", "one", "md5sum", path, env=ENV), 0)
+        return read_by(pid) - before
+
+
+def teach(root, *options):
+    """A machine that reads the file ends; the template of the next ones knows."""
+    old = snapshots()
+    assert reads(root, *options) >= LARGE
+    wait_until("a list", lists)
+    stop_waiting()	# a machine that waits was made before
+    run_one(root, *options)
+    wait_until("a new template", lambda: not lists() and snapshots() - old and not unfinished(), 20)
+    stop_waiting()
+
+
+def run_one(root, *options):
+    expect(roux("--rm", "--network", "none", *options, root, "--", "true", env=ENV), 0)
+
+
+def unfinished():
+    return [p for p in glob.glob(CACHE + "/templates/*") if ".new" in p]
+
+
+def learns(root, *options):
+    run_one(root, *options)	# boots
+    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
+    teach(root, *options)
+    for _ in range(2):
+        assert reads(root, *options) < LARGE / 10
+        stop_waiting()
+    assert not lists()
+    assert reads(root, *options, path="/data/other") > LARGE * 9 / 10	# what nobody has read is not there
+    stop_waiting()
+    expect(verb("template", "rm", "--all", env=ENV), 0)
+    assert not glob.glob(CACHE + "/templates/*")
+
+
+def test_what_machines_read_of_a_folder_is_in_their_template():
+    learns(image("folder"))
+
+
+def test_what_machines_read_of_an_image_is_in_their_template():
+    root = image("image")
+    expect(verb("import", root, "read-ahead:1", env=ENV), 0)
+    learns("read-ahead:1")
+
+
+def test_what_has_changed_since_is_read_again():
+    root = image("changed")
+    run_one(root)
+    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
+    teach(root)
+    with open(root + "/data/deep/large", "r+b") as f:
+        f.write(b"another beginning")
+    with machine(root):
+        out = expect(verb("exec", "one", "head", "-c", "17", "/data/deep/large", env=ENV), 0).out
+        assert out == b"another beginning", out
+    os.unlink(root + "/data/deep/large")
+    with machine(root):
+        assert verb("exec", "one", "cat", "/data/deep/large", env=ENV).status != 0
+    stop_waiting()
+    expect(verb("template", "rm", "--all", env=ENV), 0)
+
+
+def test_lists_may_be_damaged_or_too_much():
+    root = image("damaged")
+    run_one(root)
+    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
+    assert reads(root) >= LARGE
+    wait_until("a list", lists)
+    stop_waiting()
+    path, = lists()
+    with open(path, "rb") as f:
+        good = f.read()
+    old = snapshots()
+    nowhere = good.replace(b"data/deep/large", b"data/deep/absen")
+    beyond = good.replace(b"data/deep/large", b"../../../../etc")
+    for damaged in (b"", good[:-3], b"\xff" * 4096, nowhere, beyond):
+        with open(path, "wb") as f:
+            f.write(damaged)
+        size = len(damaged)	# sealed, as file_seal() of os/file.c does
+        os.utime(path, ns=(0, (1 + size // 10**9 % 3600) * 10**9 + size % 10**9))
+        run_one(root)
+        wait_until("the list to be taken", lambda: not lists(), 10)
+        wait_until("no machine but one that waits", lambda: not marked_processes(), 10)
+        stop_waiting()
+        assert snapshots() == old
+    stop_waiting()
+    expect(verb("template", "rm", "--all", env=ENV), 0)
+
+
+main(dict(globals()))
