@@ -59,7 +59,7 @@ struct roux_machine {
 	char *template;	/* path of the one that it comes from or leaves; NULL: it has none */
 	dev_t template_dev;	/* which file that was when the machine was made of it */
 	ino_t template_ino;
-	bool learns;	/* what its process translated, or what its guest read, may be worth being kept when it ends */
+	bool learns;	/* what its process translated may be worth being kept when it ends */
 	int lessons;	/* that machine_learn_begin() found, enum control_lesson */
 	int root_share, root_disk;	/* number of the root in the spec, as what it is; else -1 */
 	char *boot_code;	/* path of what boots like its own translated; NULL: there is none */

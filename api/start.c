@@ -125,11 +125,15 @@ static unsigned lesson(const struct roux_machine *m)
 
 bool machine_learn_begin(struct roux_machine *m)
 {
+	bool code = m->learns && (m->spec.restore ? m->template : m->boot_code);
+	bool reads = m->template && (m->spec.restore || m->writer);
 	struct err err = { 0 };
 
-	if (!m->learns || m->state != ROUX_RUNNING || m->sock < 0 || !(m->spec.restore ? m->template : m->boot_code))
+	m->lessons = 0;
+	if ((!code && !reads) || m->state != ROUX_RUNNING || m->sock < 0)
 		return false;
-	m->lessons = machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, HALT_TIMEOUT_MS, &err) == 0 ? m->answer.value : 0;
+	if (machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, HALT_TIMEOUT_MS, &err) == 0)
+		m->lessons = m->answer.value & ((code ? CONTROL_LESSON_CODE : 0) | (reads ? CONTROL_LESSON_READS : 0));
 	return m->lessons != 0;
 }
 
@@ -153,7 +157,7 @@ void machine_learn_end(struct roux_machine *m)
 {
 	if (m->lessons & CONTROL_LESSON_CODE)
 		keep_code(m);
-	if (m->lessons & CONTROL_LESSON_READS && m->spec.restore)
+	if (m->lessons & CONTROL_LESSON_READS)
 		machine_keep_reads(m);
 }
 
@@ -184,7 +188,7 @@ static int leave_template(struct roux_machine *m)
 	}
 	r = machine_end_session(m, &s, deadline, 0);
 	leave_boot_code(m);
-	m->learns = false;	/* from here on it is the template's */
+	m->learns = false;	/* from here on its code is the template's */
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
 	if (r == 0)

@@ -93,7 +93,7 @@ enum control_type {
 
 enum {
 	CONTROL_HAS_HELPER = 1,	/* that goes on, as a maker of sockets */
-	CONTROL_HAS_LESSONS = 2,	/* HALT may be worth while when it ends */
+	CONTROL_HAS_LESSONS = 2,	/* KEEP may be worth while when it ends */
 };
 
 enum control_lesson {

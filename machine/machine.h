@@ -90,8 +90,8 @@ int machine_save(struct machine *machine, int fd, struct err *err);
  */
 int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_bytes, struct err *err);
 
-/* True when machine_halt() or machine_write_reads() may be worth while when it ends. */
-bool machine_has_lessons(const struct machine *machine);
+/* True when machine_keep() may be worth while when it ends. */
+bool machine_learns(const struct machine *machine);
 
 /* At its end: stops the guest for good and returns true when at least @least may be new, so that machine_keep() can follow. */
 bool machine_halt(struct machine *machine, unsigned least);

@@ -156,7 +156,7 @@ static void start(struct process *p, const struct control_msg *msg)
 	counts_fd = machine_take_counts_fd(p->machine);
 	(void)control_send(p->sock, CONTROL_STARTED, machine_gdb_port(p->machine),
 			   (machine_has_helper(p->machine) ? CONTROL_HAS_HELPER : 0) |
-				   (machine_has_lessons(p->machine) ? CONTROL_HAS_LESSONS : 0),
+				   (machine_learns(p->machine) ? CONTROL_HAS_LESSONS : 0),
 			   machine_engine(p->machine),
 			   strlen(machine_engine(p->machine)), counts_fd);
 	if (counts_fd >= 0)

@@ -58,6 +58,16 @@ uint64_t machine_bytes_read(struct machine *m)
 	return bytes;
 }
 
+void machine_forget_reads(struct machine *m)
+{
+	for (unsigned i = 0; i < SPEC_SHARES_MAX; i++)
+		if (m->share[i])
+			virtio_fs_forget_reads(m->share[i]);
+	for (unsigned i = 0; i < SPEC_DISKS_MAX; i++)
+		if (m->disk[i].dev)
+			virtio_blk_forget_reads(m->disk[i].dev);
+}
+
 struct lister {
 	struct blob list;
 	struct reads_range range;

@@ -38,6 +38,9 @@ int reads_take(struct blob_reader *list, struct reads_range *ret_range);
 /* About how many bytes the guest has read. */
 uint64_t machine_bytes_read(struct machine *machine);
 
+/* It has read nothing from here on, as when a template has been made of it. */
+void machine_forget_reads(struct machine *machine);
+
 /*
  * Fills file @fd, of READS_FILE_MAX bytes, all holes, with the list, or the part of it that fits; it stays the caller's.
  * How many bytes were used, or a negative errno.

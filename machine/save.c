@@ -8,6 +8,7 @@
 #include "machine/code_file.h"
 #include "machine/control.h"
 #include "machine/engines.h"
+#include "machine/reads.h"
 #include "machine/snapshot.h"
 #include "machine/state.h"
 #include "os/blob.h"
@@ -242,8 +243,10 @@ int machine_save(struct machine *m, int fd, struct err *err)
 	resume_all(m, mmio);
 	blob_finish(&state);
 	m->snapshot.generation = 0;
-	if (r == 0)
+	if (r == 0) {
 		hold_snapshot(m, fd);
+		machine_forget_reads(m);
+	}
 	(void)close(fd);
 	return r;
 }
@@ -411,17 +414,11 @@ void machine_go_on(struct machine *m)
 	m->stands = false;
 }
 
-/* Whether machine_keep() may be worth while. */
-static bool learns(const struct machine *m)
+bool machine_learns(const struct machine *m)
 {
 	if (!m->snapshot.memory)
 		return m->boot.recorded && m->boot.generation < GENERATIONS_MAX;
 	return m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
-}
-
-bool machine_has_lessons(const struct machine *m)
-{
-	return learns(m) || m->snapshot.memory;
 }
 
 /* A file that has been made anew often has what is common. */
@@ -440,7 +437,7 @@ static uint64_t worth_all(const struct machine *m)
 
 bool machine_halt(struct machine *m, unsigned least)
 {
-	if (!learns(m) || m->engine->learned(m->vm, NULL) < worth(m, least))
+	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < worth(m, least))
 		return false;
 	vm_pause(m->vm);	/* for good: machine_keep()'s own pause is another one */
 	return true;
@@ -455,7 +452,7 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	if (m->stands)	/* just saved: there is nothing to compare with */
 		return code_file_write(fd, &m->saving.id, 1, m->vm, ret_bytes, err);
 	least = worth(m, least);
-	if (!learns(m) || m->engine->learned(m->vm, NULL) < least)
+	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
 	if (!m->snapshot.memory)
 		return keep_boot(m, fd, ret_bytes, err);

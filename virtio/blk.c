@@ -229,6 +229,17 @@ void virtio_blk_reads(struct virtio_device *dev, virtio_blk_read_fn fn, void *ct
 	virtio_unlock(dev);
 }
 
+void virtio_blk_forget_reads(struct virtio_device *dev)
+{
+	struct blk *b = blk_of(dev);
+
+	virtio_lock(dev);
+	free(b->pieces);
+	b->pieces = NULL;
+	b->bytes_read = 0;
+	virtio_unlock(dev);
+}
+
 uint64_t virtio_blk_bytes_read(struct virtio_device *dev)
 {
 	uint64_t bytes;

@@ -36,6 +36,8 @@ typedef void (*virtio_blk_read_fn)(void *ctx, uint64_t from, uint64_t len);
 void virtio_blk_reads(struct virtio_device *dev, virtio_blk_read_fn fn, void *ctx);
 /* About how many bytes that is. */
 uint64_t virtio_blk_bytes_read(struct virtio_device *dev);
+/* It has read nothing from here on: what it has read, a template has too. */
+void virtio_blk_forget_reads(struct virtio_device *dev);
 
 /* Bytes of the disk. */
 uint64_t virtio_blk_size(const struct virtio_device *dev);

@@ -66,6 +66,11 @@ def reads(root, *options, path="/data/deep/large"):
         return read_by(pid) - before
 
 
+def taught(old):
+    wait_until("a new template", lambda: not lists() and snapshots() - old and not unfinished(), 20)
+    stop_waiting()
+
+
 def teach(root, *options):
     """A machine that reads the file ends; the template of the next ones knows."""
     old = snapshots()
@@ -73,8 +78,7 @@ def teach(root, *options):
     wait_until("a list", lists)
     stop_waiting()	# a machine that waits was made before
     run_one(root, *options)
-    wait_until("a new template", lambda: not lists() and snapshots() - old and not unfinished(), 20)
-    stop_waiting()
+    taught(old)
 
 
 def run_one(root, *options):
@@ -107,6 +111,16 @@ def test_what_machines_read_of_an_image_is_in_their_template():
     root = image("image")
     expect(verb("import", root, "read-ahead:1", env=ENV), 0)
     learns("read-ahead:1")
+
+
+def test_the_machine_that_leaves_the_template_teaches_too():
+    root = image("first")
+    expect(roux("--rm", "--network", "none", root, "--", "md5sum", "/data/deep/large", env=ENV), 0)	# boots
+    wait_until("a machine that waits", lambda: snapshots() and not lists() and not unfinished() and not marked_processes(), 20)
+    stop_waiting()
+    assert reads(root) < LARGE / 10
+    stop_waiting()
+    expect(verb("template", "rm", "--all", env=ENV), 0)
 
 
 def test_what_has_changed_since_is_read_again():

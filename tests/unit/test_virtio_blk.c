@@ -158,6 +158,11 @@ static void test_what_was_read_of_a_read_only_disk_is_known(void **state)
 	virtio_blk_reads(drv.dev, add_range, text);
 	assert_string_equal(text, "0+32 64+16 1008+16 ");
 	assert_int_equal(virtio_blk_bytes_read(drv.dev), 64 << 10);
+	virtio_blk_forget_reads(drv.dev);
+	text[0] = '\0';
+	virtio_blk_reads(drv.dev, add_range, text);
+	assert_string_equal(text, "");
+	assert_int_equal(virtio_blk_bytes_read(drv.dev), 0);
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)

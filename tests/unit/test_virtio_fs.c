@@ -929,6 +929,11 @@ static void test_what_was_read_of_a_read_only_share_is_known(void **state)
 	assert_int_equal(fc_read(&fc, node, 0, (100 << 20) - 1, 9), 1);	/* pieces become larger */
 	virtio_fs_reads(drv.dev, add_read, text);
 	assert_string_equal(text, "f 0+64 d/g 0+4096 d/g 100352+2048 ");
+	virtio_fs_forget_reads(drv.dev);
+	text[0] = '\0';
+	virtio_fs_reads(drv.dev, add_read, text);
+	assert_string_equal(text, "");
+	assert_int_equal(virtio_fs_bytes_read(drv.dev), 0);
 }
 
 static int setup_squash(void **state)

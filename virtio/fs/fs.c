@@ -278,6 +278,11 @@ void virtio_fs_reads(struct virtio_device *dev, virtio_fs_read_fn fn, void *ctx)
 	share_reads(fs_of(dev)->share, fn, ctx);
 }
 
+void virtio_fs_forget_reads(struct virtio_device *dev)
+{
+	share_forget_reads(fs_of(dev)->share);
+}
+
 uint64_t virtio_fs_bytes_read(struct virtio_device *dev)
 {
 	struct share *s = fs_of(dev)->share;

@@ -78,6 +78,8 @@ typedef void (*virtio_fs_read_fn)(void *ctx, const char *path, uint64_t from, ui
 void virtio_fs_reads(struct virtio_device *dev, virtio_fs_read_fn fn, void *ctx);
 /* About how many bytes that is. */
 uint64_t virtio_fs_bytes_read(struct virtio_device *dev);
+/* It has read nothing from here on: what it has read, a template has too. */
+void virtio_fs_forget_reads(struct virtio_device *dev);
 
 /* After a restore that returned 2: a file that the guest has open and that is gone or another, below the folder; "": unknown. */
 const char *virtio_fs_lost(struct virtio_device *dev);

@@ -53,3 +53,16 @@ void share_reads(struct share *s, virtio_fs_read_fn fn, void *ctx)
 	}
 	(void)pthread_mutex_unlock(&s->lock);
 }
+
+void share_forget_reads(struct share *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	for (uint32_t id = 0; id < s->nodes.used; id++) {
+		struct node *n = s->nodes.slot[id];
+
+		if (n)
+			n->pieces = 0;
+	}
+	s->bytes_read = 0;
+	(void)pthread_mutex_unlock(&s->lock);
+}

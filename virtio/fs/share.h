@@ -164,8 +164,9 @@ const char *node_path(const struct share *share, const struct node *node, char b
 
 /* The guest has read @len bytes at @off of @node, for share_reads(). */
 void node_was_read(struct share *share, struct node *node, uint64_t off, uint64_t len);
-/* As virtio_fs_reads(). */
+/* As virtio_fs_reads() and virtio_fs_forget_reads(). */
 void share_reads(struct share *share, virtio_fs_read_fn fn, void *ctx);
+void share_forget_reads(struct share *share);
 
 /* Opens @node for real; it must be a regular file or a folder.  fd or -errno. */
 int node_open(const struct share *share, const struct node *node, int flags);
