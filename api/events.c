@@ -237,6 +237,7 @@ static void on_message(struct roux_machine *m, int fd)
 	case CONTROL_GO_ON:
 	case CONTROL_HALT:
 	case CONTROL_KEEP:
+	case CONTROL_HOLD:
 	case CONTROL_READS:
 	case CONTROL_CONSOLE_INPUT:
 		break;

@@ -60,6 +60,7 @@ struct roux_machine {
 	dev_t template_dev;	/* which file that was when the machine was made of it */
 	ino_t template_ino;
 	bool learns;	/* what its process translated may be worth being kept when it ends */
+	bool left_template;	/* that later ones of its kind are made of */
 	int lessons;	/* that machine_learn_begin() found, enum control_lesson */
 	int root_share, root_disk;	/* number of the root in the spec, as what it is; else -1 */
 	char *boot_code;	/* path of what boots like its own translated; NULL: there is none */

@@ -10,6 +10,7 @@
 #include "os/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,30 +121,49 @@ static int save_with_session(struct roux_machine *m, uint64_t deadline, struct e
 /* Translations that are worth a new file, for what machines like this one begin with. */
 static unsigned lesson(const struct roux_machine *m)
 {
-	return m->spec.restore ? LESSON : m->spec.code ? LESSON_OF_BOOT : 1;
+	return m->spec.restore || m->left_template ? LESSON : m->spec.code ? LESSON_OF_BOOT : 1;
 }
 
 bool machine_learn_begin(struct roux_machine *m)
 {
-	bool code = m->learns && (m->spec.restore ? m->template : m->boot_code);
-	bool reads = m->template && (m->spec.restore || m->writer);
+	bool of_template = m->template && (m->spec.restore || m->left_template);
+	bool code = m->learns && (of_template || (!m->spec.restore && m->boot_code));
 	struct err err = { 0 };
 
 	m->lessons = 0;
-	if ((!code && !reads) || m->state != ROUX_RUNNING || m->sock < 0)
+	if ((!code && !of_template) || m->state != ROUX_RUNNING || m->sock < 0)
 		return false;
 	if (machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, HALT_TIMEOUT_MS, &err) == 0)
-		m->lessons = m->answer.value & ((code ? CONTROL_LESSON_CODE : 0) | (reads ? CONTROL_LESSON_READS : 0));
+		m->lessons = m->answer.value & ((code ? CONTROL_LESSON_CODE : 0) | (of_template ? CONTROL_LESSON_READS : 0));
 	return m->lessons != 0;
+}
+
+/* Its VM's process has let go of the template's memory, which was not on the disk yet. */
+static int hold_template(struct roux_machine *m)
+{
+	struct err err = { 0 };
+	int fd, r;
+
+	template_writer_finish(m->writer);
+	m->writer = NULL;
+	fd = open(m->template, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = machine_ask(m, CONTROL_HOLD, 0, fd, KEEP_TIMEOUT_MS, &err);
+	(void)close(fd);
+	return r;
 }
 
 static void keep_code(struct roux_machine *m)
 {
+	bool of_template = m->spec.restore || m->left_template;
 	char path[PATH_MAX];
 	uint64_t bytes;
 	int fd;
 
-	if (m->spec.restore ? !template_code_path(m->template, path) : file_path(path, NULL, m->boot_code, NULL) < 0)
+	if (of_template ? !template_code_path(m->template, path) : file_path(path, NULL, m->boot_code, NULL) < 0)
+		return;
+	if (m->left_template && hold_template(m) < 0)
 		return;
 	fd = template_begin(CODE_FILE_MAX);
 	if (fd < 0)
@@ -188,7 +208,7 @@ static int leave_template(struct roux_machine *m)
 	}
 	r = machine_end_session(m, &s, deadline, 0);
 	leave_boot_code(m);
-	m->learns = false;	/* from here on its code is the template's */
+	m->learns = false;
 	if (r == 0)
 		r = control_send(m->sock, CONTROL_FORGET, 0, 0, NULL, 0, -1);
 	if (r == 0)
@@ -197,6 +217,7 @@ static int leave_template(struct roux_machine *m)
 		r = machine_rehearse_stop(m, deadline, &err);
 	if (r >= 0)
 		r = save_with_session(m, deadline, &err);
+	m->learns = m->left_template = r == 0 && m->writer;	/* from here on its code is the template's */
 	return r == -EINTR ? r : 0;
 }
 

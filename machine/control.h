@@ -32,6 +32,8 @@
  *   GO_ON ----------------------------->
  *   KEEP (value: what it is worth) ----> + file of machine/code_file.h to fill
  *          <----------------------------- KEPT (value: result; value2: pages)
+ *   HOLD ------------------------------> + file of machine/snapshot.h
+ *          <----------------------------- KEPT (value: result)
  *   READS -----------------------------> + file of machine/reads.h to fill
  *          <----------------------------- KEPT (value: result)
  *          <----------------------------- FORBIDDEN (value: system call); it is being killed
@@ -67,6 +69,7 @@ enum control_type {
 	CONTROL_HALT,	/* for good, when KEEP is worth while; value: as for that.  KEPT answers, value: enum control_lesson */
 	CONTROL_KEEP,	/* once each, of its boot, of the snapshot that was saved or that it came from, or before GO_ON; value: how much must be new, as
 			 * engine_ops.learned() has it; descriptor: a file of CODE_FILE_MAX bytes, all holes */
+	CONTROL_HOLD,	/* descriptor: a file for machine_hold_snapshot(): KEEP can be asked once more */
 	CONTROL_READS,	/* descriptor: a file of READS_FILE_MAX bytes, all holes, for machine_write_reads() */
 
 	CONTROL_BORN = 63,	/* from the helper: value: process id of the VM process */

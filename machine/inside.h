@@ -67,6 +67,7 @@ struct machine {
 		const uint8_t *memory;	/* owned mapping; no file is open in the jail.  NULL: none */
 		struct snapshot_id id;
 		uint32_t generation;	/* of the file with code */
+		bool let_go;	/* of its memory, which machine_hold_snapshot() brings back */
 	} snapshot;
 	struct {	/* that this machine began with */
 		bool recorded;

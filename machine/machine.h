@@ -90,6 +90,12 @@ int machine_save(struct machine *machine, int fd, struct err *err);
  */
 int machine_keep(struct machine *machine, int fd, unsigned least, uint64_t *ret_bytes, struct err *err);
 
+/*
+ * After that, file @fd is what machine_save() had written, so that it can be done again; it stays the caller's.  0, or a
+ * negative errno with a sentence.
+ */
+int machine_hold_snapshot(struct machine *machine, int fd, struct err *err);
+
 /* True when machine_keep() may be worth while when it ends. */
 bool machine_learns(const struct machine *machine);
 

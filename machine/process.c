@@ -284,6 +284,16 @@ static void keep(struct process *p, unsigned least, int fd)
 	answer(p, CONTROL_KEPT, p->msg->value2, r < 0 ? r : (int32_t)(bytes / 4096), &err);
 }
 
+/* Takes @fd. */
+static void hold(struct process *p, int fd)
+{
+	struct err err = { 0 };
+	int r = p->machine ? machine_hold_snapshot(p->machine, fd, &err) : err_set(&err, -EINVAL, "there is no machine");
+
+	(void)close(fd);
+	answer(p, CONTROL_KEPT, p->msg->value2, r, &err);
+}
+
 static void halt(struct process *p, unsigned least)
 {
 	int32_t lessons = 0;
@@ -383,6 +393,10 @@ static void on_message(void *ctx, uint32_t events)
 	}
 	if (p->msg->type == CONTROL_KEEP && fd >= 0) {
 		keep(p, (unsigned)p->msg->value, fd);
+		return;
+	}
+	if (p->msg->type == CONTROL_HOLD && fd >= 0) {
+		hold(p, fd);
 		return;
 	}
 	if (p->msg->type == CONTROL_READS && fd >= 0) {

@@ -50,6 +50,20 @@ static void hold_snapshot(struct machine *m, int fd)
 
 	machine_forget_snapshot(m);
 	m->snapshot.memory = at == MAP_FAILED ? NULL : at;
+	m->snapshot.let_go = false;
+}
+
+int machine_hold_snapshot(struct machine *m, int fd, struct err *err)
+{
+	struct snapshot_id id;
+	int r = m->snapshot.let_go ? snapshot_read_id(fd, m->mem->size, &id) : -EINVAL;
+
+	if (r == 0 && memcmp(&id, &m->snapshot.id, sizeof(id)) != 0)
+		r = -ESTALE;
+	if (r < 0)
+		return err_set(err, r, "this is not the snapshot that was saved: %s", strerror(-r));
+	hold_snapshot(m, fd);
+	return m->snapshot.memory ? 0 : err_set(err, -ENOMEM, "cannot map a snapshot");
 }
 
 static int take_code(struct machine *m, const struct snapshot *s, struct err *err)
@@ -416,7 +430,7 @@ void machine_go_on(struct machine *m)
 
 bool machine_learns(const struct machine *m)
 {
-	if (!m->snapshot.memory)
+	if (!m->snapshot.memory && !m->snapshot.let_go)
 		return m->boot.recorded && m->boot.generation < GENERATIONS_MAX;
 	return m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
 }
@@ -424,7 +438,7 @@ bool machine_learns(const struct machine *m)
 /* A file that has been made anew often has what is common. */
 static unsigned worth(const struct machine *m, unsigned least)
 {
-	return m->snapshot.memory ? least << m->snapshot.generation / GENERATIONS_EAGER : least;
+	return m->snapshot.memory || m->snapshot.let_go ? least << m->snapshot.generation / GENERATIONS_EAGER : least;
 }
 
 /* Translations that are worth writing all of what there is, while no vCPU runs. */
@@ -454,6 +468,8 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	least = worth(m, least);
 	if (!machine_learns(m) || m->engine->learned(m->vm, NULL) < least)
 		return 0;
+	if (m->snapshot.let_go)
+		return 0;
 	if (!m->snapshot.memory)
 		return keep_boot(m, fd, ret_bytes, err);
 	vm_pause(m->vm);
@@ -461,7 +477,9 @@ int machine_keep(struct machine *m, int fd, unsigned least, uint64_t *ret_bytes,
 	if (learned >= least && learned >= worth_all(m))
 		r = write_code(m, fd, &m->snapshot.id, m->snapshot.generation + 1, ret_bytes, err);
 	vm_resume(m->vm);
+	m->snapshot.generation += *ret_bytes != 0;
 	machine_forget_snapshot(m);
+	m->snapshot.let_go = true;
 	return r;
 }
 

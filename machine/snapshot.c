@@ -247,6 +247,30 @@ static void take_header(struct snapshot *s, const struct snapshot_header *h)
 	memcpy(s->base_sum, h->base_sum, sizeof(s->base_sum));
 }
 
+int snapshot_read_id(int fd, uint64_t memory, struct snapshot_id *ret_id)
+{
+	struct snapshot_header h;
+	struct stat st;
+	void *at;
+	int r;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if ((uint64_t)st.st_size < SNAPSHOT_MEMORY)
+		return -EBADMSG;
+	at = mmap(NULL, SNAPSHOT_HEADER, PROT_READ, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	memcpy(&h, at, sizeof(h));
+	(void)munmap(at, SNAPSHOT_HEADER);
+	r = check_header(&h, (uint64_t)st.st_size, "", NULL);
+	if (r == 0 && (h.memory != memory || (uint64_t)st.st_size < SNAPSHOT_MEMORY + memory))
+		r = -EINVAL;
+	if (r == 0)
+		*ret_id = h.id;
+	return r;
+}
+
 int snapshot_open(const char *path, struct snapshot *ret, struct err *err)
 {
 	struct snapshot_header h;

@@ -96,6 +96,12 @@ int snapshot_open(const char *path, struct snapshot *ret_snapshot, struct err *e
 void snapshot_close(struct snapshot *snapshot);
 
 /*
+ * Which snapshot file @fd is, of a guest with @memory bytes that are in it as they are, through a mapping, as jails allow no
+ * other reading of files.  0, -EBADMSG and the like as snapshot_open(), or -EINVAL.
+ */
+int snapshot_read_id(int fd, uint64_t memory, struct snapshot_id *ret_id);
+
+/*
  * Opens the snapshots that an opened one is on top of, into ->base.  0, -ENOENT when one is not there, -ESTALE when
  * another is in its place, -EBADMSG when it is damaged, or another negative errno, with a sentence.
  */

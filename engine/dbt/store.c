@@ -154,6 +154,8 @@ void dbt_keep(struct vm *vm, uint8_t *to)
 		to += pages(part[i].bytes);
 	}
 	k->njumps = list_jumps(dv->cc, (struct kept_jump *)(void *)to);
+	dv->taken_blocks = dv->cc->nblocks;
+	dv->taken_generation = dv->cc->generation;
 }
 
 unsigned dbt_learned(struct vm *vm, const uint8_t *memory)
