@@ -285,7 +285,8 @@ bool machine_improve_template(struct roux_machine *machine);
  * stops the guest, at once, and returns true when there is something to learn.  end() takes tens of milliseconds for that.
  */
 bool machine_learn_begin(struct roux_machine *machine);
-void machine_learn_end(struct roux_machine *machine);
+/* True when that was so much that machines made of the template before are the worse for not having it. */
+bool machine_learn_end(struct roux_machine *machine);
 /* roux_machine_destroy() of one that nobody has used: there is nothing to learn from it.  NULL is fine. */
 void machine_discard(struct roux_machine *machine);
 

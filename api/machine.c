@@ -161,7 +161,7 @@ void roux_machine_destroy(struct roux_machine *m)
 	if (!m)
 		return;
 	if (machine_learn_begin(m))
-		machine_learn_end(m);
+		(void)machine_learn_end(m);
 	machine_forget_connects(m);
 	machine_end_process(m);
 	if (m->ready_fd >= 0)

@@ -24,6 +24,7 @@
 #define HALT_TIMEOUT_MS 1000u
 #define LESSON 64u	/* translations that are worth a new file */
 #define LESSON_OF_BOOT 4000u	/* of some 40,000 */
+#define MUCH 16u	/* parts of a file, of which one more than there was is much */
 #define WARM_UPS 3u	/* what one needs for the first time only is not all that later ones need */
 
 /* Until the agent has called, or in a machine from a template until vCPUs run: its agent waits for calls. */
@@ -154,31 +155,38 @@ static int hold_template(struct roux_machine *m)
 	return r;
 }
 
-static void keep_code(struct roux_machine *m)
+/* True when that is much more than there was. */
+static bool keep_code(struct roux_machine *m)
 {
 	bool of_template = m->spec.restore || m->left_template;
+	struct stat st = { 0 };
 	char path[PATH_MAX];
 	uint64_t bytes;
 	int fd;
 
 	if (of_template ? !template_code_path(m->template, path) : file_path(path, NULL, m->boot_code, NULL) < 0)
-		return;
+		return false;
 	if (m->left_template && hold_template(m) < 0)
-		return;
+		return false;
 	fd = template_begin(CODE_FILE_MAX);
 	if (fd < 0)
-		return;
-	if (machine_ask_for_code(m, lesson(m), fd, &bytes) == 0 && bytes)
+		return false;
+	if (machine_ask_for_code(m, lesson(m), fd, &bytes) < 0)
+		bytes = 0;
+	(void)stat(path, &st);
+	if (bytes)
 		template_commit(fd, bytes, path);
 	(void)close(fd);
+	return bytes > (uint64_t)st.st_size + (uint64_t)st.st_size / MUCH;
 }
 
-void machine_learn_end(struct roux_machine *m)
+bool machine_learn_end(struct roux_machine *m)
 {
-	if (m->lessons & CONTROL_LESSON_CODE)
-		keep_code(m);
+	bool much = m->lessons & CONTROL_LESSON_CODE && keep_code(m);
+
 	if (m->lessons & CONTROL_LESSON_READS)
 		machine_keep_reads(m);
+	return much || m->lessons & CONTROL_LESSON_READS;
 }
 
 void machine_discard(struct roux_machine *m)

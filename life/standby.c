@@ -327,9 +327,17 @@ static int connect_to_kind(const struct vms *vms, int folder, const char *key, b
 	return sock;
 }
 
-unsigned standby_count(const struct vms *vms, const char *id, bool end)
+/* Waits for that. */
+static void ask_to_end(int sock)
 {
 	const struct request rq = { .id = "" };
+
+	if (send(sock, &rq, sizeof(rq), MSG_NOSIGNAL) > 0)
+		(void)hear(sock, ANSWER_READY);	/* the end: it has let go of everything */
+}
+
+unsigned standby_count(const struct vms *vms, const char *id, bool end)
+{
 	int folder = open_folder(vms), sock;
 	char path[PATH_MAX], key[KEY_DIGITS + 1] = "";
 	struct dirent *e;
@@ -348,8 +356,8 @@ unsigned standby_count(const struct vms *vms, const char *id, bool end)
 		if (sock < 0)
 			continue;
 		n++;
-		if (end && send(sock, &rq, sizeof(rq), MSG_NOSIGNAL) > 0)
-			(void)hear(sock, ANSWER_READY);	/* the end: it has let go of everything */
+		if (end)
+			ask_to_end(sock);
 		(void)close(sock);
 	}
 	if (dir)
@@ -459,12 +467,32 @@ void standby_prepare(struct monitor *m)
 		(void)loop_set_timer(m->standby.timer, PREPARE_NS, 0);
 }
 
-void standby_instead(struct monitor *m)
+/* What waits for the next VM of the kind, if anything does, ends. */
+static void end_kind(struct monitor *m)
+{
+	int folder = open_folder(&m->vms), sock = -1;
+	char key[SHA256_HEX_SIZE];
+
+	if (folder >= 0 && name_kind(&m->record.config, &m->options, key))
+		sock = connect_to_kind(&m->vms, folder, key, true);
+	if (sock >= 0) {
+		ask_to_end(sock);
+		(void)close(sock);
+	}
+	if (folder >= 0)
+		(void)close(folder);
+	m->standby.pid = 0;
+}
+
+void standby_instead(struct monitor *m, bool anew)
 {
 	char *const argv[] = { (char *)(uintptr_t)m->options.vmm, (char *)(uintptr_t)"standby", NULL };
-	int fd = needed_record(m);
 	sigset_t none;
+	int fd;
 
+	if (anew && m->standby.possible)
+		end_kind(m);
+	fd = needed_record(m);
 	if (fd < 0 || dup2(fd, RECORD_FD) < 0)
 		return;
 	(void)sigemptyset(&none);

@@ -37,8 +37,11 @@ bool standby_start(const struct vms *vms, const struct vm_owned *owned, const st
 /* Sees to it that there is soon a machine for the next VM like this one, which has begun to run. */
 void standby_prepare(struct monitor *m);
 
-/* The same at the end of a monitor, whose process becomes the one with the machine.  Returns when that is not needed. */
-void standby_instead(struct monitor *m);
+/*
+ * The same at the end of a monitor, whose process becomes the one with the machine.  Returns when that is not needed.  @anew:
+ * a machine that waits ends first, because the template has got better since.
+ */
+void standby_instead(struct monitor *m, bool anew);
 
 /*
  * The process: @fd has the record of a VM like those to come, @vmm is the path of the roux command.  Returns when

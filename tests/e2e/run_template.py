@@ -521,6 +521,16 @@ def test_what_clones_translate_is_kept():
     assert is_sealed(code)
 
 
+def test_what_the_machine_that_leaves_the_template_translates_is_kept():
+    work = (ROOT, "--", "sh", "-c", "echo $((3 * 7)); ls / | sort -r | tr a-z A-Z | md5sum; seq 9 | awk '{ s += $1 } END { print s }'")
+    code_of(template(*kind("taught by others")))
+    alone = translated(*kind("taught by others"), *work)
+    with new_templates(1):
+        ok(*kind("taught"), *work)
+    have_learned()
+    assert translated(*kind("taught"), *work) < alone / 2
+
+
 def test_images_without_a_shell_have_another_program_run_in_their_template():
     root = folder("no-shell")
     os.mkdir(root + "/bin")
