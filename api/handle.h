@@ -60,6 +60,7 @@ struct roux_machine {
 	dev_t template_dev;	/* which file that was when the machine was made of it */
 	ino_t template_ino;
 	bool learns;	/* what its process translated may be worth being kept when it ends */
+	bool unused;	/* there is nothing to learn from it */
 	bool left_template;	/* that later ones of its kind are made of */
 	int lessons;	/* that machine_learn_begin() found, enum control_lesson */
 	int root_share, root_disk;	/* number of the root in the spec, as what it is; else -1 */
@@ -261,25 +262,36 @@ int machine_warm_up(struct roux_machine *machine, unsigned times, uint64_t deadl
  */
 int machine_rehearse_stop(struct roux_machine *machine, uint64_t deadline, struct err *err);
 
-/* --- read_ahead.c --- */
-/* Keeps what the machine's guest has read of its root beside its template.  A failure costs later machines time. */
-void machine_keep_reads(struct roux_machine *machine);
-/* Whether the list of @len bytes at @list is worth a new template. */
-bool machine_reads_are_worth_it(const struct roux_machine *machine, const void *list, size_t len);
-/*
- * Has the guest of a machine of a template that nobody uses read what is in the list of @len bytes at @list, in its first
- * session, which ends.  1: it has read something worth a new template; 0; or a negative errno with a sentence.
- */
-int machine_read_ahead(struct roux_machine *machine, const void *list, size_t len, uint64_t deadline, struct err *err);
-
 /* --- start.c --- */
-/* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
-int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
+/*
+ * From the template, if it is there.  A machine that cannot be made of it, as after a change of the host, is to boot: 0.
+ * 1: it runs; or a negative errno with a sentence.
+ */
+int machine_start_clone(struct roux_machine *machine, struct err *err);
+
+/* --- leave.c --- */
+/* Saves the guest, which has booted, as a template.  That fails quietly, as this machine has what it needs: 0, or -EINTR. */
+int machine_leave_template(struct roux_machine *machine);
 /*
  * Where its machines have read much that the template's memory lacks: starts the machine, which has not started, and has it leave a
  * template that has it.  True when it did, or tried: it is fit for machine_discard() only.
  */
 bool machine_improve_template(struct roux_machine *machine);
+
+/* --- read_ahead.c --- */
+/* Whether the list of @len bytes at @list (machine/reads.h) is worth a new template. */
+bool machine_reads_are_worth_it(const struct roux_machine *machine, const void *list, size_t len);
+/*
+ * Has the guest of a machine of a template that nobody uses read what is in that list, in its first session, which ends.
+ * 1: it has read something worth a new template; 0; or a negative errno with a sentence.
+ */
+int machine_read_ahead(struct roux_machine *machine, const void *list, size_t len, uint64_t deadline, struct err *err);
+
+/* --- learn.c --- */
+/* What the VM's process translated, when at least @least of it is new: 0 and bytes of @fd (machine/code_file.h), 0: none. */
+int machine_ask_for_code(struct roux_machine *machine, unsigned least, int fd, uint64_t *ret_bytes);
+/* What the boot translated, for the next one.  Without it that takes longer, and nothing else. */
+void machine_leave_boot_code(struct roux_machine *machine);
 /*
  * Has its template, or others that boot as it did, know what the machine, which is about to end, translated and read: begin()
  * stops the guest, at once, and returns true when there is something to learn.  end() takes tens of milliseconds for that.

@@ -10,42 +10,21 @@
 #include "api/handle.h"
 
 #include "abi/agent.h"
-#include "api/template.h"
 #include "machine/reads.h"
 #include "oci/disk.h"
 #include "os/blob.h"
 #include "os/file.h"
-#include "os/log.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#define LIST_TIMEOUT_MS 1000u
 #define REQUEST_ROOM (64u << 10)	/* bytes of one request to the agent */
 #define RANGE_ROOM (PATH_MAX + 64u)	/* of one file's part in it */
 /* A template of more bytes than the first is written anew only for a part of what it has more. */
 #define TEMPLATE_USUAL (64u << 20)
 #define TEMPLATE_GROWTH 16u
-
-void machine_keep_reads(struct roux_machine *m)
-{
-	struct err err = { 0 };
-	char path[PATH_MAX];
-	int fd = template_reads_path(m->template, path) ? template_begin(READS_FILE_MAX) : -1;
-
-	if (fd < 0)
-		return;
-	if (machine_ask(m, CONTROL_READS, 0, fd, LIST_TIMEOUT_MS, &err) == 0 && m->answer.value > 0 &&
-	    m->answer.value <= (int32_t)READS_FILE_MAX)
-		template_commit(fd, (uint64_t)m->answer.value, path);
-	(void)close(fd);
-}
-
-/* ---- the list as requests ---- */
 
 struct extent {
 	uint64_t from, end;	/* bytes of the disk */

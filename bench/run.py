@@ -18,6 +18,7 @@ import time
 import chart
 import clones
 import cold
+import commands
 import network
 import programs
 import start
@@ -27,6 +28,7 @@ from results import Results, geomean, median, ratios, spread
 QUICK = bool(os.environ.get("BENCH_QUICK"))
 BOOTS, COLDS, SUITES, IOS, STARTS, RUNS = (3, 3, 1, 1, 3, 10) if QUICK else (15, 20, 9, 3, 10, 100)
 IO_MIB, IO_SECONDS = (64, 1) if QUICK else (256, 3)
+COMMANDS, LESSONS = (2, 1) if QUICK else (30, 4)
 PROGRAMS, SPEED_SECONDS = (1, 1) if QUICK else (3, 2)
 NETWORKS, NETWORK_SECONDS = (1, 2) if QUICK else (3, 5)
 SMPS, SMP_TIMES, IDLES, IDLE_SECONDS = (1, 2, 1, 5) if QUICK else (3, 2, 3, 5)
@@ -317,13 +319,14 @@ def machine_line():
             f"QEMU {qemu}; {time.strftime('%Y-%m-%d')}{'; short run' if QUICK else ''}")
 
 
-PARTS = ("boot", "cold", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "clones", "idle")
+PARTS = ("boot", "cold", "commands", "cpu", "io", "memory", "network", "phases", "programs", "smp", "start", "clones", "idle")
 
 
 def run_part(name, res, guests, out, work):
     roux, suites = out / "cli" / "roux", out / "bench"
     {"boot": lambda: part_boot(res, guests),
      "cold": lambda: cold.part(res, roux, work / "rootfs", work, COLDS),
+     "commands": lambda: commands.part(res, roux, work, COMMANDS, LESSONS),
      "cpu": lambda: part_cpu(res, guests, suites / "cpu_suite"),
      "io": lambda: part_io(res, roux, work / "rootfs", work),
      "memory": lambda: part_memory(res, guests),

@@ -13,13 +13,18 @@ NONE_WAITS = {**os.environ, "ROUX_STANDBY": "0"}
 SETTLE = 0.1	# s after a run of roux, for the next machine to be made: it is nobody else's time
 
 
-def bundle(runtime, rootfs, work):
+def runs_here(runtime):
+    """Whether an OCI runtime is there, and may make containers."""
+    return os.geteuid() == 0 and shutil.which(runtime)
+
+
+def bundle(runtime, rootfs, work, name, command):
     """What an OCI runtime starts from: its own default specification with our folder and command."""
-    at = work / f"bundle-{runtime}"
+    at = work / f"bundle-{runtime}-{name}"
     at.mkdir()
     subprocess.run([runtime, "spec"], cwd=at, check=True)
     spec = json.loads((at / "config.json").read_text())
-    spec["process"]["args"] = COMMAND
+    spec["process"]["args"] = command
     spec["process"]["terminal"] = False
     spec["root"] = {"path": str(rootfs), "readonly": True}
     (at / "config.json").write_text(json.dumps(spec))
@@ -32,9 +37,9 @@ def peers(roux, rootfs, work):
              "disk": lambda i: [*run, str(rootfs), "--", *COMMAND],
              "boot": lambda i: [*run, "--no-template", str(rootfs), "--", *COMMAND]}
     for runtime in ("runc", "crun"):
-        if os.geteuid() or not shutil.which(runtime):
+        if not runs_here(runtime):
             continue
-        at = bundle(runtime, rootfs, work)
+        at = bundle(runtime, rootfs, work, "true", COMMAND)
         found[runtime] = lambda i, r=runtime, b=at: [r, "run", "--bundle", str(b), f"roux-bench-{r}-{i}"]
     return found
 
