@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,7 +191,10 @@ static void run_idle(struct loop *loop)
 	}
 }
 
-/* Looks again and again for a while after the last batch, then sleeps. */
+/*
+ * Looks again and again for a while after the last batch, then sleeps.  Who is to cause the next event may wait for this very
+ * processor, and has it between looks.
+ */
 static int wait_events(struct loop *loop, struct epoll_event *ev)
 {
 	uint64_t until = loop->poll_ns ? now_ns() + loop->poll_ns : 0;
@@ -202,6 +206,7 @@ static int wait_events(struct loop *loop, struct epoll_event *ev)
 			return n;
 		if (now_ns() >= until)
 			break;
+		(void)sched_yield();
 	}
 	run_idle(loop);
 	return epoll_wait(loop->epoll_fd, ev, BATCH, -1);

@@ -181,7 +181,9 @@ static void rest(struct cpu *cpu)
 /*
  * Sleeps until cpu->wake is no longer @seen.  An answer to what the guest just
  * asked a device for is often microseconds away, so it looks for a while first;
- * after polls in vain for ever shorter, so that an idle guest costs nothing.
+ * after polls in vain for ever shorter, so that an idle guest costs nothing.  Linux likes
+ * to run the device's thread, which was just woken, on this very processor: between looks
+ * that one has its turn.
  */
 static void sleep_halted(struct cpu *cpu, uint32_t seen)
 {
@@ -194,7 +196,7 @@ static void sleep_halted(struct cpu *cpu, uint32_t seen)
 			cpu->halt_poll_ns = HALT_POLL_NS;
 			return;
 		}
-		__builtin_ia32_pause();
+		(void)raw_syscall4(SYS_sched_yield, 0, 0, 0, 0);
 	}
 	rest(cpu);
 	start = __builtin_ia32_rdtsc();
