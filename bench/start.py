@@ -39,7 +39,7 @@ def peers(roux, rootfs, work):
     for runtime in ("runc", "crun"):
         if not runs_here(runtime):
             continue
-        at = bundle(runtime, rootfs, work, "true", COMMAND)
+        at = bundle(runtime, rootfs, work, "start", COMMAND)
         found[runtime] = lambda i, r=runtime, b=at: [r, "run", "--bundle", str(b), f"roux-bench-{r}-{i}"]
     return found
 
