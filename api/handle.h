@@ -141,6 +141,9 @@ void machine_leave_image(struct roux_machine *machine);
 /* The same, and waits until it is gone. */
 void machine_end_process(struct roux_machine *machine);
 
+/* Whether the template that @machine was made of is still there, and no other in its place. */
+bool machine_template_is_same(const struct roux_machine *machine);
+
 /*
  * Has @machine, which was not started yet, run in the process of @ready: of the same make, from the same template, and
  * never told who it is.  True, and @ready is only to be destroyed; or false, and nothing has changed.

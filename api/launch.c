@@ -201,15 +201,21 @@ int machine_launch(struct roux_machine *m, struct err *err)
 	return r;
 }
 
+bool machine_template_is_same(const struct roux_machine *m)
+{
+	struct stat st;
+
+	return m->template && stat(m->template, &st) == 0 && st.st_dev == m->template_dev && st.st_ino == m->template_ino;
+}
+
 static bool is_made_alike(const struct roux_machine *m, const struct roux_machine *ready)
 {
 	struct machine_spec spec = ready->spec;	/* its strings stay the original's */
-	struct stat st;
 	char *a, *b;
 	bool alike;
 
 	if (!m->template || !ready->template || strcmp(m->template, ready->template) != 0 || strcmp(m->vmm, ready->vmm) != 0 ||
-	    stat(m->template, &st) < 0 || st.st_dev != ready->template_dev || st.st_ino != ready->template_ino)
+	    !machine_template_is_same(ready))
 		return false;
 	spec.restore = spec.code = NULL;
 	for (unsigned i = 0; i < spec.nnets && i < m->spec.nnets; i++)
@@ -237,6 +243,8 @@ bool machine_take_over(struct roux_machine *m, struct roux_machine *ready)
 	m->ready_fd = ready->ready_fd;
 	m->greeted = true;
 	m->learns = ready->learns;
+	m->template_dev = ready->template_dev;
+	m->template_ino = ready->template_ino;
 	m->last_connect = ready->last_connect;
 	m->spec.restore = ready->spec.restore;
 	m->spec.code = ready->spec.code;

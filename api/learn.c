@@ -57,6 +57,8 @@ bool machine_learn_begin(struct roux_machine *m)
 	struct err err = { 0 };
 
 	m->lessons = 0;
+	if (m->spec.restore && !machine_template_is_same(m))
+		return false;	/* another has taken its place, and has learnt more */
 	if (m->unused || (!code && !of_template) || m->state != ROUX_RUNNING || m->sock < 0)
 		return false;
 	if (machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, ANSWER_TIMEOUT_MS, &err) == 0)

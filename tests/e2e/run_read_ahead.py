@@ -37,6 +37,12 @@ def lists():
     return glob.glob(CACHE + "/templates/*.reads")
 
 
+def waits():
+    """Whether a machine waits, which it does when its template is complete."""
+    folder = os.path.join(WORK, "state/standby")
+    return os.path.isdir(folder) and [n for n in os.listdir(folder) if "." not in n]
+
+
 def stop_waiting():
     expect(verb("template", "stop", "--all", env=ENV), 0)
 
@@ -44,12 +50,13 @@ def stop_waiting():
 @contextlib.contextmanager
 def machine(root, env=None):
     """A machine in the background: the process id of its VM."""
+    others = set(marked_processes())
     expect(roux("-d", "--name", "one", "--network", "none", root, "--", "sleep", "1000", env={**ENV, **(env or {})}), 0)
     try:
         yield json.loads(expect(verb("inspect", "one", env=ENV), 0).out)[0]["State"]["Pid"]
     finally:
         expect(verb("rm", "-f", "one", env=ENV), 0)
-        wait_until("the machine to be gone", lambda: not marked_processes(), 10)
+        wait_until("the machine to be gone", lambda: not set(marked_processes()) - others, 10)
 
 
 def read_by(pid):
@@ -129,6 +136,26 @@ def test_what_has_changed_since_is_read_again():
     os.unlink(root + "/data/deep/large")
     with machine(root):
         assert verb("exec", "one", "cat", "/data/deep/large", env=ENV).status != 0
+    stop_waiting()
+    expect(verb("template", "rm", "--all", env=ENV), 0)
+
+
+def test_a_machine_of_an_older_template_leaves_its_code_alone():
+    root = image("older")
+    run_one(root)
+    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
+    stop_waiting()
+    work = "ls / | sort -r | tr a-z A-Z | md5sum; seq 9 | awk '{ s += $1 } END { print s }'"	# is worth to be kept
+    expect(roux("-d", "--name", "old", "--network", "none", root, "--", "sleep", "1000", env=ENV), 0)
+    expect(verb("exec", "old", "sh", "-c", work, env=ENV), 0)
+    old = snapshots()
+    assert reads(root) >= LARGE
+    wait_until("a machine of a new template", lambda: not lists() and snapshots() - old and waits(), 20)
+    code = {(os.stat(p).st_ino, os.stat(p).st_size) for p in glob.glob(CACHE + "/templates/*.code")}
+    assert code
+    expect(verb("rm", "-f", "old", env=ENV), 0)
+    wait_until("the machine to be gone", lambda: not marked_processes(), 10)
+    assert code == {(os.stat(p).st_ino, os.stat(p).st_size) for p in glob.glob(CACHE + "/templates/*.code")}
     stop_waiting()
     expect(verb("template", "rm", "--all", env=ENV), 0)
 
