@@ -35,6 +35,8 @@
 #define NEW ".new"	/* a socket that nobody listens on yet */
 #define MAKING_STEP_US 10000u	/* between looks at a process that makes its machine */
 #define MAKING_TRIES 200u
+#define REAP_STEP_US 2000u	/* between looks whether a process that has said that it ends has ended */
+#define REAP_TRIES 50u
 #define WAIT_S 60u	/* for a VM */
 #define KINDS_MAX 8u	/* that machines wait of at once */
 #define TALK_S 1	/* for an answer: whoever has nothing else to do answers sooner */
@@ -481,6 +483,9 @@ static void end_kind(struct monitor *m)
 	}
 	if (folder >= 0)
 		(void)close(folder);
+	/* It may be a child of ours, which whoever we are next knows nothing of; or have become the monitor of a VM. */
+	for (unsigned i = 0; sock >= 0 && m->standby.pid && i < REAP_TRIES && waitpid(m->standby.pid, NULL, WNOHANG) == 0; i++)
+		(void)usleep(REAP_STEP_US);
 	m->standby.pid = 0;
 }
 
