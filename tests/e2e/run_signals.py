@@ -8,7 +8,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(__file__))
 import harness
-from harness import (ROUX, WORK, busybox_root, check_nothing_left, complains, copy_cache, environ, expect, folder,
+from harness import (ROUX, WORK, busybox_root, check_nothing_left, complains, copy_cache, environ, expect, folder, have_learned,
                      main, marked_processes, mounts, read_until, roux, start, cache_files, vm_processes, wait_until)
 
 ROOT = busybox_root()
@@ -73,10 +73,11 @@ def control_c_at(cache, delays_ms, *options):
 
 
 def filled_cache(name):
-    """One of its own lets every file be accounted for; the template comes after the answer."""
+    """One of its own lets every file be accounted for; the template, and what it learns, come after the answer."""
     cache = copy_cache(name)
     expect(roux(ROOT, "--", "true", env={"ROUX_CACHE": cache}), 0)
-    wait_until("the template", lambda: any(f.endswith(".snap") for f in cache_files(cache)), 20)
+    have_learned()
+    assert any(f.endswith(".snap") for f in cache_files(cache))
     return cache
 
 
