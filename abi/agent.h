@@ -78,6 +78,8 @@ enum agent_frame {
 	AGENT_HELLO = 1,	/* fields MAGIC, VERSION, VERSION_MIN; from the agent also UPTIME */
 
 	/* host to agent */
+	AGENT_READ_AHEAD = 15,	/* fields PATH, OFFSET and SIZE, in this order and as often as may be: have these bytes in memory.  Files that
+				 * are not there are left out, and so is what half of the memory is too little for */
 	AGENT_EXEC = 16,	/* fields ARG+ and any of ENV.. PRIMARY */
 	AGENT_MOUNT = 17,	/* fields MOUNT_TYPE, MOUNT_TARGET, ... */
 	AGENT_CLOCK = 18,	/* field CLOCK_NS: set the wall clock */
@@ -95,8 +97,6 @@ enum agent_frame {
 
 	AGENT_FREEZE = 30,	/* empty: stop all programs, before the machine is saved; ERROR ENOENT: the kernel cannot */
 	AGENT_THAW = 31,	/* empty: they go on; behind IDENTITY in a copy, in any session */
-	AGENT_READ_AHEAD = 15,	/* fields PATH, OFFSET and SIZE, in this order and as often as may be: have these bytes in memory.  Files that
-				 * are not there are left out, and so is what half of the memory is too little for */
 
 	/* a tree, either way */
 	AGENT_ENTRY = 32,	/* fields PATH, MODE, UID, GID, MTIME_NS and SIZE or LINK */

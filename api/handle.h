@@ -60,7 +60,6 @@ struct roux_machine {
 	dev_t template_dev;	/* which file that was when the machine was made of it */
 	ino_t template_ino;
 	bool learns;	/* what its process translated may be worth being kept when it ends */
-	bool unused;	/* there is nothing to learn from it */
 	bool left_template;	/* that later ones of its kind are made of */
 	int lessons;	/* that machine_learn_begin() found, enum control_lesson */
 	int root_share, root_disk;	/* number of the root in the spec, as what it is; else -1 */
@@ -140,9 +139,8 @@ void machine_let_go(struct roux_machine *machine);
 void machine_leave_image(struct roux_machine *machine);
 /* The same, and waits until it is gone. */
 void machine_end_process(struct roux_machine *machine);
-
-/* Whether the template that @machine was made of is still there, and no other in its place. */
-bool machine_template_is_same(const struct roux_machine *machine);
+/* roux_machine_destroy() of one that nobody has used: there is nothing to learn from it.  NULL is fine. */
+void machine_discard(struct roux_machine *machine);
 
 /*
  * Has @machine, which was not started yet, run in the process of @ready: of the same make, from the same template, and
@@ -266,11 +264,8 @@ int machine_warm_up(struct roux_machine *machine, unsigned times, uint64_t deadl
 int machine_rehearse_stop(struct roux_machine *machine, uint64_t deadline, struct err *err);
 
 /* --- start.c --- */
-/*
- * From the template, if it is there.  A machine that cannot be made of it, as after a change of the host, is to boot: 0.
- * 1: it runs; or a negative errno with a sentence.
- */
-int machine_start_clone(struct roux_machine *machine, struct err *err);
+/* Whether the template that @machine was made of is still there, and no other in its place. */
+bool machine_template_is_same(const struct roux_machine *machine);
 
 /* --- leave.c --- */
 /* Saves the guest, which has booted, as a template.  That fails quietly, as this machine has what it needs: 0, or -EINTR. */
@@ -302,9 +297,6 @@ void machine_leave_boot_code(struct roux_machine *machine);
 bool machine_learn_begin(struct roux_machine *machine);
 /* True when that was so much that machines made of the template before are the worse for not having it. */
 bool machine_learn_end(struct roux_machine *machine);
-/* roux_machine_destroy() of one that nobody has used: there is nothing to learn from it.  NULL is fine. */
-void machine_discard(struct roux_machine *machine);
-
 /*
  * Handles control messages that are there; blocks up to @timeout_ms for the first,
  * and returns -EINTR when that wait was interrupted.

@@ -201,13 +201,6 @@ int machine_launch(struct roux_machine *m, struct err *err)
 	return r;
 }
 
-bool machine_template_is_same(const struct roux_machine *m)
-{
-	struct stat st;
-
-	return m->template && stat(m->template, &st) == 0 && st.st_dev == m->template_dev && st.st_ino == m->template_ino;
-}
-
 static bool is_made_alike(const struct roux_machine *m, const struct roux_machine *ready)
 {
 	struct machine_spec spec = ready->spec;	/* its strings stay the original's */

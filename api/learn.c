@@ -27,7 +27,6 @@ int machine_ask_for_code(struct roux_machine *m, unsigned least, int fd, uint64_
 	return r;
 }
 
-/* What the boot translated, for the next one.  Without it that takes longer, and nothing else. */
 void machine_leave_boot_code(struct roux_machine *m)
 {
 	struct template_part part = { .fd = -1 };
@@ -44,22 +43,28 @@ void machine_leave_boot_code(struct roux_machine *m)
 		(void)close(part.fd);
 }
 
+/* Whether others are made of the template that it came from, or left; else they boot as it did. */
+static bool is_of_template(const struct roux_machine *m)
+{
+	return m->template && (m->spec.restore || m->left_template);
+}
+
 /* Translations that are worth a new file, for what machines like this one begin with. */
 static unsigned lesson(const struct roux_machine *m)
 {
-	return m->spec.restore || m->left_template ? LESSON : m->spec.code ? LESSON_OF_BOOT : 1;
+	return is_of_template(m) ? LESSON : m->spec.code ? LESSON_OF_BOOT : 1;
 }
 
 bool machine_learn_begin(struct roux_machine *m)
 {
-	bool of_template = m->template && (m->spec.restore || m->left_template);
+	bool of_template = is_of_template(m);
 	bool code = m->learns && (of_template || (!m->spec.restore && m->boot_code));
 	struct err err = { 0 };
 
 	m->lessons = 0;
 	if (m->spec.restore && !machine_template_is_same(m))
 		return false;	/* another has taken its place, and has learnt more */
-	if (m->unused || (!code && !of_template) || m->state != ROUX_RUNNING || m->sock < 0)
+	if ((!code && !of_template) || m->state != ROUX_RUNNING || m->sock < 0)
 		return false;
 	if (machine_ask(m, CONTROL_HALT, (int32_t)lesson(m), -1, ANSWER_TIMEOUT_MS, &err) == 0)
 		m->lessons = m->answer.value & ((code ? CONTROL_LESSON_CODE : 0) | (of_template ? CONTROL_LESSON_READS : 0));
@@ -85,13 +90,12 @@ static int hold_template(struct roux_machine *m)
 /* True when that is much more than there was. */
 static bool keep_code(struct roux_machine *m)
 {
-	bool of_template = m->spec.restore || m->left_template;
 	struct stat st = { 0 };
 	char path[PATH_MAX];
 	uint64_t bytes;
 	int fd;
 
-	if (of_template ? !template_code_path(m->template, path) : file_path(path, NULL, m->boot_code, NULL) < 0)
+	if (is_of_template(m) ? !template_code_path(m->template, path) : file_path(path, NULL, m->boot_code, NULL) < 0)
 		return false;
 	if (m->left_template && hold_template(m) < 0)
 		return false;
@@ -107,18 +111,25 @@ static bool keep_code(struct roux_machine *m)
 	return bytes > (uint64_t)st.st_size + (uint64_t)st.st_size / MUCH;
 }
 
-static void keep_reads(struct roux_machine *m)
+/* True when there is a list that is worth a new template: much may have been read of other shares and disks than the root. */
+static bool keep_reads(struct roux_machine *m)
 {
+	char path[PATH_MAX], *list = malloc(READS_FILE_MAX);
 	struct err err = { 0 };
-	char path[PATH_MAX];
-	int fd = template_reads_path(m->template, path) ? template_begin(READS_FILE_MAX) : -1;
+	ssize_t len = 0;
+	int fd = list && template_reads_path(m->template, path) ? template_begin(READS_FILE_MAX) : -1;
 
-	if (fd < 0)
-		return;
-	if (machine_ask(m, CONTROL_READS, 0, fd, ANSWER_TIMEOUT_MS, &err) == 0 && m->answer.value > 0 &&
+	if (fd >= 0 && machine_ask(m, CONTROL_READS, 0, fd, ANSWER_TIMEOUT_MS, &err) == 0 && m->answer.value > 0 &&
 	    m->answer.value <= (int32_t)READS_FILE_MAX)
-		template_commit(fd, (uint64_t)m->answer.value, path);
-	(void)close(fd);
+		len = file_read_at(fd, list, (size_t)m->answer.value, 0);
+	if (len > 0 && !machine_reads_are_worth_it(m, list, (size_t)len))
+		len = 0;
+	if (len > 0)
+		template_commit(fd, (uint64_t)len, path);
+	if (fd >= 0)
+		(void)close(fd);
+	free(list);
+	return len > 0;
 }
 
 bool machine_learn_end(struct roux_machine *m)
@@ -126,13 +137,6 @@ bool machine_learn_end(struct roux_machine *m)
 	bool much = m->lessons & CONTROL_LESSON_CODE && keep_code(m);
 
 	if (m->lessons & CONTROL_LESSON_READS)
-		keep_reads(m);
-	return much || m->lessons & CONTROL_LESSON_READS;
-}
-
-void machine_discard(struct roux_machine *m)
-{
-	if (m)
-		m->unused = true;
-	roux_machine_destroy(m);
+		much |= keep_reads(m);
+	return much;
 }

@@ -90,13 +90,13 @@ int machine_leave_template(struct roux_machine *m)
 	return r == -EINTR ? r : 0;
 }
 
-/* The list beside the template, which is nobody else's from then on; -ENOENT: there is none. */
+/* The list beside the template, which is nobody else's from then on; -ENOENT: one of the two is not there. */
 static int take_reads(const struct roux_machine *m, char **ret_list, size_t *ret_len)
 {
 	char path[PATH_MAX];
 	int r;
 
-	if (!m->template || !template_reads_path(m->template, path) || !template_is_there(path))
+	if (!m->template || !template_reads_path(m->template, path) || !template_is_there(path) || !template_is_there(m->template))
 		return -ENOENT;
 	r = file_read_all(path, READS_FILE_MAX, ret_list, ret_len, NULL);
 	if (r == 0 && unlink(path) < 0) {
@@ -112,23 +112,13 @@ bool machine_improve_template(struct roux_machine *m)
 	struct err err = { 0 };
 	char *list;
 	size_t len;
-	int r;
 
 	if (take_reads(m, &list, &len) < 0)
 		return false;
-	if (!machine_reads_are_worth_it(m, list, len)) {
-		free(list);
-		return false;
-	}
-	r = machine_start_clone(m, &err);
-	if (r == 1) {
-		m->phase[ROUX_PHASE_READY] = monotonic_ns();
-		m->state = ROUX_RUNNING;
-		r = machine_read_ahead(m, list, len, deadline, &err);
-	}
-	if (r == 1)
-		r = save_with_session(m, deadline, &err);
-	if (r < 0)
+	/* One that had to boot has left a template already. */
+	if (roux_machine_start(m, NULL) == 0 && m->spec.restore && machine_read_ahead(m, list, len, deadline, &err) == 1)
+		(void)save_with_session(m, deadline, &err);
+	if (err.code)
 		log_msg(LOG_LEVEL_INFO, "template", "%s", err.msg);
 	free(list);
 	return true;

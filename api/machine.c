@@ -158,10 +158,15 @@ void machine_leave_image(struct roux_machine *m)
 
 void roux_machine_destroy(struct roux_machine *m)
 {
+	if (m && machine_learn_begin(m))
+		(void)machine_learn_end(m);
+	machine_discard(m);
+}
+
+void machine_discard(struct roux_machine *m)
+{
 	if (!m)
 		return;
-	if (machine_learn_begin(m))
-		(void)machine_learn_end(m);
 	machine_forget_connects(m);
 	machine_end_process(m);
 	if (m->ready_fd >= 0)

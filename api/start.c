@@ -49,7 +49,18 @@ static int boot(struct roux_machine *m, struct err *err)
 	return start(m, err);
 }
 
-int machine_start_clone(struct roux_machine *m, struct err *err)
+bool machine_template_is_same(const struct roux_machine *m)
+{
+	struct stat st;
+
+	return m->template && stat(m->template, &st) == 0 && st.st_dev == m->template_dev && st.st_ino == m->template_ino;
+}
+
+/*
+ * From the template, if it is there.  A machine that cannot be made of it, as after a change of the
+ * host, boots.  1: it runs.
+ */
+static int start_clone(struct roux_machine *m, struct err *err)
 {
 	char code[PATH_MAX];
 	struct stat st;
@@ -94,7 +105,7 @@ int roux_machine_start(struct roux_machine *m, struct roux_error *error)
 
 	if (m->pid || machine_ended(m))
 		return give_error(error, &err, -EALREADY);
-	clone = machine_start_clone(m, &err);
+	clone = start_clone(m, &err);
 	r = clone == 0 ? boot(m, &err) : clone;
 	if (r < 0)
 		return give_error(error, &err, r);

@@ -2,6 +2,7 @@
 #include "api/template.h"
 
 #include "api/boot_code.h"
+#include "base/checked.h"
 #include "base/sha256.h"
 #include "machine/snapshot.h"
 #include "machine/spec.h"
@@ -20,6 +21,11 @@
 
 #define KEY_DIGITS 32u
 #define LEFT_OVER_S 3600	/* no monitor writes for so long */
+
+/* What belongs to a template, beside it. */
+#define CODE ".code"
+#define READS ".reads"
+static const char *const companions[] = { CODE, READS };
 
 /* Anything that a guest may have read and that is changed later would be seen in part. */
 static bool can_be_saved(const struct machine_spec *s)
@@ -113,12 +119,12 @@ static bool beside(const char *path, const char *suffix, char ret_path[PATH_MAX]
 
 bool template_code_path(const char *path, char ret_path[PATH_MAX])
 {
-	return beside(path, ".code", ret_path);
+	return beside(path, CODE, ret_path);
 }
 
 bool template_reads_path(const char *path, char ret_path[PATH_MAX])
 {
-	return beside(path, ".reads", ret_path);
+	return beside(path, READS, ret_path);
 }
 
 bool template_is_there(const char *path)
@@ -202,10 +208,9 @@ int template_remove(const char *id, struct err *err)
 		return err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id);
 	if (r == 0)
 		r = file_path(path, err, dir, "/", id, ".snap", NULL);
-	if (r == 0 && template_code_path(path, other))
-		(void)unlink(other);
-	if (r == 0 && template_reads_path(path, other))
-		(void)unlink(other);
+	for (unsigned i = 0; r == 0 && i < ARRAY_SIZE(companions); i++)
+		if (beside(path, companions[i], other))
+			(void)unlink(other);
 	if (r == 0 && unlink(path) < 0)
 		r = errno == ENOENT ? err_set(err, -ENOENT, "there is no template %s; 'roux template ls' lists them", id) :
 			err_set(err, -errno, "cannot remove %s: %s", path, strerror(errno));
@@ -219,8 +224,9 @@ static bool is_left_over(int dir, const char *name, bool all)
 	char snap[NAME_MAX + 1];
 	struct stat st;
 
-	if (dot && (strcmp(dot, ".code") == 0 || strcmp(dot, ".reads") == 0) && snprintf(snap, sizeof(snap), "%.*s.snap", (int)(dot - name), name) < NAME_MAX)
-		return fstatat(dir, snap, &st, 0) < 0;
+	for (unsigned i = 0; dot && i < ARRAY_SIZE(companions); i++)
+		if (strcmp(dot, companions[i]) == 0 && snprintf(snap, sizeof(snap), "%.*s.snap", (int)(dot - name), name) < NAME_MAX)
+			return fstatat(dir, snap, &st, 0) < 0;
 	return dot && strstr(dot, ".new") && (all || (fstatat(dir, name, &st, 0) == 0 && time(NULL) - st.st_mtime > LEFT_OVER_S));
 }
 

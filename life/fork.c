@@ -115,7 +115,7 @@ void monitor_main(struct monitor *m, int client, struct err *err)
 	if (r == 0)
 		(void)loop_run(m->loop, err);
 	if (m->learning)
-		m->learnt = machine_learn_end(m->dying);
+		m->learnt |= machine_learn_end(m->dying);
 	roux_machine_destroy(m->dying);
 	/* The process ends here: its memory needs no freeing. */
 	if (r < 0 && m->options.fresh)

@@ -232,7 +232,7 @@ struct monitor {
 	struct starter *starter;	/* a start is under way, or NULL */
 	struct roux_machine *machine;	/* NULL: none */
 	struct roux_machine *dying;	/* killed, and not waited for yet.  NULL: none */
-	bool learnt;	/* the template much, by what the machine of the last life has left it */
+	bool learnt;	/* the template has, much, from the machines of these lives */
 	bool learning;	/* @dying stands still instead, for its template to learn from it when clients are gone */
 	struct command command;
 	struct output_writer output;

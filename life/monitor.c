@@ -113,7 +113,7 @@ static void take_down(struct monitor *m, bool again)
 	if (m->machine) {
 		m->learning = machine_learn_begin(m->machine);
 		if (m->learning && (again || m->record.config.nshares || !standby_holds_nothing(&m->record.config))) {
-			m->learnt = machine_learn_end(m->machine);
+			m->learnt |= machine_learn_end(m->machine);
 			m->learning = false;
 		}
 		if (m->learning)

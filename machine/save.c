@@ -428,9 +428,15 @@ void machine_go_on(struct machine *m)
 	m->stands = false;
 }
 
+/* That was saved, or that it came from; else what is kept is of its boot. */
+static bool is_of_snapshot(const struct machine *m)
+{
+	return m->snapshot.memory || m->snapshot.let_go;
+}
+
 bool machine_learns(const struct machine *m)
 {
-	if (!m->snapshot.memory && !m->snapshot.let_go)
+	if (!is_of_snapshot(m))
 		return m->boot.recorded && m->boot.generation < GENERATIONS_MAX;
 	return m->engine->learned && m->snapshot.generation < GENERATIONS_MAX;
 }
@@ -438,7 +444,7 @@ bool machine_learns(const struct machine *m)
 /* A file that has been made anew often has what is common. */
 static unsigned worth(const struct machine *m, unsigned least)
 {
-	return m->snapshot.memory || m->snapshot.let_go ? least << m->snapshot.generation / GENERATIONS_EAGER : least;
+	return is_of_snapshot(m) ? least << m->snapshot.generation / GENERATIONS_EAGER : least;
 }
 
 /* Translations that are worth writing all of what there is, while no vCPU runs. */

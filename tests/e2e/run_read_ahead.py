@@ -9,7 +9,7 @@ import sys
 
 os.environ["ROUX_STANDBY"] = "30"
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import WORK, busybox_root, copy_cache, expect, folder, main, marked_processes, roux, verb, wait_until
+from harness import WORK, busybox_root, copy_cache, expect, folder, main, marked_processes, roux, seal, verb, wait_until
 
 CACHE = copy_cache("cache")
 STORE = os.path.join(WORK, "read-ahead-store")
@@ -31,6 +31,10 @@ def image(name, size=LARGE):
 def snapshots():
     """Templates, as files that may take each other's place."""
     return {os.stat(p).st_ino for p in glob.glob(CACHE + "/templates/*.snap")}
+
+
+def code_files():
+    return {(os.stat(p).st_ino, os.stat(p).st_size) for p in glob.glob(CACHE + "/templates/*.code")}
 
 
 def lists():
@@ -81,17 +85,23 @@ def teach(root):
     stop_waiting()
 
 
-def run_one(root):
-    expect(roux("--rm", "--network", "none", root, "--", "true", env=ENV), 0)
+def run_one(root, *command):
+    expect(roux("--rm", "--network", "none", root, "--", *(command or ("true",)), env=ENV), 0)
 
 
 def unfinished():
     return [p for p in glob.glob(CACHE + "/templates/*") if ".new" in p]
 
 
-def learns(root):
-    run_one(root)	# boots
+def boot(root):
+    """The first machine, which leaves a template."""
+    run_one(root)
     wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
+    stop_waiting()
+
+
+def learns(root):
+    boot(root)
     teach(root)
     for _ in range(2):
         assert reads(root) < LARGE / 10
@@ -115,7 +125,7 @@ def test_what_machines_read_of_an_image_is_in_their_template():
 
 def test_the_machine_that_leaves_the_template_teaches_too():
     root = image("first")
-    expect(roux("--rm", "--network", "none", root, "--", "md5sum", "/data/deep/large", env=ENV), 0)	# boots
+    run_one(root, "md5sum", "/data/deep/large")	# boots
     wait_until("a machine that waits", lambda: snapshots() and not lists() and not unfinished() and not marked_processes(), 20)
     stop_waiting()
     assert reads(root) < LARGE / 10
@@ -123,10 +133,19 @@ def test_the_machine_that_leaves_the_template_teaches_too():
     expect(verb("template", "rm", "--all", env=ENV), 0)
 
 
+def test_what_machines_read_of_other_shares_is_their_own():
+    root, share = image("root-of-shares"), image("other-share")
+    for path, many in (("/mnt/data/other", 0), ("/mnt/data/deep/large", 0), ("/data/other", 1)):	# the first boots
+        expect(roux("--rm", "--network", "none", "-v", f"{share}:/mnt:ro", root, "--", "md5sum", path,
+                    env={**ENV, "ROUX_STANDBY": "0"}), 0)	# nobody takes lists
+        wait_until("the machine to be gone", lambda: not marked_processes(), 10)
+        assert len(lists()) == many, path
+    expect(verb("template", "rm", "--all", env=ENV), 0)
+
+
 def test_what_has_changed_since_is_read_again():
     root = image("changed")
-    run_one(root)
-    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
+    boot(root)
     teach(root)
     with open(root + "/data/deep/large", "r+b") as f:
         f.write(b"another beginning")
@@ -142,29 +161,25 @@ def test_what_has_changed_since_is_read_again():
 
 def test_a_machine_of_an_older_template_leaves_its_code_alone():
     root = image("older")
-    run_one(root)
-    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
-    stop_waiting()
+    boot(root)
     work = "ls / | sort -r | tr a-z A-Z | md5sum; seq 9 | awk '{ s += $1 } END { print s }'"	# is worth to be kept
     expect(roux("-d", "--name", "old", "--network", "none", root, "--", "sleep", "1000", env=ENV), 0)
     expect(verb("exec", "old", "sh", "-c", work, env=ENV), 0)
     old = snapshots()
     assert reads(root) >= LARGE
     wait_until("a machine of a new template", lambda: not lists() and snapshots() - old and waits(), 20)
-    code = {(os.stat(p).st_ino, os.stat(p).st_size) for p in glob.glob(CACHE + "/templates/*.code")}
+    code = code_files()
     assert code
     expect(verb("rm", "-f", "old", env=ENV), 0)
     wait_until("the machine to be gone", lambda: not marked_processes(), 10)
-    assert code == {(os.stat(p).st_ino, os.stat(p).st_size) for p in glob.glob(CACHE + "/templates/*.code")}
+    assert code == code_files()
     stop_waiting()
     expect(verb("template", "rm", "--all", env=ENV), 0)
 
 
 def test_lists_may_be_damaged_or_too_much():
     root = image("damaged")
-    run_one(root)
-    wait_until("the template", lambda: snapshots() and not unfinished() and not marked_processes(), 10)
-    stop_waiting()
+    boot(root)
     assert reads(root, env={"ROUX_STANDBY": "0"}) >= LARGE	# nobody takes the list
     wait_until("a list", lists)
     path, = lists()
@@ -176,8 +191,7 @@ def test_lists_may_be_damaged_or_too_much():
     for damaged in (b"", good[:-3], b"\xff" * 4096, nowhere, beyond):
         with open(path, "wb") as f:
             f.write(damaged)
-        size = len(damaged)	# sealed, as file_seal() of os/file.c does
-        os.utime(path, ns=(0, (1 + size // 10**9 % 3600) * 10**9 + size % 10**9))
+        seal(path)
         run_one(root)
         wait_until("the list to be taken", lambda: not lists(), 10)
         wait_until("no machine but one that waits", lambda: not marked_processes(), 10)

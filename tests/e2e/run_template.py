@@ -12,8 +12,8 @@ import sys
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, Skip, blocks_translated, busybox_root, complains, copy_cache, environ, expect, folder, have_learned, main,
-                     mapped_kib, marked_processes, of_another_time, roux, start, verb, wait_until)
+from harness import (WORK, Skip, blocks_translated, busybox_root, complains, copy_cache, environ, expect, folder, have_learned, is_sealed,
+                     main, mapped_kib, marked_processes, of_another_time, roux, seal, start, verb, wait_until)
 
 ROOT = busybox_root()
 CACHE = copy_cache("cache")
@@ -37,20 +37,6 @@ def ok(*args):
 def kind(name):
     """Options of a machine whose template no other test uses."""
     return "--append", f"test.kind={name}"
-
-
-def seal_time(size):
-    """As file_seal() of os/file.c has it, in nanoseconds."""
-    return (1 + size // 10**9 % 3600) * 10**9 + size % 10**9
-
-
-def is_sealed(path):
-    st = os.stat(path)
-    return st.st_mtime_ns == seal_time(st.st_size)
-
-
-def seal(path):
-    os.utime(path, ns=(0, seal_time(os.stat(path).st_size)))
 
 
 def roux_ok(*args):
