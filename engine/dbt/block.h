@@ -47,10 +47,11 @@ enum {
 	BLOCK_BREAK = 64,	/* the vCPU has instruction breakpoints: see debug.c */
 };
 
-/* Whether the address of code is built into its block: it and those nearby fit in 32 bits, sign-extended. */
+/* Whether the address of code is built into its block: it, its negative and those nearby fit in 32 bits, sign-extended. */
 static inline bool is_absolute(uint64_t va, uint32_t mode)
 {
-	return !(mode & BLOCK_USER) && va == (uint64_t)(int32_t)va && va + 0x10000 == (uint64_t)(int32_t)(va + 0x10000);
+	return !(mode & BLOCK_USER) && va == (uint64_t)(int32_t)va && va + 0x10000 == (uint64_t)(int32_t)(va + 0x10000) &&
+	       va != (uint64_t)INT32_MIN;
 }
 
 #define VBASE_LOW 1u	/* so that no vbase is 0 */

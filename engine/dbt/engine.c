@@ -194,6 +194,21 @@ static void dbt_msi_send(struct vm *vm, uint64_t addr, uint32_t data)
 
 /* -------------------------------------------------------------- making VMs */
 
+bool loop_is_quick;
+
+/* On AMD's, and Hygon's, which are AMD's. */
+static bool host_loop_is_quick(void)
+{
+	unsigned a, b, c, d;
+
+	return __get_cpuid(0, &a, &b, &c, &d) && (b == signature_AMD_ebx || b == 0x6f677948u /* "Hygo" */);
+}
+
+void dbt_use_loop(bool quick)
+{
+	loop_is_quick = quick;
+}
+
 int check_host(struct err *err)
 {
 	unsigned a, b = 0, c = 0, d;
@@ -293,6 +308,7 @@ static int dbt_vm_create(struct vm *vm, struct err *err)
 		return r;
 	(void)pthread_once(&once, install_handlers);
 	insn_begin();	/* before the jail */
+	dbt_use_loop(host_loop_is_quick());
 	dv = calloc(1, sizeof(*dv));
 	if (!dv)
 		return err_set(err, -ENOMEM, "out of host memory");

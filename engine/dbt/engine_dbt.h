@@ -7,4 +7,10 @@
 
 extern const struct engine_ops dbt_engine;
 
+/*
+ * For tests: translates, from now on, as for a host whose LOOP is quick or is not (emit.h).  Which one it is, is found out when a
+ * VM is made.
+ */
+void dbt_use_loop(bool quick);
+
 #endif /* ENGINE_DBT_ENGINE_DBT_H */

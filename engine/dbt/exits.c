@@ -101,7 +101,9 @@ void emit_poll(struct translator *t, int64_t target_off, bool live)
 		add_stub(t, x, emit_jcc(e, CC_NE));
 	} else {
 		emit_gs_load(e, T1, GS(exit_request));
-		add_stub(t, x, emit_jmp_nonzero(e, T1));
+		emit_lea(e, T1, T1, NO_INDEX, 0, 1);
+		add_stub(t, x, emit_jmp_unless_one(e, T1));
+		t->stub[t->nstubs - 1].rcx_in_t1 = true;
 	}
 }
 
@@ -121,29 +123,28 @@ void emit_dispatch(struct translator *t, bool user)
 /*
  * In front of a block: T0 = guest address jumped to, T1 = what the jump cache was
  * indexed by.  Goes on with the block if the entry is of this address.  Flags kept:
- * they may be those of whatever else the jump was to.
+ * they may be those of whatever else the jump was to.  Returns the address.
  */
-void emit_entry(struct emit *e, const struct block *b)
+uint8_t *emit_entry(struct emit *e, const struct block *b)
 {
-	uint8_t *hit;
+	uint64_t other = emit_pc(e), at;
 
+	emit_mov(e, RCX, T1);
+	emit_gs_jmp(e, GS(thunk_indirect));
+	at = emit_pc(e);
 	if (b->absolute) {
-		emit_lea(e, T1, T0, NO_INDEX, 0, (int32_t)-b->va);
+		emit_lea(e, T1, T0, NO_INDEX, 0, (int32_t)(1 - b->va));
 	} else {
 		emit_gs_idx(e, true, 0x8b, T1, T1, 3, (uint32_t)(b->mode & BLOCK_USER ? GS_UJC : GS_KJC) +
 			    (uint32_t)offsetof(struct jc_entry, ntag));
-		emit_lea(e, T1, T1, T0, 0, 0);
+		emit_lea(e, T1, T1, T0, 0, 1);
 	}
-	emit_xchg(e, T1, RCX);
-	hit = emit_short(e, 0xe3);
-	emit_xchg(e, T1, RCX);
-	emit_gs_jmp(e, GS(thunk_indirect));
-	emit_patch_short(e, hit);
-	emit_mov(e, RCX, T1);
+	emit_jmp_back_unless_one(e, T1, other);
 	if (!b->absolute) {
 		emit_lea(e, T1, T0, NO_INDEX, 0, (int32_t)-b->off);
 		emit_gs_store(e, GS(vbase), T1);
 	}
+	return (uint8_t *)(uintptr_t)at;
 }
 
 /*
@@ -155,6 +156,8 @@ uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const s
 	uint64_t stray = emit_pc(e);
 	uint8_t *at;
 
+	if (b->live_in)
+		emit_mov(e, RCX, T1);
 	emit_mov_imm(e, T1, (uint64_t)(b - cc->blocks));
 	emit_gs_jmp(e, GS(thunk_stray));
 	at = (uint8_t *)(uintptr_t)emit_pc(e);
@@ -164,8 +167,8 @@ uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const s
 		emit_patch_to(e, emit_jcc(e, CC_NE), stray);
 	} else {
 		emit_gs_load(e, T0, GS_NBASE(b->mode & BLOCK_USER, number));
-		emit_lea(e, T1, T1, T0, 0, 0);
-		emit_patch_to(e, emit_jmp_nonzero(e, T1), stray);
+		emit_lea(e, T1, T1, T0, 0, 1);
+		emit_jmp_back_unless_one(e, T1, stray);
 	}
 	return at;
 }
@@ -342,6 +345,7 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 
 	emit_patch_here(e, m->jump);
 	if (m->live) {
+		emit_mov(e, RCX, m->base != NO_REG ? t->s0 : t->s1);	/* emit_jmp_unless_one() */
 		if (m->base != NO_REG)
 			emit_lea(e, t->s0, m->base, NO_INDEX, 0, m->disp);
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)
@@ -373,6 +377,8 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 
 	x->stub = t->e.p;
 	emit_patch_here(&t->e, s->jump);
+	if (s->rcx_in_t1)
+		emit_mov(&t->e, RCX, T1);
 	emit_exit_now(t, x);
 }
 
@@ -380,10 +386,10 @@ bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arriv
 {
 	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	const struct code_page *page = code_page_find(cc, b->pa & PAGE_MASK);
-	uint8_t *at = (uint8_t *)(uintptr_t)emit_pc(&e);
+	uint8_t *at;
 
 	if (arrival == ARRIVE_INDIRECT)
-		emit_entry(&e, b);
+		at = emit_entry(&e, b);
 	else if (page->number < CODE_NUMBERS)
 		at = emit_checked_entry(&e, cc, b, page->number);
 	else

@@ -100,9 +100,9 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 	} else {
 		emit_entry_index(t, t->s0);
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, ntag);
-		emit_lea(e, t->s1, t->s1, t->s0, 0, (int32_t)size - 1);
-		emit_pext_gs(e, t->s1, t->s1, GS(page_mask));
-		miss = emit_jmp_nonzero(e, t->s1);
+		emit_lea(e, t->s1, t->s1, t->s0, 0, (int32_t)(PAGE_SIZE + size - 1));
+		emit_pext_gs(e, t->s1, t->s1, GS(page_mask));	/* 1 if the last byte is in the page */
+		miss = emit_jmp_unless_one(e, t->s1);
 		emit_entry_index(t, t->s0);
 		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
 	}
@@ -117,7 +117,7 @@ static void emit_check_live(struct translator *t, uint8_t *retry, unsigned base,
 			    enum miss_instead instead)
 {
 	struct emit *e = &t->e;
-	int32_t last = (int32_t)size - 1;
+	int32_t last = (int32_t)(PAGE_SIZE + size - 1);
 	uint8_t *miss;
 
 	if (disp)
@@ -131,7 +131,7 @@ static void emit_check_live(struct translator *t, uint8_t *retry, unsigned base,
 		emit_lea(e, t->s0, t->s0, NO_INDEX, 0, last);
 	}
 	emit_pext_gs(e, t->s0, t->s0, GS(page_mask));
-	miss = emit_jmp_nonzero(e, t->s0);
+	miss = emit_jmp_unless_one(e, t->s0);
 	emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
 	add_miss(t, miss, retry, true, size, rw, instead);
 	t->miss[t->nmiss - 1].base = (uint8_t)base;

@@ -65,8 +65,8 @@ static void emit_landing(struct translator *t)
 		return;
 	}
 	emit_gs_load(e, T1, GS_NBASE(true, t->number));
-	emit_lea(e, T1, T1, T0, 0, back);
-	t->strayed = emit_jmp_nonzero(e, T1);
+	emit_lea(e, T1, T1, T0, 0, back + 1);
+	t->strayed = emit_jmp_unless_one(e, T1);
 	emit_lea(e, T1, T0, NO_INDEX, 0, back);
 	emit_gs_store(e, GS(vbase), T1);
 	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
@@ -95,5 +95,6 @@ void emit_strayed_return(struct translator *t)
 	if (!t->strayed)
 		return;
 	emit_patch_here(&t->e, t->strayed);
+	emit_mov(&t->e, RCX, T1);
 	emit_dispatch(t, true);
 }

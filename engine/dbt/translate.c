@@ -24,8 +24,8 @@
  * base register that follow are checked by the first look-up (a group).  When
  * a group's bytes lie in two pages, a BLOCK_PLAIN block runs the rest of the block.
  *
- * Where guest flags are live, the same is done with PEXT, LEA and JRCXZ,
- * which leave flags alone; RCX waits in S1 meanwhile (emit_jmp_nonzero()).
+ * Where guest flags are live, the same is done with PEXT, LEA and LOOP,
+ * which leave flags alone; RCX waits in S1 meanwhile (emit_jmp_unless_one()).
  *
  * Invariant: at every point where translated code can leave for a fault, guest
  * registers are exactly those before the current instruction, except that S0 and
@@ -592,8 +592,7 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 		cc->used = (cc->used + 15) & ~(size_t)15;
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	if (src->arrival == ARRIVE_INDIRECT) {
-		b->entry = cc->rx + cc->used;
-		emit_entry(&t.e, b);
+		b->entry = emit_entry(&t.e, b);
 	} else if (src->arrival == ARRIVE_FROM_PAGE && !t.absolute && t.number < CODE_NUMBERS) {
 		b->checked = emit_checked_entry(&t.e, cc, b, t.number);
 	}

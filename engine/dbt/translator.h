@@ -53,6 +53,7 @@ struct miss_stub {
 struct exit_stub {
 	uint32_t exit;
 	uint8_t *jump;	/* rel32 that leads to the stub */
+	bool rcx_in_t1;	/* that of emit_jmp_unless_one() */
 };
 
 /* A conditional jump out of the middle of a block. */
@@ -220,8 +221,8 @@ bool is_bit_string(const struct insn *in);
  * This polls too: see ask_to_exit().
  */
 void emit_dispatch(struct translator *t, bool user);
-/* Where emit_dispatch() arrives, in front of the block's code. */
-void emit_entry(struct emit *e, const struct block *b);
+/* Where emit_dispatch() arrives, in front of the block's code.  Returns the address. */
+uint8_t *emit_entry(struct emit *e, const struct block *b);
 /* Where direct jumps from other pages do.  Returns the address. */
 uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number);
 /* Hands exit @x to dbt_exit(), here and now. */

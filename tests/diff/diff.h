@@ -91,6 +91,7 @@ const uint8_t *native_page(unsigned page);
 struct guest_options {
 	bool single;	/* RFLAGS.TF: one instruction at a time */
 	bool flush;	/* start with empty TLBs */
+	bool slow_loop;	/* translate as on a host whose LOOP is slow */
 };
 int guest_create(struct err *err);
 void guest_run(const struct item *item, const struct regs *regs, const uint8_t *pages,

@@ -250,6 +250,7 @@ void guest_run(const struct item *item, const struct regs *regs, const uint8_t *
 		else
 			memcpy(mem_at(mem, frame_pa(i), PAGE), pages + (size_t)i * PAGE, PAGE);
 	fill_job(item, regs, options);
+	dbt_use_loop(!options->slow_loop);
 	done = false;
 	running = true;
 	end = vm->engine->vcpu_run(&vm->vcpu[0], &err);

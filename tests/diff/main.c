@@ -47,7 +47,7 @@ struct run {
 static struct guest_options guest_options_of(const struct run *r, const struct item *item)
 {
 	struct rng rng = { item->seed ^ 0x6d6f6465ull };
-	struct guest_options o = { .flush = rng_chance(&rng, 50), .single = r->o.single };
+	struct guest_options o = { .flush = rng_chance(&rng, 50), .slow_loop = rng_chance(&rng, 30), .single = r->o.single };
 
 	if (r->o.mixed)
 		o.single = rng_chance(&rng, 12);
