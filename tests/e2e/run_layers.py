@@ -12,8 +12,8 @@ import tarfile
 import time
 
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (WORK, Skip, busybox_root, cache_files, complains, copy_cache, expect, folder, main, roux,
-                     start, tmpfs)
+from harness import (WORK, Skip, busybox_root, cache_files, complains, copy_cache, expect, folder, have_learned,
+                     main, roux, start, tmpfs)
 from oci_maker import layer_tar, oci_layout_of
 
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
@@ -333,6 +333,7 @@ def test_a_full_disk_is_told_and_what_is_there_is_used_later():
         os.unlink(at + "/fill")
         expect(roux(image, env={"ROUX_CACHE": at + "/c"}), 0, out=sums(b"small", content))
         # With everything in it, a cache need not be written.
+        have_learned()
         subprocess.run(["mount", "-o", "remount,ro", at], check=True)
         expect(roux(image, env={"ROUX_CACHE": at + "/c"}), 0, out=sums(b"small", content))
 
