@@ -180,7 +180,7 @@ static bool store_jump(struct code_cache *cc, uint8_t *at, const uint8_t *to)
 
 	if (!code_own(cc, at, sizeof(rel)))
 		return false;
-	if (at[-1] == JMP || at[-1] == (uint8_t)NO_JMP)	/* not Jcc, whose rel32 alone need not cross quadwords */
+	if (at[-1] == JMP || at[-1] == (uint8_t)NO_JMP)	/* not Jcc or CALL, whose rel32 alone need not cross quadwords */
 		store_insn5(at - 1, rel ? JMP | (uint64_t)(uint32_t)rel << 8 : NO_JMP);
 	else
 		__atomic_store_n((int32_t *)(void *)at, rel, __ATOMIC_RELEASE);
@@ -194,7 +194,9 @@ static uint8_t *writable(const struct code_cache *cc, const uint8_t *code)
 
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
 {
-	if (x->to || !store_jump(cc, x->patch, writable(cc, x->leaves_page ? to->checked : to->code)))
+	const uint8_t *at = x->calls ? block_called(to) : x->leaves_page ? to->checked : to->code;
+
+	if (x->to || !store_jump(cc, x->patch, writable(cc, at)))
 		return;
 	x->to = to;
 	x->next_to = to->incoming;

@@ -62,13 +62,15 @@ struct exit {
 	struct block *from;
 	struct block *to;	/* NULL while not linked */
 	struct exit *next_to;	/* list of exits linked to the same block */
-	uint8_t *patch;	/* rel32 in writable code memory */
+	uint8_t *patch;	/* rel32 of a jump, or CALL, in writable code memory */
 	uint8_t *stub;	/* where rel32 leads when not linked (writable address) */
 	struct insn *insn;	/* EXIT_HELPER: the instruction to interpret */
 	int64_t target;	/* guest address; relative to vbase in relocatable blocks */
 	uint32_t dead;	/* arithmetic flags that @from took to be dead at the target */
 	uint8_t kind;	/* enum exit_kind */
 	bool leaves_page;	/* of relocatable code: the target need not be where it was seen */
+	bool calls;	/* is a CALL: see returns.c */
+	bool returns;	/* where a call returns to, right behind it */
 	uint8_t relinks;	/* of at most EXIT_RELINKS_MAX; then it goes through a jump cache */
 };
 
@@ -108,6 +110,7 @@ struct block {
 	uint8_t *code;	/* executable address; stubs are elsewhere */
 	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
 	uint8_t *checked;	/* where direct jumps from other pages do, or NULL: see emit_checked_entry() */
+	bool called;	/* calls arrive in front of that: see emit_called_entry() */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
 	struct insn_mark *marks;	/* ninsns of them */
@@ -333,7 +336,7 @@ struct block *block_of_pc(struct code_cache *cc, uint64_t pc);
 unsigned block_guest_off(const struct block *b, uint64_t pc);
 
 /* How code is come to. */
-enum arrival { ARRIVE_WITHIN, ARRIVE_INDIRECT, ARRIVE_FROM_PAGE };
+enum arrival { ARRIVE_WITHIN, ARRIVE_INDIRECT, ARRIVE_FROM_PAGE, ARRIVE_BY_CALL };
 
 /* What translate() makes a block of. */
 struct block_source {
@@ -348,9 +351,12 @@ struct block_source {
 /* Translates the block and inserts it.  NULL: there is no room.  Lock held. */
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src);
 
+/* Where calls arrive at a block that has an entry for them. */
+uint8_t *block_called(const struct block *b);
+
 /*
- * Makes struct block.entry, or .checked, of a block that was translated without it.  False: the cache is full, or its page has
- * no number that can be asked for.  Lock held.
+ * Makes the entry of a block that was translated without it, for an arrival that needs one.  False: the cache is full, or its
+ * page has no number that can be asked for.  Lock held.
  */
 bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival);
 

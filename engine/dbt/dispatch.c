@@ -109,10 +109,39 @@ static void handle_requests(struct cpu *cpu)
 
 /* ---------------------------------------------------------- finding a block */
 
+#define RETURN_SITES_MAX 8	/* at once */
+
 struct translate_job {
 	struct block_source src;
 	struct block *made;
 };
+
+/*
+ * What is called returns, mostly: where to is translated together with the call, @b, and lies right behind it, so that the jump
+ * there is none (store_jump() in block.c).
+ */
+static void translate_return_sites(struct cpu *cpu, struct block_source src, struct block *b)
+{
+	struct code_cache *cc = cpu->vm->cc;
+
+	src.arrival = ARRIVE_WITHIN;
+	for (unsigned i = 0; i < RETURN_SITES_MAX && !code_cache_full(cc); i++) {
+		struct exit *x = b->nexits ? &cc->exits[b->first_exit + b->nexits - 1] : NULL;
+		struct block *next;
+
+		if (!x || !x->returns)
+			return;
+		src.pa += b->len;
+		src.va += b->len;
+		src.bytes += b->len;
+		next = block_find(cc, src.pa, src.mode, src.va) ? NULL : translate(cc, cpu, &src);
+		if (!next || x->dead & next->live_in)
+			return;
+		cpu->stats.blocks++;
+		exit_link(cc, x, next);
+		b = next;
+	}
+}
 
 static void run_translate(struct cpu *cpu, void *arg)
 {
@@ -121,6 +150,8 @@ static void run_translate(struct cpu *cpu, void *arg)
 	dormant_note(cpu->vm->cc, &j->src);
 	j->made = translate(cpu->vm->cc, cpu, &j->src);
 	cpu->stats.blocks++;
+	if (j->made)
+		translate_return_sites(cpu, j->src, j->made);
 }
 
 /* Until the loop that @cpu is in now, if any, has given up its look-ups for writing (see loop.c). */
@@ -271,7 +302,8 @@ static void run_make_entry(struct cpu *cpu, void *arg)
 /* Whether the block can be arrived at that way; sees to it if there is room.  Lock held. */
 static bool has_entry(struct cpu *cpu, struct block *b, enum arrival arrival)
 {
-	struct entry_job j = { b, arrival, arrival == ARRIVE_INDIRECT ? b->entry != NULL : b->checked != NULL };
+	struct entry_job j = { b, arrival, arrival == ARRIVE_INDIRECT ? b->entry != NULL :
+			       arrival == ARRIVE_BY_CALL ? b->called : b->checked != NULL };
 
 	if (!j.made && !code_cache_full(cpu->vm->cc))
 		cpu_heavy(cpu, run_make_entry, &j);
@@ -462,6 +494,11 @@ uint64_t dispatch_slow(struct cpu *cpu)
 
 /* -------------------------------------------------------------------- links */
 
+static enum arrival arrival_of(const struct exit *x)
+{
+	return x->calls ? ARRIVE_BY_CALL : x->leaves_page ? ARRIVE_FROM_PAGE : ARRIVE_WITHIN;
+}
+
 static bool same_vbase(const struct cpu *cpu, const struct block *b)
 {
 	return b->absolute || cpu->rip - (uint64_t)b->off == cpu->exit_vbase;
@@ -478,8 +515,8 @@ static bool may_link(struct cpu *cpu, const struct exit *x, struct block *b)
 	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || !may_cache(cpu, b) ||
 	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
 		return false;
-	if (x->leaves_page)
-		return !b->contested && has_entry(cpu, b, ARRIVE_FROM_PAGE);
+	if (x->leaves_page || x->calls)
+		return !(x->leaves_page && b->contested) && has_entry(cpu, b, arrival_of(x));
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK))
 		return true;
 	return b->absolute && cpu->rip >> 63 && !cpu->kernel_code_moves;	/* another page: only where CR3 does not matter */
@@ -527,7 +564,7 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 {
-	enum arrival arrival = x->leaves_page ? ARRIVE_FROM_PAGE : ARRIVE_WITHIN;
+	enum arrival arrival = arrival_of(x);
 	uint64_t rip = cpu->rip;
 	struct block *b = next_block(cpu, arrival);
 

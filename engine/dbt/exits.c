@@ -149,9 +149,10 @@ uint8_t *emit_entry(struct emit *e, const struct block *b)
 
 /*
  * The same for jumps that are linked to a block of relocatable code, which need not be at their target in every address space:
- * whether it is is what window_private.nbase says.  @b->live_in survives.
+ * whether it is is what window_private.nbase says.  @b->live_in survives.  @called: calls arrive right in front of what is returned,
+ * see block_called().
  */
-uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number)
+uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number, bool called)
 {
 	uint64_t stray = emit_pc(e);
 	uint8_t *at;
@@ -160,6 +161,8 @@ uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const s
 		emit_mov(e, RCX, T1);
 	emit_mov_imm(e, T1, (uint64_t)(b - cc->blocks));
 	emit_gs_jmp(e, GS(thunk_stray));
+	if (called)
+		emit_leave_returns(e);
 	at = (uint8_t *)(uintptr_t)emit_pc(e);
 	emit_gs_load(e, T1, GS(vbase));
 	if (!b->live_in) {
@@ -180,11 +183,6 @@ bool same_page(const struct translator *t, int64_t off)
 	return t->b->pa2 == ~0ull && at >= 0 && at < (int64_t)PAGE_SIZE;
 }
 
-static bool is_backward(const struct translator *t, int64_t off)
-{
-	return off <= t->guest_off[t->n - 1];
-}
-
 static struct exit *new_direct_exit(struct translator *t, int64_t off, uint32_t live)
 {
 	struct exit *x = new_exit(t, EXIT_DIRECT, off);
@@ -194,10 +192,30 @@ static struct exit *new_direct_exit(struct translator *t, int64_t off, uint32_t 
 	return x;
 }
 
-void emit_goto(struct translator *t, int64_t off, uint32_t live)
+void emit_call_exit(struct translator *t, int64_t off, uint32_t live)
+{
+	struct exit *x = new_direct_exit(t, off, live);
+
+	x->calls = true;
+	align_patch(&t->e, 1, 4);
+	x->patch = emit_call_near(&t->e);
+	add_stub(t, x, x->patch);
+}
+
+static bool is_backward(const struct translator *t, int64_t off)
+{
+	return off <= t->guest_off[t->n - 1];
+}
+
+void emit_poll_backward(struct translator *t, int64_t off, uint32_t live)
 {
 	if (is_backward(t, off))
 		emit_poll(t, off, live);
+}
+
+void emit_goto(struct translator *t, int64_t off, uint32_t live)
+{
+	emit_poll_backward(t, off, live);
 	emit_exit_jump(t, new_direct_exit(t, off, live));
 }
 
@@ -379,6 +397,8 @@ void emit_exit_stub(struct translator *t, const struct exit_stub *s)
 	emit_patch_here(&t->e, s->jump);
 	if (s->rcx_in_t1)
 		emit_mov(&t->e, RCX, T1);
+	if (x->calls)
+		emit_leave_returns(&t->e);
 	emit_exit_now(t, x);
 }
 
@@ -386,19 +406,23 @@ bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arriv
 {
 	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	const struct code_page *page = code_page_find(cc, b->pa & PAGE_MASK);
+	bool called = arrival == ARRIVE_BY_CALL;
 	uint8_t *at;
 
 	if (arrival == ARRIVE_INDIRECT)
 		at = emit_entry(&e, b);
 	else if (page->number < CODE_NUMBERS)
-		at = emit_checked_entry(&e, cc, b, page->number);
+		at = emit_checked_entry(&e, cc, b, page->number, called);
 	else
 		return false;
 	emit_patch_to(&e, emit_jmp(&e), (uint64_t)(uintptr_t)b->code);
 	if (e.full)
 		return false;
 	cc->used = (size_t)(e.p - cc->rw);
-	*(arrival == ARRIVE_INDIRECT ? &b->entry : &b->checked) = at;
+	if (arrival == ARRIVE_INDIRECT)
+		b->entry = at;
+	else
+		b->checked = at, b->called = called;
 	return true;
 }
 
@@ -412,6 +436,8 @@ uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
 	};
 	uint8_t *code = t.e.p;
 
+	if (x->calls)
+		emit_leave_returns(&t.e);
 	emit_guest_va(&t, T0, x->target);
 	emit_dispatch(&t, t.user);
 	if (t.e.full)

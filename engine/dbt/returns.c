@@ -9,7 +9,7 @@
  *   call:   [push the guest's return address on the guest's stack]
  *           mov  T1, RSP
  *           mov  RSP, gs:[returns]
- *           call target
+ *           call target             if that is known: to the block itself (block_called())
  *   landing:
  *           mov  gs:[returns], RSP
  *           mov  RSP, T1
@@ -36,6 +36,8 @@
 #include "engine/dbt/run.h"
 #include "engine/dbt/translator.h"
 
+#define LEAVE_RETURNS_BYTES 12
+
 bool pairs_calls(const struct translator *t)
 {
 	return (t->b->mode & ~(uint32_t)BLOCK_PLAIN) == BLOCK_USER;
@@ -48,7 +50,7 @@ static void enter_returns(struct emit *e)
 	emit_gs_load(e, RSP, GS(returns));
 }
 
-static void leave_returns(struct emit *e)
+void emit_leave_returns(struct emit *e)
 {
 	emit_gs_store(e, GS(returns), RSP);
 	emit_mov(e, RSP, T1);
@@ -59,7 +61,7 @@ static void emit_landing(struct translator *t)
 	struct emit *e = &t->e;
 	int32_t back = (int32_t)-block_va(t, t->guest_off[t->n]);
 
-	leave_returns(e);
+	emit_leave_returns(e);
 	if (!same_page(t, t->guest_off[t->n]) || t->number >= CODE_NUMBERS) {
 		emit_dispatch(t, true);
 		return;
@@ -70,9 +72,25 @@ static void emit_landing(struct translator *t)
 	emit_lea(e, T1, T0, NO_INDEX, 0, back);
 	emit_gs_store(e, GS(vbase), T1);
 	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
+	t->cc->exits[t->cc->nexits - 1].returns = true;
 }
 
-void emit_paired_call(struct translator *t)
+uint8_t *block_called(const struct block *b)
+{
+	return b->checked - LEAVE_RETURNS_BYTES;
+}
+
+void emit_paired_call(struct translator *t, int64_t off)
+{
+	uint32_t live = t->live[t->n];
+
+	emit_poll_backward(t, off, live);
+	enter_returns(&t->e);
+	emit_call_exit(t, off, live);
+	emit_landing(t);
+}
+
+void emit_paired_call_indirect(struct translator *t)
 {
 	struct emit *e = &t->e;
 	uint8_t *target;
@@ -81,7 +99,7 @@ void emit_paired_call(struct translator *t)
 	target = emit_call_near(e);
 	emit_landing(t);
 	emit_patch_here(e, target);
-	leave_returns(e);
+	emit_leave_returns(e);
 }
 
 void emit_paired_return(struct translator *t)

@@ -230,20 +230,23 @@ static void push_return(struct translator *t, unsigned i)
 	t->remake.moved -= size;
 }
 
-/* A call but for the jump to its target, which follows.  T0 and T1 are free. */
+/* A call but for the way to its target.  T0 and T1 are free then. */
 static void begin_call(struct translator *t, unsigned i)
 {
 	push_return(t, i);
 	flags_settle(t, t->s0);
 	leave_state(t);
-	if (pairs_calls(t))
-		emit_paired_call(t);
 }
 
 static void emit_call(struct translator *t, unsigned i)
 {
+	int64_t off = t->guest_off[t->n] + t->insn[i].imm;
+
 	begin_call(t, i);
-	emit_goto(t, t->guest_off[t->n] + t->insn[i].imm, t->live[t->n]);
+	if (pairs_calls(t))
+		emit_paired_call(t, off);
+	else
+		emit_goto(t, off, t->live[t->n]);
 }
 
 /* S0 = target of an indirect jump or call. */
@@ -271,15 +274,19 @@ static void emit_call_indirect(struct translator *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
 
-	if (!in->mem && insn_rm(in) != RSP) {
-		begin_call(t, i);
-		emit_late_target(t, insn_rm(in));
-	} else {
+	bool late = !in->mem && insn_rm(in) != RSP;
+
+	if (!late) {
 		emit_target(t, i);
 		emit_gs_store(&t->e, GS(tmp) + 8, t->s0);
-		begin_call(t, i);
-		emit_gs_load(&t->e, T0, GS(tmp) + 8);
 	}
+	begin_call(t, i);
+	if (pairs_calls(t))
+		emit_paired_call_indirect(t);
+	if (late)
+		emit_late_target(t, insn_rm(in));
+	else
+		emit_gs_load(&t->e, T0, GS(tmp) + 8);
 	emit_dispatch(t, t->user);
 }
 
@@ -593,8 +600,9 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	t.e = (struct emit){ .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
 	if (src->arrival == ARRIVE_INDIRECT) {
 		b->entry = emit_entry(&t.e, b);
-	} else if (src->arrival == ARRIVE_FROM_PAGE && !t.absolute && t.number < CODE_NUMBERS) {
-		b->checked = emit_checked_entry(&t.e, cc, b, t.number);
+	} else if (src->arrival != ARRIVE_WITHIN && !t.absolute && t.number < CODE_NUMBERS) {
+		b->called = src->arrival == ARRIVE_BY_CALL;
+		b->checked = emit_checked_entry(&t.e, cc, b, t.number, b->called);
 	}
 	b->code = (uint8_t *)(uintptr_t)emit_pc(&t.e);
 	b->careful = t.insn[0].mem_careful;

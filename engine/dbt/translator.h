@@ -223,13 +223,16 @@ bool is_bit_string(const struct insn *in);
 void emit_dispatch(struct translator *t, bool user);
 /* Where emit_dispatch() arrives, in front of the block's code.  Returns the address. */
 uint8_t *emit_entry(struct emit *e, const struct block *b);
-/* Where direct jumps from other pages do.  Returns the address. */
-uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number);
+/* Where direct jumps from other pages do, and those by call if @called.  Returns the address. */
+uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number, bool called);
 /* Hands exit @x to dbt_exit(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
 /* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags that must survive. */
 void emit_goto(struct translator *t, int64_t off, uint32_t live);
+/* The same as a CALL, on the stack of returns.c.  What is to be polled is polled in front of that. */
+void emit_call_exit(struct translator *t, int64_t off, uint32_t live);
+void emit_poll_backward(struct translator *t, int64_t off, uint32_t live);
 /* Whether guest offset @off is in the block's page. */
 bool same_page(const struct translator *t, int64_t off);
 /* Has dbt_exit() interpret instruction i, the last one. */
@@ -258,8 +261,12 @@ struct exit *new_exit(struct translator *t, unsigned kind, int64_t off);
 /* --- returns.c --- */
 /* Whether the block's calls and returns are paired with the host's. */
 bool pairs_calls(const struct translator *t);
-/* Behind leave_state() of a call that has pushed its return address: what follows goes to its target.  T0, T1 are free. */
-void emit_paired_call(struct translator *t);
+/* Behind leave_state() of a call to guest offset @off that has pushed its return address.  T0, T1 are free.  Whole. */
+void emit_paired_call(struct translator *t, int64_t off);
+/* The same for any other call: what follows goes to its target. */
+void emit_paired_call_indirect(struct translator *t);
+/* Where calls arrive. */
+void emit_leave_returns(struct emit *e);
 /* Goes to the guest address in T0, by a return. */
 void emit_paired_return(struct translator *t);
 /* Behind the block: where the return of its call went somewhere else. */
