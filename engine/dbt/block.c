@@ -192,11 +192,9 @@ static uint8_t *writable(const struct code_cache *cc, const uint8_t *code)
 	return cc->rw + (code - cc->rx);
 }
 
-void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
+void exit_link_at(struct code_cache *cc, struct exit *x, struct block *to, const uint8_t *at)
 {
-	const uint8_t *at = x->calls ? block_called(to) : x->leaves_page ? to->checked : to->code;
-
-	if (x->to || !store_jump(cc, x->patch, writable(cc, at)))
+	if (x->to || !store_jump(cc, x->patch, at))
 		return;
 	x->to = to;
 	x->next_to = to->incoming;
@@ -208,17 +206,36 @@ void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
 	}
 }
 
+void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
+{
+	exit_link_at(cc, x, to, writable(cc, x->calls ? block_called(to) : x->leaves_page ? to->checked : to->code));
+}
+
 void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code)
 {
 	if (!x->to)
 		(void)store_jump(cc, x->patch, code);
 }
 
-static void exit_unlink(struct code_cache *cc, struct exit *x)
+/* @x is in no list of incoming ones any more. */
+static void lead_to_stub(struct code_cache *cc, struct exit *x)
 {
 	if (!store_jump(cc, x->patch, x->stub))
 		__builtin_trap();	/* the guest would run what is no longer there */
 	x->to = NULL;
+}
+
+void exit_unlink(struct code_cache *cc, struct exit *x)
+{
+	struct exit **pp;
+
+	if (!x->to)
+		return;
+	for (pp = &x->to->incoming; *pp && *pp != x; pp = &(*pp)->next_to)
+		;
+	if (*pp)
+		*pp = x->next_to;
+	lead_to_stub(cc, x);
 }
 
 void block_unlink_incoming(struct code_cache *cc, struct block *b)
@@ -227,25 +244,15 @@ void block_unlink_incoming(struct code_cache *cc, struct block *b)
 
 	for (; x; x = next) {
 		next = x->next_to;
-		exit_unlink(cc, x);
+		lead_to_stub(cc, x);
 	}
 	b->incoming = NULL;
 }
 
 static void remove_outgoing(struct code_cache *cc, struct block *b)
 {
-	for (uint32_t i = 0; i < b->nexits; i++) {
-		struct exit *x = &cc->exits[b->first_exit + i];
-		struct exit **pp;
-
-		if (!x->to)
-			continue;
-		for (pp = &x->to->incoming; *pp && *pp != x; pp = &(*pp)->next_to)
-			;
-		if (*pp)
-			*pp = x->next_to;
-		exit_unlink(cc, x);
-	}
+	for (uint32_t i = 0; i < b->nexits; i++)
+		exit_unlink(cc, &cc->exits[b->first_exit + i]);
 }
 
 static void unhash(struct code_cache *cc, struct block *b)
@@ -331,7 +338,7 @@ void block_strayed(struct code_cache *cc, struct block *b, const struct block *n
 			continue;
 		}
 		*pp = x->next_to;
-		exit_unlink(cc, x);
+		lead_to_stub(cc, x);
 		if (!exit_flags_agree(cc, x, now))
 			pp = &b->incoming;	/* with its block others may have gone */
 	}

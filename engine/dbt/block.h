@@ -71,13 +71,18 @@ struct exit {
 	bool leaves_page;	/* of relocatable code: the target need not be where it was seen */
 	bool calls;	/* is a CALL: see returns.c */
 	bool returns;	/* where a call returns to, right behind it */
+	bool near;	/* EXIT_GUESS: is linked to what is near */
+	uint8_t wrong;	/* EXIT_GUESS: how often the link has been */
 	uint8_t relinks;	/* of at most EXIT_RELINKS_MAX; then it goes through a jump cache */
 };
 
 #define EXIT_RELINKS_MAX 16u
 
-/* EXIT_PLAIN: from inside the block, to the BLOCK_PLAIN block for the rest of it. */
-enum exit_kind { EXIT_DIRECT, EXIT_PLAIN, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT };
+/*
+ * EXIT_PLAIN: from inside the block, to the BLOCK_PLAIN block for the rest of it.
+ * EXIT_GUESS: an indirect jump; struct exit.target is behind it.
+ */
+enum exit_kind { EXIT_DIRECT, EXIT_PLAIN, EXIT_POLL, EXIT_HELPER, EXIT_COMMIT, EXIT_GUESS };
 
 /* Host code of instruction i starts at host_off[i]. */
 struct insn_mark {
@@ -304,6 +309,10 @@ void block_insert(struct code_cache *cc, struct block *b);
 void *code_arena(struct code_cache *cc, size_t bytes);
 /* Makes @x jump straight to @to, or to what is to be checked first. */
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to);
+/* The same at @at, writable, which is code for just that. */
+void exit_link_at(struct code_cache *cc, struct exit *x, struct block *to, const uint8_t *at);
+/* Undoes that, if it is linked. */
+void exit_unlink(struct code_cache *cc, struct exit *x);
 /* Has @x, which cannot stay linked to one block, go to @code: to exit_dispatch()'s. */
 void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code);
 /*
@@ -359,6 +368,12 @@ uint8_t *block_called(const struct block *b);
  * page has no number that can be asked for.  Lock held.
  */
 bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival);
+
+/* --- guess.c, with the lock held --- */
+/* Whether an EXIT_GUESS that has now led to @to, @distance bytes away, stays as it is. */
+bool guess_keeps(struct exit *x, const struct block *to, int64_t distance);
+/* Links it to a check whether it goes to @to. */
+void guess_make(struct code_cache *cc, struct exit *x, struct block *to);
 
 /*
  * Makes code that goes to the target of @x through the jump cache.  Writable

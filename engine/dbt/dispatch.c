@@ -562,6 +562,38 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 	lock_drop(&cpu->vm->cc->lock);
 }
 
+struct guess_job {
+	struct exit *x;
+	struct block *to;
+};
+
+static void run_guess(struct cpu *cpu, void *arg)
+{
+	struct guess_job *j = arg;
+
+	guess_make(cpu->vm->cc, j->x, j->to);
+	cpu->stats.links++;
+}
+
+static void settle_guess(struct cpu *cpu, struct exit *x, struct block *b, int64_t distance)
+{
+	struct code_cache *cc = cpu->vm->cc;
+	struct guess_job j = { x, b };
+
+	lock_take(&cc->lock);
+	if (!x->from->valid || code_cache_full(cc) || !code_worth_owning(cc, x->patch) || guess_keeps(x, b, distance)) {
+		/* as it is */
+	} else if (x->relinks < EXIT_RELINKS_MAX) {
+		x->relinks++;
+		if (b->valid && b->mode == (x->from->mode & ~BLOCK_PLAIN) && may_cache(cpu, b) && b->pa2 == ~0ull)
+			cpu_heavy(cpu, run_guess, &j);
+	} else {
+		exit_unlink(cc, x);
+		cpu_heavy(cpu, run_divert, x);
+	}
+	lock_drop(&cc->lock);
+}
+
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 {
 	enum arrival arrival = arrival_of(x);
@@ -623,8 +655,27 @@ uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index)
 	case EXIT_COMMIT:
 		slow_commit(cpu);
 		break;
+	case EXIT_GUESS:	/* dbt_guess() */
+		break;
 	}
 	return dispatch(cpu);
+}
+
+uint64_t dbt_guess(struct cpu *cpu, uint64_t exit_index)
+{
+	struct exit *x = &cpu->vm->cc->exits[exit_index];
+	uint64_t rip = cpu->rip;
+	int64_t distance = (int64_t)(rip - cpu->vbase - (uint64_t)x->target);
+	struct block *b;
+
+	tidy_flags(cpu);
+	cpu->stats.exits++;
+	b = next_block(cpu, ARRIVE_INDIRECT);
+	if (!b)
+		return 0;
+	if (cpu->rip == rip)
+		settle_guess(cpu, x, b, distance);
+	return enter_block(cpu, b);
 }
 
 uint64_t dbt_stray(struct cpu *cpu, uint64_t block_index)

@@ -76,7 +76,7 @@ static void add_stub(struct translator *t, const struct exit *x, uint8_t *jump)
 	t->stub[t->nstubs++] = (struct exit_stub){ .exit = (uint32_t)(x - t->cc->exits), .jump = jump };
 }
 
-static void emit_exit_jump(struct translator *t, struct exit *x)
+void emit_exit_jump(struct translator *t, struct exit *x)
 {
 	align_patch(&t->e, 0, 5);
 	x->patch = emit_jmp(&t->e);
@@ -87,7 +87,7 @@ static void emit_exit_jump(struct translator *t, struct exit *x)
 void emit_exit_now(struct translator *t, const struct exit *x)
 {
 	emit_mov_imm(&t->e, T1, (uint64_t)(x - t->cc->exits));
-	emit_gs_jmp(&t->e, GS(thunk_exit));
+	emit_gs_jmp(&t->e, x->kind == EXIT_GUESS ? GS(thunk_guess) : GS(thunk_exit));
 }
 
 void emit_poll(struct translator *t, int64_t target_off, bool live)
@@ -438,7 +438,8 @@ uint8_t *exit_dispatch(struct code_cache *cc, const struct exit *x)
 
 	if (x->calls)
 		emit_leave_returns(&t.e);
-	emit_guest_va(&t, T0, x->target);
+	if (x->kind != EXIT_GUESS)
+		emit_guest_va(&t, T0, x->target);
 	emit_dispatch(&t, t.user);
 	if (t.e.full)
 		return NULL;

@@ -287,7 +287,10 @@ static void emit_call_indirect(struct translator *t, unsigned i)
 		emit_late_target(t, insn_rm(in));
 	else
 		emit_gs_load(&t->e, T0, GS(tmp) + 8);
-	emit_dispatch(t, t->user);
+	if (may_guess(t, i))
+		emit_guess(t);
+	else
+		emit_dispatch(t, t->user);
 }
 
 static void emit_jmp_indirect(struct translator *t, unsigned i)
@@ -295,7 +298,10 @@ static void emit_jmp_indirect(struct translator *t, unsigned i)
 	emit_target(t, i);
 	flags_settle(t, t->s1);
 	leave_state_keep_s0(t);
-	emit_dispatch(t, t->user);
+	if (may_guess(t, i))
+		emit_guess(t);
+	else
+		emit_dispatch(t, t->user);
 }
 
 static void emit_ret(struct translator *t, unsigned i)

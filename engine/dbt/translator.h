@@ -9,6 +9,7 @@
  *   exits.c      ways out of a block, and the stubs behind it
  *   entry.c      SYSCALL and SYSRET
  *   returns.c    calls and returns by the host's
+ *   guess.c      indirect jumps that go where they went before
  *   quick.c      what the interpreter need not do where nothing special is met
  *   loop.c       blocks that jump back to their own start
  *   translate.c  instruction by instruction
@@ -225,7 +226,9 @@ void emit_dispatch(struct translator *t, bool user);
 uint8_t *emit_entry(struct emit *e, const struct block *b);
 /* Where direct jumps from other pages do, and those by call if @called.  Returns the address. */
 uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number, bool called);
-/* Hands exit @x to dbt_exit(), here and now. */
+/* The jump that is exit @x. */
+void emit_exit_jump(struct translator *t, struct exit *x);
+/* Hands exit @x to dbt_exit(), or dbt_guess(), here and now. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
 /* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags that must survive. */
@@ -271,6 +274,12 @@ void emit_leave_returns(struct emit *e);
 void emit_paired_return(struct translator *t);
 /* Behind the block: where the return of its call went somewhere else. */
 void emit_strayed_return(struct translator *t);
+
+/* --- guess.c --- */
+/* Whether instruction i is an indirect jump or call that likely goes to one place only. */
+bool may_guess(const struct translator *t, unsigned i);
+/* Goes to the guest address in T0, which is guessed.  Flags survive. */
+void emit_guess(struct translator *t);
 
 /* --- flags.c --- */
 /* Whether a look-up for instruction i must keep the host's flags. */
