@@ -26,10 +26,14 @@ static void write_chain(unsigned n)
 		*(uint32_t *)at = 0x25048148;	/* add qword [chain_sum], 1 or 1000 */
 		*(uint32_t *)(at + 4) = (uint32_t)(uintptr_t)&chain_sum;
 		*(uint32_t *)(at + 8) = k & 1 ? 1000 : 1;
-		if (k / 2 % 2) {	/* mov rax, the next page; jmp rax */
+		if (k / 2 % 4 == 1) {	/* mov rax, the next page; jmp rax */
 			*(uint16_t *)(at + 12) = 0xb848;
 			*(uint64_t *)(at + 14) = CHAIN + (k / 2 + 1) * 0x1000;
 			*(uint16_t *)(at + 22) = 0xe0ff;
+		} else if (k / 2 % 4 == 3) {	/* jmp [rip], with the next page behind it */
+			*(uint16_t *)(at + 12) = 0x25ff;
+			*(uint32_t *)(at + 14) = 0;
+			*(uint64_t *)(at + 18) = CHAIN + (k / 2 + 1) * 0x1000;
 		} else {
 			at[12] = 0xe9;	/* jmp */
 			*(uint32_t *)(at + 13) = 0x1000 - 17;
