@@ -115,7 +115,7 @@ struct block {
 	uint8_t *code;	/* executable address; stubs are elsewhere */
 	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
 	uint8_t *checked;	/* where direct jumps from other pages do, or NULL: see emit_checked_entry() */
-	bool called;	/* calls arrive in front of that: see emit_called_entry() */
+	bool called;	/* calls arrive in front of that: see block_called() */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
 	struct insn_mark *marks;	/* ninsns of them */

@@ -125,6 +125,7 @@ static void translate_return_sites(struct cpu *cpu, struct block_source src, str
 	struct code_cache *cc = cpu->vm->cc;
 
 	src.arrival = ARRIVE_WITHIN;
+	src.mode &= ~(uint32_t)BLOCK_PLAIN;
 	for (unsigned i = 0; i < RETURN_SITES_MAX && !code_cache_full(cc); i++) {
 		struct exit *x = b->nexits ? &cc->exits[b->first_exit + b->nexits - 1] : NULL;
 		struct block *next;

@@ -72,7 +72,7 @@ static void emit_landing(struct translator *t)
 	emit_lea(e, T1, T0, NO_INDEX, 0, back);
 	emit_gs_store(e, GS(vbase), T1);
 	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
-	t->cc->exits[t->cc->nexits - 1].returns = true;
+	t->last_jump->returns = true;
 }
 
 uint8_t *block_called(const struct block *b)

@@ -115,7 +115,7 @@ struct translator {
 
 	struct remake remake;
 	struct loop loop;
-	const struct exit *last_jump;	/* emitted last of all jumps that are exits */
+	struct exit *last_jump;	/* emitted last of all jumps that are exits */
 
 	uint8_t *strayed;	/* rel32 that leads to emit_strayed_return(), or NULL */
 	struct side_exit side[SIDE_EXITS_MAX];
