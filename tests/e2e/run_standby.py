@@ -14,8 +14,8 @@ import time
 
 os.environ["ROUX_STANDBY"] = "30"
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import (CACHE, ROUX, WORK, busybox_root, environ, expect, folder, main, make_busybox, marked_processes, roux, start, verb,
-                     wait_until)
+from harness import (CACHE, ROUX, WORK, busybox_root, environ, expect, folder, have_learned, main, make_busybox, marked_processes, roux,
+                     start, verb, wait_until)
 
 ROOT = busybox_root()
 FOLDER = os.path.join(WORK, "state/standby")
@@ -41,8 +41,14 @@ def still_waits(pid):
 
 
 def one_waits():
-    wait_until("one machine to wait", lambda: len(waiting()) == 1, 15)
-    return waiting()[0]
+    found = []
+
+    def look():	# once: it may be made anew at any time
+        found[:] = waiting()
+        return len(found) == 1
+
+    wait_until("one machine to wait", look, 15)
+    return found[0]
 
 
 def none_waits():
@@ -65,9 +71,10 @@ def vm(*options, root=ROOT, **kw):
 
 
 def fresh():
-    """One machine, made after all that was here."""
+    """One machine, made after all that was here, and not to be made anew."""
     expect(verb("template", "stop", "--all"))
     run("true")
+    have_learned()
     return one_waits()
 
 
