@@ -206,9 +206,24 @@ void exit_link_at(struct code_cache *cc, struct exit *x, struct block *to, const
 	}
 }
 
+const uint8_t *block_at(const struct block *b, enum arrival arrival)
+{
+	switch (arrival) {
+	case ARRIVE_INDIRECT:
+		return b->entry;
+	case ARRIVE_FROM_PAGE:
+		return b->checked;
+	case ARRIVE_BY_CALL:
+		return b->called ? b->checked - CALLED_BYTES : NULL;
+	case ARRIVE_WITHIN:
+		break;
+	}
+	return b->code;
+}
+
 void exit_link(struct code_cache *cc, struct exit *x, struct block *to)
 {
-	exit_link_at(cc, x, to, writable(cc, x->calls ? block_called(to) : x->leaves_page ? to->checked : to->code));
+	exit_link_at(cc, x, to, writable(cc, block_at(to, exit_arrival(x))));
 }
 
 void exit_divert(struct code_cache *cc, struct exit *x, uint8_t *code)

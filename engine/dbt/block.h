@@ -115,7 +115,7 @@ struct block {
 	uint8_t *code;	/* executable address; stubs are elsewhere */
 	uint8_t *entry;	/* where indirect jumps arrive, or NULL: see emit_entry() */
 	uint8_t *checked;	/* where direct jumps from other pages do, or NULL: see emit_checked_entry() */
-	bool called;	/* calls arrive in front of that: see block_called() */
+	bool called;	/* calls arrive in front of that: see block_at() */
 	uint32_t code_len;
 	uint32_t first_exit, nexits;
 	struct insn_mark *marks;	/* ninsns of them */
@@ -347,6 +347,17 @@ unsigned block_guest_off(const struct block *b, uint64_t pc);
 /* How code is come to. */
 enum arrival { ARRIVE_WITHIN, ARRIVE_INDIRECT, ARRIVE_FROM_PAGE, ARRIVE_BY_CALL };
 
+/* How a direct exit comes to its target. */
+static inline enum arrival exit_arrival(const struct exit *x)
+{
+	return x->calls ? ARRIVE_BY_CALL : x->leaves_page ? ARRIVE_FROM_PAGE : ARRIVE_WITHIN;
+}
+
+#define CALLED_BYTES 12	/* of emit_leave_returns(), in front of struct block.checked */
+
+/* Where what comes that way enters the block; NULL: it has no such entry. */
+const uint8_t *block_at(const struct block *b, enum arrival arrival);
+
 /* What translate() makes a block of. */
 struct block_source {
 	gpa_t pa, pa2;	/* of its first instruction; of the next page, or ~0 */
@@ -360,9 +371,6 @@ struct block_source {
 /* Translates the block and inserts it.  NULL: there is no room.  Lock held. */
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src);
 
-/* Where calls arrive at a block that has an entry for them. */
-uint8_t *block_called(const struct block *b);
-
 /*
  * Makes the entry of a block that was translated without it, for an arrival that needs one.  False: the cache is full, or its
  * page has no number that can be asked for.  Lock held.
@@ -370,9 +378,7 @@ uint8_t *block_called(const struct block *b);
 bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arrival);
 
 /* --- guess.c, with the lock held --- */
-/* Whether an EXIT_GUESS that has now led to @to, @distance bytes away, stays as it is. */
-bool guess_keeps(struct exit *x, const struct block *to, int64_t distance);
-/* Links it to a check whether it goes to @to. */
+/* Links @x, an EXIT_GUESS, to a check whether it goes to @to. */
 void guess_make(struct code_cache *cc, struct exit *x, struct block *to);
 
 /*

@@ -159,7 +159,7 @@ struct cpu {
 	uint64_t page_mask;	/* ~0xfff */
 	uint64_t bit_mask[3];	/* 15, 31, 63 */
 	_Atomic uint64_t jc_mask[2];	/* jump_cache.mask of the kernel's and of the user's in use, or 0, which polls: see ask_to_exit() */
-	uint64_t thunk_exit, thunk_stray, thunk_miss, thunk_indirect, thunk_guess, thunk_return, thunk_polled[2];	/* the last: kernel, user */
+	uint64_t thunk_exit, thunk_stray, thunk_miss, thunk_indirect, thunk_return, thunk_polled[2];	/* the last: kernel, user */
 	uint64_t returns, returns_empty;	/* the stack of returns.c: where it ends now, and when nothing is on it */
 	uint64_t resume_pc;	/* where the thunks go on */
 	uint64_t fs_base, gs_base, kernel_gs_base;

@@ -303,8 +303,7 @@ static void run_make_entry(struct cpu *cpu, void *arg)
 /* Whether the block can be arrived at that way; sees to it if there is room.  Lock held. */
 static bool has_entry(struct cpu *cpu, struct block *b, enum arrival arrival)
 {
-	struct entry_job j = { b, arrival, arrival == ARRIVE_INDIRECT ? b->entry != NULL :
-			       arrival == ARRIVE_BY_CALL ? b->called : b->checked != NULL };
+	struct entry_job j = { b, arrival, block_at(b, arrival) != NULL };
 
 	if (!j.made && !code_cache_full(cpu->vm->cc))
 		cpu_heavy(cpu, run_make_entry, &j);
@@ -495,10 +494,9 @@ uint64_t dispatch_slow(struct cpu *cpu)
 
 /* -------------------------------------------------------------------- links */
 
-static enum arrival arrival_of(const struct exit *x)
-{
-	return x->calls ? ARRIVE_BY_CALL : x->leaves_page ? ARRIVE_FROM_PAGE : ARRIVE_WITHIN;
-}
+#define GUESS_NEAR (1ll << 16)	/* bytes: what finds out what a pointer is to be lies beside the jump through it */
+#define WRONG_MAX 64u	/* that often a guess may be wrong with code that is near; */
+#define WRONG_NEAR_MAX 4u	/* if what it guesses is that */
 
 static bool same_vbase(const struct cpu *cpu, const struct block *b)
 {
@@ -514,10 +512,14 @@ static bool may_link(struct cpu *cpu, const struct exit *x, struct block *b)
 	const struct block *from = x->from;
 
 	if (!from->valid || !b->valid || b->mode != (from->mode & ~BLOCK_PLAIN) || !may_cache(cpu, b) ||
-	    b->pa2 != ~0ull || b->absolute != from->absolute || !same_vbase(cpu, b))
+	    b->pa2 != ~0ull || b->absolute != from->absolute)
+		return false;
+	if (x->kind == EXIT_GUESS)
+		return !code_cache_full(cpu->vm->cc);
+	if (!same_vbase(cpu, b))
 		return false;
 	if (x->leaves_page || x->calls)
-		return !(x->leaves_page && b->contested) && has_entry(cpu, b, arrival_of(x));
+		return !(x->leaves_page && b->contested) && has_entry(cpu, b, exit_arrival(x));
 	if (from->pa2 == ~0ull && (b->pa & PAGE_MASK) == (from->pa & PAGE_MASK))
 		return true;
 	return b->absolute && cpu->rip >> 63 && !cpu->kernel_code_moves;	/* another page: only where CR3 does not matter */
@@ -545,24 +547,6 @@ static void run_divert(struct cpu *cpu, void *arg)
 		exit_divert(cpu->vm->cc, arg, code);
 }
 
-/* Links @x to @b, or sees to it that it does not come here for ever. */
-static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
-{
-	lock_take(&cpu->vm->cc->lock);
-	if (!exit_flags_agree(cpu->vm->cc, x, b) || !code_worth_owning(cpu->vm->cc, x->patch)) {
-		/* the block is gone, or the exit too rare */
-	} else if (x->relinks < EXIT_RELINKS_MAX) {
-		x->relinks++;
-		if (may_link(cpu, x, b)) {
-			exit_link(cpu->vm->cc, x, b);
-			cpu->stats.links++;
-		}
-	} else if (x->from->valid && !(b->absolute && cpu->kernel_code_moves) && !code_cache_full(cpu->vm->cc)) {
-		cpu_heavy(cpu, run_divert, x);
-	}
-	lock_drop(&cpu->vm->cc->lock);
-}
-
 struct guess_job {
 	struct exit *x;
 	struct block *to;
@@ -570,34 +554,55 @@ struct guess_job {
 
 static void run_guess(struct cpu *cpu, void *arg)
 {
-	struct guess_job *j = arg;
+	const struct guess_job *j = arg;
 
 	guess_make(cpu->vm->cc, j->x, j->to);
+}
+
+static void link(struct cpu *cpu, struct exit *x, struct block *b)
+{
+	if (x->kind == EXIT_GUESS)
+		cpu_heavy(cpu, run_guess, &(struct guess_job){ x, b });
+	else
+		exit_link(cpu->vm->cc, x, b);
 	cpu->stats.links++;
 }
 
-static void settle_guess(struct cpu *cpu, struct exit *x, struct block *b, int64_t distance)
+/* Links @x to @b, or sees to it that it does not come here for ever.  Lock held. */
+static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 {
 	struct code_cache *cc = cpu->vm->cc;
-	struct guess_job j = { x, b };
 
-	lock_take(&cc->lock);
-	if (!x->from->valid || code_cache_full(cc) || !code_worth_owning(cc, x->patch) || guess_keeps(x, b, distance)) {
-		/* as it is */
+	if (!exit_flags_agree(cc, x, b) || !code_worth_owning(cc, x->patch)) {
+		/* the block is gone, or the exit too rare */
 	} else if (x->relinks < EXIT_RELINKS_MAX) {
 		x->relinks++;
-		if (b->valid && b->mode == (x->from->mode & ~BLOCK_PLAIN) && may_cache(cpu, b) && b->pa2 == ~0ull)
-			cpu_heavy(cpu, run_guess, &j);
-	} else {
+		if (may_link(cpu, x, b))
+			link(cpu, x, b);
+	} else if (x->from->valid && !(b->absolute && cpu->kernel_code_moves) && !code_cache_full(cc)) {
 		exit_unlink(cc, x);
 		cpu_heavy(cpu, run_divert, x);
 	}
-	lock_drop(&cc->lock);
+}
+
+/*
+ * Whether guess @x, which has now led to @b, @distance bytes from it, is as good as another.  Each process that binds its functions
+ * lazily first goes through code that lies beside the jump.
+ */
+static bool guess_is_good(struct exit *x, const struct block *b, int64_t distance)
+{
+	bool near = distance > -GUESS_NEAR && distance < GUESS_NEAR;
+
+	if (x->to == b || (x->to && near && ++x->wrong < (x->near ? WRONG_NEAR_MAX : WRONG_MAX)))
+		return true;
+	x->near = near;
+	x->wrong = 0;
+	return false;
 }
 
 static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 {
-	enum arrival arrival = arrival_of(x);
+	enum arrival arrival = exit_arrival(x);
 	uint64_t rip = cpu->rip;
 	struct block *b = next_block(cpu, arrival);
 
@@ -605,8 +610,30 @@ static uint64_t follow_exit(struct cpu *cpu, struct exit *x)
 		b = next_block(cpu, arrival);
 	if (!b)
 		return 0;
-	if (cpu->rip == rip)
+	if (cpu->rip == rip) {
+		lock_take(&cpu->vm->cc->lock);
 		settle_exit(cpu, x, b);
+		lock_drop(&cpu->vm->cc->lock);
+	}
+	return enter_block(cpu, b);
+}
+
+/* An indirect jump to @to from in front of cpu->rip that was guessed wrong, or not yet. */
+static uint64_t follow_guess(struct cpu *cpu, struct exit *x, uint64_t to)
+{
+	int64_t distance = (int64_t)(to - cpu->rip);
+	struct block *b;
+
+	cpu->rip = to;
+	b = next_block(cpu, ARRIVE_INDIRECT);
+	if (!b)
+		return 0;
+	if (cpu->rip == to) {
+		lock_take(&cpu->vm->cc->lock);
+		if (!guess_is_good(x, b, distance))
+			settle_exit(cpu, x, b);
+		lock_drop(&cpu->vm->cc->lock);
+	}
 	return enter_block(cpu, b);
 }
 
@@ -656,27 +683,10 @@ uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index)
 	case EXIT_COMMIT:
 		slow_commit(cpu);
 		break;
-	case EXIT_GUESS:	/* dbt_guess() */
-		break;
+	case EXIT_GUESS:
+		return follow_guess(cpu, x, cpu->scratch[0]);
 	}
 	return dispatch(cpu);
-}
-
-uint64_t dbt_guess(struct cpu *cpu, uint64_t exit_index)
-{
-	struct exit *x = &cpu->vm->cc->exits[exit_index];
-	uint64_t rip = cpu->rip;
-	int64_t distance = (int64_t)(rip - cpu->vbase - (uint64_t)x->target);
-	struct block *b;
-
-	tidy_flags(cpu);
-	cpu->stats.exits++;
-	b = next_block(cpu, ARRIVE_INDIRECT);
-	if (!b)
-		return 0;
-	if (cpu->rip == rip)
-		settle_guess(cpu, x, b, distance);
-	return enter_block(cpu, b);
 }
 
 uint64_t dbt_stray(struct cpu *cpu, uint64_t block_index)

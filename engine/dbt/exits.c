@@ -87,7 +87,7 @@ void emit_exit_jump(struct translator *t, struct exit *x)
 void emit_exit_now(struct translator *t, const struct exit *x)
 {
 	emit_mov_imm(&t->e, T1, (uint64_t)(x - t->cc->exits));
-	emit_gs_jmp(&t->e, x->kind == EXIT_GUESS ? GS(thunk_guess) : GS(thunk_exit));
+	emit_gs_jmp(&t->e, GS(thunk_exit));
 }
 
 void emit_poll(struct translator *t, int64_t target_off, bool live)
@@ -149,8 +149,8 @@ uint8_t *emit_entry(struct emit *e, const struct block *b)
 
 /*
  * The same for jumps that are linked to a block of relocatable code, which need not be at their target in every address space:
- * whether it is is what window_private.nbase says.  @b->live_in survives.  @called: calls arrive right in front of what is returned,
- * see block_called().
+ * whether it is is what window_private.nbase says.  @b->live_in survives.  @called: calls arrive right in front of what is
+ * returned.
  */
 uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number, bool called)
 {
@@ -419,10 +419,12 @@ bool block_make_entry(struct code_cache *cc, struct block *b, enum arrival arriv
 	if (e.full)
 		return false;
 	cc->used = (size_t)(e.p - cc->rw);
-	if (arrival == ARRIVE_INDIRECT)
+	if (arrival == ARRIVE_INDIRECT) {
 		b->entry = at;
-	else
-		b->checked = at, b->called = called;
+	} else {
+		b->checked = at;
+		b->called = called;
+	}
 	return true;
 }
 

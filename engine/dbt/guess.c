@@ -19,10 +19,6 @@
 #include "engine/dbt/run.h"
 #include "engine/dbt/translator.h"
 
-#define NEAR (1ll << 16)	/* bytes: code that finds what a pointer is to be lies beside the jump through it */
-#define WRONG_MAX 64u	/* that often a guess may be wrong with code that is near; */
-#define WRONG_NEAR_MAX 4u	/* if what it guesses is that */
-
 bool may_guess(const struct translator *t, unsigned i)
 {
 	return pairs_calls(t) && t->insn[i].mem && t->insn[i].mem_base == INSN_REG_RIP;
@@ -66,17 +62,6 @@ static uint8_t *make_guess(struct code_cache *cc, const struct exit *x, const st
 		return NULL;
 	cc->used = (size_t)(e.p - cc->rw);
 	return at;
-}
-
-bool guess_keeps(struct exit *x, const struct block *to, int64_t distance)
-{
-	bool near = distance > -NEAR && distance < NEAR;
-
-	if (x->to == to || (x->to && near && ++x->wrong < (x->near ? WRONG_NEAR_MAX : WRONG_MAX)))
-		return true;
-	x->near = near;
-	x->wrong = 0;
-	return false;
 }
 
 void guess_make(struct code_cache *cc, struct exit *x, struct block *to)

@@ -9,7 +9,7 @@
  *   call:   [push the guest's return address on the guest's stack]
  *           mov  T1, RSP
  *           mov  RSP, gs:[returns]
- *           call target             if that is known: to the block itself (block_called())
+ *           call target             if that is known: to the block itself (ARRIVE_BY_CALL)
  *   landing:
  *           mov  gs:[returns], RSP
  *           mov  RSP, T1
@@ -35,8 +35,6 @@
  */
 #include "engine/dbt/run.h"
 #include "engine/dbt/translator.h"
-
-#define LEAVE_RETURNS_BYTES 12
 
 bool pairs_calls(const struct translator *t)
 {
@@ -73,11 +71,6 @@ static void emit_landing(struct translator *t)
 	emit_gs_store(e, GS(vbase), T1);
 	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
 	t->last_jump->returns = true;
-}
-
-uint8_t *block_called(const struct block *b)
-{
-	return b->checked - LEAVE_RETURNS_BYTES;
 }
 
 void emit_paired_call(struct translator *t, int64_t off)

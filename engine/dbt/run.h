@@ -246,8 +246,6 @@ int mem_probe(struct cpu *cpu, uint64_t va, unsigned size, unsigned rw, bool use
 
 /* --- dispatch.c: called by thunks; they return the host address to go on at, or 0 to leave --- */
 uint64_t dbt_exit(struct cpu *cpu, uint64_t exit_index);
-/* An indirect jump to cpu->rip was guessed wrong, or not yet. */
-uint64_t dbt_guess(struct cpu *cpu, uint64_t exit_index);
 /* A direct jump from another page met the check in front of block @block_index of the code cache. */
 uint64_t dbt_stray(struct cpu *cpu, uint64_t block_index);
 uint64_t dbt_miss(struct cpu *cpu);

@@ -4,7 +4,7 @@
  * they share the offsets of struct cpu with the translator.
  *
  *   enter(cpu, code)   C -> translated; returns when a dbt_*() returned 0
- *   exit, stray, indirect, guess, fault
+ *   exit, stray, indirect, fault
  *                      save registers, switch to the host stack, call
  *                      dbt_*(cpu), go on where it says
  *
@@ -25,7 +25,7 @@
 
 #include "base/checked.h"
 
-enum { THUNK_EXIT, THUNK_STRAY, THUNK_MISS, THUNK_INDIRECT, THUNK_GUESS, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNK_RETURN, THUNKS };
+enum { THUNK_EXIT, THUNK_STRAY, THUNK_MISS, THUNK_INDIRECT, THUNK_FAULT, THUNK_POLLED, THUNK_POLLED_USER, THUNK_RETURN, THUNKS };
 
 struct thunk_places {
 	uint64_t enter, entry[THUNKS];
@@ -261,9 +261,6 @@ void thunks_emit(struct dbt_vm *dv, uint8_t *rw, uint8_t *rx)
 	p.entry[THUNK_INDIRECT] = emit_pc(&e);
 	emit_gs_store(&e, GS(rip), T0);
 	(void)emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_indirect, resume);
-	p.entry[THUNK_GUESS] = emit_pc(&e);
-	emit_gs_store(&e, GS(rip), T0);
-	(void)emit_thunk(&e, (uint64_t)(uintptr_t)&dbt_guess, resume);
 	p.entry[THUNK_FAULT] = emit_fault(&e, resume);
 	p.entry[THUNK_POLLED] = emit_polled(&e, (uint32_t)GS_KJC);
 	p.entry[THUNK_POLLED_USER] = emit_polled(&e, (uint32_t)GS_UJC);
@@ -286,7 +283,6 @@ void thunks_bind(const struct dbt_vm *dv, struct cpu *cpu)
 	cpu->thunk_stray = p.entry[THUNK_STRAY];
 	cpu->thunk_miss = p.entry[THUNK_MISS];
 	cpu->thunk_indirect = p.entry[THUNK_INDIRECT];
-	cpu->thunk_guess = p.entry[THUNK_GUESS];
 	cpu->thunk_return = p.entry[THUNK_RETURN];
 	cpu->thunk_polled[0] = p.entry[THUNK_POLLED];
 	cpu->thunk_polled[1] = p.entry[THUNK_POLLED_USER];

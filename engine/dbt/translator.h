@@ -228,7 +228,7 @@ uint8_t *emit_entry(struct emit *e, const struct block *b);
 uint8_t *emit_checked_entry(struct emit *e, const struct code_cache *cc, const struct block *b, uint32_t number, bool called);
 /* The jump that is exit @x. */
 void emit_exit_jump(struct translator *t, struct exit *x);
-/* Hands exit @x to dbt_exit(), or dbt_guess(), here and now. */
+/* Hands exit @x to dbt_exit(), here and now; an EXIT_GUESS with its target in T0. */
 void emit_exit_now(struct translator *t, const struct exit *x);
 void emit_exit_stub(struct translator *t, const struct exit_stub *s);
 /* Everything an exit to guest offset @off needs, at the current place.  @live: guest flags that must survive. */
