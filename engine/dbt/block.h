@@ -368,7 +368,7 @@ struct block_source {
 	const uint8_t *seen;	/* what @bytes are in, when they were recorded: see dormant.c */
 };
 
-/* Translates the block and inserts it.  NULL: there is no room.  Lock held. */
+/* Translates the block, and where the call at its end returns to, and inserts them.  NULL: there is no room.  Lock held. */
 struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src);
 
 /*

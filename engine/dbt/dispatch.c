@@ -109,40 +109,10 @@ static void handle_requests(struct cpu *cpu)
 
 /* ---------------------------------------------------------- finding a block */
 
-#define RETURN_SITES_MAX 8	/* at once */
-
 struct translate_job {
 	struct block_source src;
 	struct block *made;
 };
-
-/*
- * What is called returns, mostly: where to is translated together with the call, @b, and lies right behind it, so that the jump
- * there is none (store_jump() in block.c).
- */
-static void translate_return_sites(struct cpu *cpu, struct block_source src, struct block *b)
-{
-	struct code_cache *cc = cpu->vm->cc;
-
-	src.arrival = ARRIVE_WITHIN;
-	src.mode &= ~(uint32_t)BLOCK_PLAIN;
-	for (unsigned i = 0; i < RETURN_SITES_MAX && !code_cache_full(cc); i++) {
-		struct exit *x = b->nexits ? &cc->exits[b->first_exit + b->nexits - 1] : NULL;
-		struct block *next;
-
-		if (!x || !x->returns)
-			return;
-		src.pa += b->len;
-		src.va += b->len;
-		src.bytes += b->len;
-		next = block_find(cc, src.pa, src.mode, src.va) ? NULL : translate(cc, cpu, &src);
-		if (!next || x->dead & next->live_in)
-			return;
-		cpu->stats.blocks++;
-		exit_link(cc, x, next);
-		b = next;
-	}
-}
 
 static void run_translate(struct cpu *cpu, void *arg)
 {
@@ -150,9 +120,6 @@ static void run_translate(struct cpu *cpu, void *arg)
 
 	dormant_note(cpu->vm->cc, &j->src);
 	j->made = translate(cpu->vm->cc, cpu, &j->src);
-	cpu->stats.blocks++;
-	if (j->made)
-		translate_return_sites(cpu, j->src, j->made);
 }
 
 /* Until the loop that @cpu is in now, if any, has given up its look-ups for writing (see loop.c). */
@@ -559,7 +526,7 @@ static void run_guess(struct cpu *cpu, void *arg)
 	guess_make(cpu->vm->cc, j->x, j->to);
 }
 
-static void link(struct cpu *cpu, struct exit *x, struct block *b)
+static void link_exit(struct cpu *cpu, struct exit *x, struct block *b)
 {
 	if (x->kind == EXIT_GUESS)
 		cpu_heavy(cpu, run_guess, &(struct guess_job){ x, b });
@@ -578,7 +545,7 @@ static void settle_exit(struct cpu *cpu, struct exit *x, struct block *b)
 	} else if (x->relinks < EXIT_RELINKS_MAX) {
 		x->relinks++;
 		if (may_link(cpu, x, b))
-			link(cpu, x, b);
+			link_exit(cpu, x, b);
 	} else if (x->from->valid && !(b->absolute && cpu->kernel_code_moves) && !code_cache_full(cc)) {
 		exit_unlink(cc, x);
 		cpu_heavy(cpu, run_divert, x);

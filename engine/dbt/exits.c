@@ -90,21 +90,36 @@ void emit_exit_now(struct translator *t, const struct exit *x)
 	emit_gs_jmp(&t->e, GS(thunk_exit));
 }
 
-void emit_poll(struct translator *t, int64_t target_off, bool live)
+uint8_t *emit_poll_jump(struct emit *e, bool live)
 {
-	struct emit *e = &t->e;
-	const struct exit *x = new_exit(t, EXIT_POLL, target_off);
-
 	if (!live) {
 		emit_gs_abs(e, true, 0x83, 7, GS(exit_request));	/* cmp qword, 0 */
 		emit_u8(e, 0);
-		add_stub(t, x, emit_jcc(e, CC_NE));
-	} else {
-		emit_gs_load(e, T1, GS(exit_request));
-		emit_lea(e, T1, T1, NO_INDEX, 0, 1);
-		add_stub(t, x, emit_jmp_unless_one(e, T1));
-		t->stub[t->nstubs - 1].rcx_in_t1 = true;
+		return emit_jcc(e, CC_NE);
 	}
+	emit_gs_load(e, T1, GS(exit_request));
+	emit_lea(e, T1, T1, NO_INDEX, 0, 1);
+	return emit_jmp_unless_one(e, T1);
+}
+
+void emit_poll(struct translator *t, int64_t target_off, bool live)
+{
+	const struct exit *x = new_exit(t, EXIT_POLL, target_off);
+
+	add_stub(t, x, emit_poll_jump(&t->e, live));
+	t->stub[t->nstubs - 1].rcx_in_t1 = live;
+}
+
+void emit_compare_place(struct emit *e, uint32_t number, int32_t back)
+{
+	emit_gs_load(e, T1, GS_NBASE(true, number));
+	emit_lea(e, T1, T1, T0, 0, back + 1);
+}
+
+void emit_set_vbase(struct emit *e, int32_t back)
+{
+	emit_lea(e, T1, T0, NO_INDEX, 0, back);
+	emit_gs_store(e, GS(vbase), T1);
 }
 
 void emit_dispatch(struct translator *t, bool user)
@@ -140,10 +155,8 @@ uint8_t *emit_entry(struct emit *e, const struct block *b)
 		emit_lea(e, T1, T1, T0, 0, 1);
 	}
 	emit_jmp_back_unless_one(e, T1, other);
-	if (!b->absolute) {
-		emit_lea(e, T1, T0, NO_INDEX, 0, (int32_t)-b->off);
-		emit_gs_store(e, GS(vbase), T1);
-	}
+	if (!b->absolute)
+		emit_set_vbase(e, (int32_t)-b->off);
 	return (uint8_t *)(uintptr_t)at;
 }
 

@@ -33,6 +33,7 @@ void emit_guess(struct translator *t)
 static uint8_t *make_guess(struct code_cache *cc, const struct exit *x, const struct block *to, uint32_t number)
 {
 	struct emit e = { .p = cc->rw + cc->used, .end = cc->rw + COLD_START, .delta = cc->rx - cc->rw };
+	int32_t back = (int32_t)-to->off;
 	uint64_t wrong = emit_pc(&e), poll;
 	uint8_t *at;
 
@@ -43,20 +44,10 @@ static uint8_t *make_guess(struct code_cache *cc, const struct exit *x, const st
 		emit_mov(&e, RCX, T1);
 	emit_gs_jmp(&e, GS(thunk_indirect));
 	at = e.p;
-	emit_gs_load(&e, T1, GS_NBASE(true, number));
-	emit_lea(&e, T1, T1, T0, 0, (int32_t)(1 - to->off));
+	emit_compare_place(&e, number, back);
 	emit_jmp_back_unless_one(&e, T1, wrong);
-	if (to->live_in) {
-		emit_gs_load(&e, T1, GS(exit_request));
-		emit_lea(&e, T1, T1, NO_INDEX, 0, 1);
-		emit_jmp_back_unless_one(&e, T1, poll);
-	} else {
-		emit_gs_abs(&e, true, 0x83, 7, GS(exit_request));	/* cmp qword, 0 */
-		emit_u8(&e, 0);
-		emit_patch_to(&e, emit_jcc(&e, CC_NE), poll);
-	}
-	emit_lea(&e, T1, T0, NO_INDEX, 0, (int32_t)-to->off);
-	emit_gs_store(&e, GS(vbase), T1);
+	emit_patch_to(&e, emit_poll_jump(&e, to->live_in), poll);
+	emit_set_vbase(&e, back);
 	emit_patch_to(&e, emit_jmp(&e), (uint64_t)(uintptr_t)to->code);
 	if (e.full)
 		return NULL;
@@ -67,7 +58,7 @@ static uint8_t *make_guess(struct code_cache *cc, const struct exit *x, const st
 void guess_make(struct code_cache *cc, struct exit *x, struct block *to)
 {
 	const struct code_page *page = code_page_find(cc, to->pa & PAGE_MASK);
-	uint8_t *at = page->number < CODE_NUMBERS && !to->absolute ? make_guess(cc, x, to, page->number) : NULL;
+	uint8_t *at = page->number < CODE_NUMBERS ? make_guess(cc, x, to, page->number) : NULL;
 
 	exit_unlink(cc, x);
 	if (at)

@@ -64,11 +64,9 @@ static void emit_landing(struct translator *t)
 		emit_dispatch(t, true);
 		return;
 	}
-	emit_gs_load(e, T1, GS_NBASE(true, t->number));
-	emit_lea(e, T1, T1, T0, 0, back + 1);
+	emit_compare_place(e, t->number, back);
 	t->strayed = emit_jmp_unless_one(e, T1);
-	emit_lea(e, T1, T0, NO_INDEX, 0, back);
-	emit_gs_store(e, GS(vbase), T1);
+	emit_set_vbase(e, back);
 	emit_goto(t, t->guest_off[t->n], live_at(t, t->guest_off[t->n]));
 	t->last_jump->returns = true;
 }

@@ -38,6 +38,8 @@
 
 #include <string.h>
 
+#define RETURN_SITES_MAX 8	/* at once */
+
 static void emit_move(struct emit *e, unsigned op, unsigned reg, struct operand m, unsigned size)
 {
 	if (size == 2)
@@ -270,10 +272,18 @@ static void emit_late_target(struct translator *t, unsigned reg)
 		emit_op_reg(&t->e, !t->code32, 0x8b, T0, reg);
 }
 
+/* Goes to the guest address in T0, the target of instruction i. */
+static void go_indirect(struct translator *t, unsigned i)
+{
+	if (may_guess(t, i))
+		emit_guess(t);
+	else
+		emit_dispatch(t, t->user);
+}
+
 static void emit_call_indirect(struct translator *t, unsigned i)
 {
 	const struct insn *in = &t->insn[i];
-
 	bool late = !in->mem && insn_rm(in) != RSP;
 
 	if (!late) {
@@ -287,10 +297,7 @@ static void emit_call_indirect(struct translator *t, unsigned i)
 		emit_late_target(t, insn_rm(in));
 	else
 		emit_gs_load(&t->e, T0, GS(tmp) + 8);
-	if (may_guess(t, i))
-		emit_guess(t);
-	else
-		emit_dispatch(t, t->user);
+	go_indirect(t, i);
 }
 
 static void emit_jmp_indirect(struct translator *t, unsigned i)
@@ -298,10 +305,7 @@ static void emit_jmp_indirect(struct translator *t, unsigned i)
 	emit_target(t, i);
 	flags_settle(t, t->s1);
 	leave_state_keep_s0(t);
-	if (may_guess(t, i))
-		emit_guess(t);
-	else
-		emit_dispatch(t, t->user);
+	go_indirect(t, i);
 }
 
 static void emit_ret(struct translator *t, unsigned i)
@@ -550,7 +554,7 @@ static bool is_next(const struct code_cache *cc, const struct block_source *src,
 	       (uint64_t)x->target + (x->from->absolute ? 0 : vbase) == src->va;
 }
 
-struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
+static struct block *translate_block(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
 {
 	static struct translator t;	/* guarded by cc->lock; large */
 	struct block *b = &cc->blocks[cc->nblocks];
@@ -640,5 +644,38 @@ struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct blo
 	cc->nblocks++;
 	b->seen = t.absolute && b->pa2 == ~0ull ? src->seen : NULL;
 	block_insert(cc, b);
+	cpu->stats.blocks++;
+	return b;
+}
+
+/*
+ * What is called returns, mostly: where to is translated together with the call at the end of @b, which is of @src, and lies right
+ * behind it, so that the jump there is none (store_jump() in block.c).
+ */
+static void translate_return_sites(struct code_cache *cc, struct cpu *cpu, struct block_source src, struct block *b)
+{
+	src.arrival = ARRIVE_WITHIN;
+	src.mode &= ~(uint32_t)BLOCK_PLAIN;
+	for (unsigned i = 0; i < RETURN_SITES_MAX && !code_cache_full(cc); i++) {
+		struct exit *x = b->nexits ? &cc->exits[b->first_exit + b->nexits - 1] : NULL;
+
+		if (!x || !x->returns)
+			return;
+		src.pa += b->len;
+		src.va += b->len;
+		src.bytes += b->len;
+		b = block_find(cc, src.pa, src.mode, src.va) ? NULL : translate_block(cc, cpu, &src);
+		if (!b || x->dead & b->live_in)
+			return;
+		exit_link(cc, x, b);
+	}
+}
+
+struct block *translate(struct code_cache *cc, struct cpu *cpu, const struct block_source *src)
+{
+	struct block *b = translate_block(cc, cpu, src);
+
+	if (b)
+		translate_return_sites(cc, cpu, *src, b);
 	return b;
 }

@@ -252,6 +252,15 @@ void emit_rest_of_side_exit(struct translator *t, const struct side_exit *side);
 /* LOOP, LOOPE, LOOPNE, JRCXZ, JECXZ. */
 void emit_loop_exits(struct translator *t, const struct insn *in);
 void emit_miss_stub(struct translator *t, struct miss_stub *m);
+/*
+ * Jumps when another thread wants the vCPU; returns the place of rel32.  Destroys T1.  @live: flags survive, and where that leads RCX
+ * is in T1 (emit_jmp_unless_one()).
+ */
+uint8_t *emit_poll_jump(struct emit *e, bool live);
+/* T1 = 1 if T0 + @back is vbase where the page with that number, of user code, is (window_private.nbase).  Flags kept. */
+void emit_compare_place(struct emit *e, uint32_t number, int32_t back);
+/* vbase = T0 + @back.  Destroys T1.  Flags kept. */
+void emit_set_vbase(struct emit *e, int32_t back);
 /* Leaves at a poll when another thread wants the vCPU. */
 void emit_poll(struct translator *t, int64_t target_off, bool live);
 void enter_state(struct translator *t);
