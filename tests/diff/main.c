@@ -78,6 +78,7 @@ static bool is_ours(uint64_t va)
 static unsigned try_item(struct run *r, const struct item *item, FILE *out)
 {
 	struct guest_options options = guest_options_of(r, item);
+	unsigned differences;
 
 	*r->current = *item;
 	state_init(item, &r->regs, r->pages);
@@ -87,11 +88,14 @@ static unsigned try_item(struct run *r, const struct item *item, FILE *out)
 		return 0;
 	}
 	guest_run(item, &r->regs, r->pages, &options, &r->guest);
-	if (r->guest.vector == VEC_PF && compare(item, &r->native, &r->guest, NULL) && is_ours(r->guest.cr2)) {
+	differences = compare(item, &r->native, &r->guest, NULL);
+	if (differences && r->guest.vector == VEC_PF && is_ours(r->guest.cr2)) {
 		r->astray++;
 		return 0;
 	}
-	return compare(item, &r->native, &r->guest, out);
+	if (differences && out)
+		(void)compare(item, &r->native, &r->guest, out);
+	return differences;
 }
 
 /* --- Shrinking --- */

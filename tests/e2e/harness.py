@@ -228,6 +228,12 @@ def waits(pid):
         return f.read() == "roux-standby\n"
 
 
+def standby_sockets():
+    """Names of the machines that wait for a VM: each is complete."""
+    folder = os.path.join(WORK, "state/standby")
+    return [n for n in os.listdir(folder) if "." not in n] if os.path.isdir(folder) else []
+
+
 def marked_processes(waiting=False):
     """Processes of this test file that still run: pid -> command line; with those that wait for VMs?"""
     found = {}

@@ -9,7 +9,7 @@ import sys
 
 os.environ["ROUX_STANDBY"] = "30"
 sys.path.insert(0, os.path.dirname(__file__))
-from harness import WORK, busybox_root, copy_cache, expect, folder, main, marked_processes, roux, seal, verb, wait_until
+from harness import WORK, busybox_root, copy_cache, expect, folder, main, marked_processes, roux, seal, standby_sockets, verb, wait_until
 
 CACHE = copy_cache("cache")
 STORE = os.path.join(WORK, "read-ahead-store")
@@ -39,12 +39,6 @@ def code_files():
 
 def lists():
     return glob.glob(CACHE + "/templates/*.reads")
-
-
-def waits():
-    """Whether a machine waits, which it does when its template is complete."""
-    folder = os.path.join(WORK, "state/standby")
-    return os.path.isdir(folder) and [n for n in os.listdir(folder) if "." not in n]
 
 
 def stop_waiting():
@@ -167,7 +161,7 @@ def test_a_machine_of_an_older_template_leaves_its_code_alone():
     expect(verb("exec", "old", "sh", "-c", work, env=ENV), 0)
     old = snapshots()
     assert reads(root) >= LARGE
-    wait_until("a machine of a new template", lambda: not lists() and snapshots() - old and waits(), 20)
+    wait_until("a machine of a new template", lambda: not lists() and snapshots() - old and standby_sockets(), 20)
     code = code_files()
     assert code
     expect(verb("rm", "-f", "old", env=ENV), 0)

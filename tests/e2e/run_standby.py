@@ -15,14 +15,10 @@ import time
 os.environ["ROUX_STANDBY"] = "30"
 sys.path.insert(0, os.path.dirname(__file__))
 from harness import (CACHE, ROUX, WORK, busybox_root, environ, expect, folder, have_learned, main, make_busybox, marked_processes, roux,
-                     start, verb, wait_until)
+                     standby_sockets, start, verb, wait_until)
 
 ROOT = busybox_root()
 FOLDER = os.path.join(WORK, "state/standby")
-
-
-def sockets():
-    return [n for n in os.listdir(FOLDER) if "." not in n] if os.path.isdir(FOLDER) else []
 
 
 def waiting():
@@ -32,7 +28,7 @@ def waiting():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as f:
             if f.read() == "roux-standby\n":
                 found.append(pid)
-    return found if len(sockets()) >= len(found) else []
+    return found if len(standby_sockets()) >= len(found) else []
 
 
 def still_waits(pid):
@@ -52,7 +48,7 @@ def one_waits():
 
 
 def none_waits():
-    wait_until("no machine to wait", lambda: not waiting() and not sockets(), 15)
+    wait_until("no machine to wait", lambda: not waiting() and not standby_sockets(), 15)
 
 
 def run(*args, root=ROOT, options=(), **kw):
@@ -228,7 +224,7 @@ def test_a_frozen_one_costs_a_second():
 
 def test_nonsense_on_its_socket_does_not_hold_the_next_vm():
     fresh()
-    path = os.path.join(FOLDER, sockets()[0])
+    path = os.path.join(FOLDER, standby_sockets()[0])
     for junk in (b"", b"x", b"\xff" * 72, b"a" * 4096):
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as s:
             s.connect(path)
