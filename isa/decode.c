@@ -488,6 +488,39 @@ static bool waits_for_x87(const ZydisDecodedInstruction *zi, const ZydisDecodedO
 	return false;
 }
 
+/*
+ * What the address of a wide operand must be a multiple of, or else #GP comes before a page fault (SDM vol. 2, 2.4 and 2.8): without
+ * VEX and EVEX 16 but for moves and comparisons made for any address, with them nothing but for moves made for aligned ones.
+ */
+static uint8_t required_alignment(const struct insn *in, ZydisMnemonic mnemonic)
+{
+	if (in->mem_size < 16)
+		return 0;
+	switch ((int)mnemonic) {
+	case ZYDIS_MNEMONIC_MOVUPS:
+	case ZYDIS_MNEMONIC_MOVUPD:
+	case ZYDIS_MNEMONIC_MOVDQU:
+	case ZYDIS_MNEMONIC_LDDQU:
+	case ZYDIS_MNEMONIC_PCMPESTRI:
+	case ZYDIS_MNEMONIC_PCMPESTRM:
+	case ZYDIS_MNEMONIC_PCMPISTRI:
+	case ZYDIS_MNEMONIC_PCMPISTRM:
+		return 0;
+	case ZYDIS_MNEMONIC_VMOVAPS:
+	case ZYDIS_MNEMONIC_VMOVAPD:
+	case ZYDIS_MNEMONIC_VMOVDQA:
+	case ZYDIS_MNEMONIC_VMOVDQA32:
+	case ZYDIS_MNEMONIC_VMOVDQA64:
+	case ZYDIS_MNEMONIC_VMOVNTPS:
+	case ZYDIS_MNEMONIC_VMOVNTPD:
+	case ZYDIS_MNEMONIC_VMOVNTDQ:
+	case ZYDIS_MNEMONIC_VMOVNTDQA:
+		return (uint8_t)in->mem_size;
+	default:
+		return in->enc != ENC_LEGACY ? 0 : in->mem_size == 16 ? 16 : CAREFUL_ALWAYS;
+	}
+}
+
 static uint8_t encoding_of(ZydisInstructionEncoding e)
 {
 	return e == ZYDIS_INSTRUCTION_ENCODING_VEX ? ENC_VEX :
@@ -669,7 +702,7 @@ int insn_decode(const uint8_t *bytes, size_t avail, bool mode64, struct insn *re
 		in->mem_index = INSN_REG_NONE;
 		in->mem_masked = in->op == INSN_COPY ? MASK_BYTES : MASK_NONE;
 	}
-	in->mem_careful = in->mem_masked || in->mem_size >= 16 || waits_for_x87(&zi, ops);
+	in->mem_careful = in->mem_masked || waits_for_x87(&zi, ops) ? CAREFUL_ALWAYS : required_alignment(in, zi.mnemonic);
 	if (may_keep_flags(in))
 		in->flags_killed = 0;
 	return 0;

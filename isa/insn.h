@@ -123,7 +123,7 @@ struct insn {
 	uint8_t mem_scale;	/* log2 */
 	uint8_t mem_masked;	/* enum insn_mask: elements not selected are not accessed and cannot fault */
 	uint8_t mem_elem;	/* bytes an element, for masked operands */
-	uint8_t mem_careful;	/* something may come before a fault: mask, alignment, pending x87 exception */
+	uint8_t mem_careful;	/* what may come before a page fault: insn_fault_is_sure() */
 	uint8_t mem_implicit;	/* not in ModRM: [RDI] of MASKMOVQ and MASKMOVDQU, [RBX] of XLAT without AL */
 	uint16_t mem_size;	/* bytes accessed at most */
 	int64_t mem_disp;
@@ -139,6 +139,14 @@ struct insn {
 	uint32_t flags_killed;	/* FLAGS_ARITH bits surely overwritten */
 	uint32_t flags_written;	/* FLAGS_ARITH bits possibly changed */
 };
+
+#define CAREFUL_ALWAYS 255	/* insn.mem_careful: a mask, a pending x87 exception */
+
+/* Whether a page fault at @va, where its operand is, is what the instruction gets.  @careful: insn.mem_careful, which may be an alignment. */
+static inline bool insn_fault_is_sure(uint8_t careful, uint64_t va)
+{
+	return !careful || (careful != CAREFUL_ALWAYS && !(va & (careful - 1u)));
+}
 
 /* General registers that the two fields of ModRM name, REX included (not VEX, EVEX). */
 static inline unsigned insn_reg(const struct insn *in)

@@ -104,7 +104,7 @@ struct block {
 	uint16_t len;	/* guest bytes */
 	uint16_t ninsns;
 	bool cached, cached_elsewhere;	/* has been in a jump cache: under cached_va, under other addresses too */
-	bool careful;	/* BLOCK_SLOW: struct insn.mem_careful */
+	uint8_t careful;	/* BLOCK_SLOW: struct insn.mem_careful */
 	bool peculiar;	/* BLOCK_SLOW: struct insn.mem_masked or .mem_implicit */
 	bool contested;	/* elsewhere other code, which reads more flags, is at its address */
 	uint64_t cached_va;

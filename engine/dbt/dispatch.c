@@ -731,7 +731,7 @@ uint64_t dbt_miss(struct cpu *cpu)
 	if (site->instead == MISS_PLAIN)
 		return dispatch_plain(cpu);
 	/* What may not be this fault after all, and #GP, which may be #SS, get a closer look in slow.c. */
-	if (r == FILL_FAULT && vector == VEC_PF && !site->careful) {
+	if (r == FILL_FAULT && vector == VEC_PF && insn_fault_is_sure(site->careful, ea)) {
 		raise_access(cpu, vector, ea, error);
 		return dispatch(cpu);
 	}

@@ -9,8 +9,9 @@
  * filled before and written back by slow_commit() after.  Stack and branch
  * instructions are interpreted instead.
  *
- * Where the guest may not access an operand, or the part of it in one page, the
- * host decides whether that matters (struct insn.mem_careful).  The instruction runs on the guard pages
+ * Where the guest may not access an operand, or the part of it in one page, and
+ * something else may come before that fault (struct insn.mem_careful), the host
+ * decides what does.  The instruction runs on the guard pages
  *
  *	no access | no access | bounce page | no access
  *
@@ -238,7 +239,7 @@ static uint64_t start_copy(struct cpu *cpu, const struct insn *in, uint64_t ea, 
 	translate_pieces(cpu, in, ea, size, rw, user);
 	crosses = cpu->slow.split < size;
 	forbidden = cpu->slow.vector[0] || cpu->slow.vector[1];
-	if (forbidden && !in->mem_careful) {
+	if (forbidden && insn_fault_is_sure(in->mem_careful, ea)) {
 		unsigned k = !cpu->slow.vector[0];
 
 		raise_piece(cpu, k, piece_address(cpu, k ? cpu->slow.split : 0));
@@ -321,8 +322,8 @@ static bool fetch_insn(struct cpu *cpu, struct decode_job *j)
 	return true;
 }
 
-/* Whether there is one for the instruction at cpu->rip, which needs a closer look only when @ret_careful and it faults. */
-static bool slow_block_exists(struct cpu *cpu, bool *ret_careful)
+/* Whether there is one for the instruction at cpu->rip, which needs a closer look only if not @ret_sure and it faults at @ea. */
+static bool slow_block_exists(struct cpu *cpu, uint64_t ea, bool *ret_sure)
 {
 	struct code_cache *cc = cpu->vm->cc;
 	struct translation tr;
@@ -335,7 +336,7 @@ static bool slow_block_exists(struct cpu *cpu, bool *ret_careful)
 	lock_take(&cc->lock);
 	b = block_find(cc, tr.gpa, cpu->mode | BLOCK_SLOW, cpu->rip);
 	simple = b && !b->peculiar && b->pa2 == ~0ull;
-	*ret_careful = simple && b->careful;
+	*ret_sure = simple && insn_fault_is_sure(b->careful, ea);
 	lock_drop(&cc->lock);
 	return simple;
 }
@@ -350,11 +351,11 @@ uint64_t slow_start(struct cpu *cpu, uint64_t ea, unsigned size, unsigned rw, bo
 {
 	static const struct insn plain = { .mem_seg = INSN_REG_NONE, .mem_base = INSN_REG_NONE };
 	struct decode_job j;
-	bool careful;
+	bool sure;
 
 	/* A slow block that exists already tells all there is to know of a plain instruction. */
-	if (canonical(ea) && slow_block_exists(cpu, &careful) &&
-	    (!careful || pieces_allowed(cpu, &plain, ea, size, rw, user)))
+	if (canonical(ea) && slow_block_exists(cpu, ea, &sure) &&
+	    (sure || pieces_allowed(cpu, &plain, ea, size, rw, user)))
 		return start_copy(cpu, &plain, ea, size, rw, user);
 	if (!fetch_insn(cpu, &j))
 		return dispatch(cpu);	/* the mapping went away: fetch again and fault */
