@@ -356,17 +356,21 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 	} else {
 		emit_op_reg(e, true, 0x33, t->s1, t->s0);
 		emit_shift(e, true, SHIFT_SHR, t->s1, 12);
-		same = emit_short(e, 0x74);
+		same = emit_jcc(e, CC_E);
 		if (m->remake.on)
 			flags_make(t, &m->remake, t->s1);
 	}
+	emit_strip_mark(t);
 	leave_state(t);
 	x = new_exit(t, EXIT_PLAIN, t->guest_off[m->insn]);
 	x->dead = FLAGS_ARITH & ~t->live[m->insn];
 	emit_exit_jump(t, x);
+	if (!m->live) {
+		emit_patch_here(e, same);
+		return;
+	}
 	emit_patch_short(e, same);
-	if (m->live)
-		emit_gs_load(e, RCX, GS(tmp));
+	emit_gs_load(e, RCX, GS(tmp));
 }
 
 void emit_miss_stub(struct translator *t, struct miss_stub *m)
@@ -379,11 +383,11 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 		emit_mov(e, RCX, m->base != NO_REG ? t->s0 : t->s1);	/* emit_jmp_unless_one() */
 		if (m->base != NO_REG)
 			emit_lea(e, t->s0, m->base, NO_INDEX, 0, m->disp);
-		if (m->site.instead == MISS_PLAIN && !t->loop.on)
+		if (m->site.instead == MISS_PLAIN && !t->loop.on)	/* its way out may be too long for JRCXZ */
 			emit_check_crossing(t, m);
 	} else {
 		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag_field(t, m->site.rw));
-		if (m->site.instead == MISS_PLAIN && !t->loop.on)
+		if (m->site.instead == MISS_PLAIN)
 			emit_check_crossing(t, m);
 		if (m->remake.on)
 			flags_make(t, &m->remake, t->s1);

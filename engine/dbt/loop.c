@@ -18,7 +18,8 @@
  *   out:
  *
  * A round whose operands do not lie in one page each runs in a BLOCK_PLAIN
- * block, translated without this.  Operands that are not in streams have
+ * block, translated without this, to which the look-up that finds it so is linked.
+ * Operands that are not in streams have
  * look-ups of their own in the body.
  *
  * Guest flags must be dead at the start of the block: counting changes them.
@@ -251,14 +252,10 @@ bool loop_plan(struct translator *t)
 
 /* ------------------------------------------------------------------ emission */
 
-/*
- * cpu.strips becomes odd in front of look-ups for writing, even when they are no
- * longer used.  XCHG: the look-ups must not be made before others can see it.
- * Flags kept.
- */
-static void emit_strip_mark(struct translator *t)
+/* XCHG: the look-ups must not be made before others can see it. */
+void emit_strip_mark(struct translator *t)
 {
-	if (!t->loop.marked)
+	if (!t->loop.on || !t->loop.marked)
 		return;
 	emit_gs_abs(&t->e, false, 0x8b, t->s0, GS(strips));
 	emit_op_mem(&t->e, false, 0x8d, t->s0, t->s0, NO_INDEX, 0, 1);

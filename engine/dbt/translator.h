@@ -308,6 +308,11 @@ void emit_loop(struct translator *t);
 /* The host operand of instruction i, which is in a stream. */
 struct operand loop_operand(const struct translator *t, unsigned i);
 
+/*
+ * In a loop: cpu.strips becomes odd in front of look-ups for writing, even when they are no longer used.  Destroys S0, keeps flags.
+ */
+void emit_strip_mark(struct translator *t);
+
 /* --- entry.c --- */
 /* Instructions that change the privilege and need not leave translated code. */
 bool is_fast_entry(const struct insn *in, uint32_t mode);
