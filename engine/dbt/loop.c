@@ -18,9 +18,8 @@
  *   out:
  *
  * A round whose operands do not lie in one page each runs in a BLOCK_PLAIN
- * block, translated without this, to which the look-up that finds it so is linked.
- * Operands that are not in streams have
- * look-ups of their own in the body.
+ * block, translated without this, to which the look-up that finds it so is
+ * linked.  Operands that are not in streams have look-ups of their own in the body.
  *
  * Guest flags must be dead at the start of the block: counting changes them.
  *
