@@ -400,6 +400,20 @@ void irqchip_timer_expired(struct irqchip *chip, unsigned vcpu)
 		deliver(chip, l, DELIVER_FIXED, lvt & 0xff, false);
 }
 
+/* Goes on with @count left.  0 is none, but for a periodic timer: that begins again. */
+static void timer_resume(struct irqchip *chip, struct lapic *l, uint32_t count)
+{
+	bool periodic = (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == TIMER_PERIODIC;
+	uint64_t left_ns = (uint64_t)(count || !periodic ? count : l->timer_initial) << timer_shift(l);
+
+	if (timer_is_deadline(l)) {
+		timer_arm(chip, l, l->timer_deadline);
+		return;
+	}
+	l->timer_start = chip->ops->tsc(chip->ctx, l->id);
+	timer_arm(chip, l, left_ns ? l->timer_start + mul_fixed(left_ns, chip->tsc_per_ns) : 0);
+}
+
 static void write_lvt_timer(struct irqchip *chip, struct lapic *l, uint32_t value)
 {
 	uint32_t old = l->lvt[LVT_TIMER];
@@ -914,6 +928,9 @@ void irqchip_save_lapic(const struct irqchip *chip, unsigned vcpu, uint8_t page[
 	put_reg(page, REG_ID, l->id << 24);
 	put_reg(page, REG_DFR, atomic_load(&l->dfr));
 	put_reg(page, REG_ICR2, (uint32_t)(l->icr >> 32));
+	/* A count that has run out since anybody looked is still to be an interrupt. */
+	if (!timer_is_deadline(l) && l->timer_deadline && !get_reg(page, REG_TIMER_CURRENT))
+		put_reg(page, REG_TIMER_CURRENT, 1);
 }
 
 void irqchip_restore_msrs(struct irqchip *chip, unsigned vcpu, uint64_t apic_base,
@@ -943,7 +960,6 @@ void irqchip_restore_lapic(struct irqchip *chip, unsigned vcpu,
 			   const uint8_t page[LAPIC_PAGE_SIZE])
 {
 	struct lapic *l = &chip->lapic[vcpu];
-	uint64_t left_ns;
 
 	restore_sets(l, page);
 	atomic_store(&l->tpr, get_reg(page, REG_TPR) & 0xff);
@@ -958,13 +974,7 @@ void irqchip_restore_lapic(struct irqchip *chip, unsigned vcpu,
 	l->timer_initial = get_reg(page, REG_TIMER_INITIAL);
 	l->timer_divide = get_reg(page, REG_TIMER_DIVIDE) & 0xb;
 
-	if (timer_is_deadline(l)) {
-		timer_arm(chip, l, l->timer_deadline);
-	} else {	/* resume the count where it was */
-		left_ns = (uint64_t)get_reg(page, REG_TIMER_CURRENT) << timer_shift(l);
-		l->timer_start = chip->ops->tsc(chip->ctx, vcpu);
-		timer_arm(chip, l, left_ns ? l->timer_start + mul_fixed(left_ns, chip->tsc_per_ns) : 0);
-	}
+	timer_resume(chip, l, get_reg(page, REG_TIMER_CURRENT));
 	if (irqchip_pending(chip, vcpu))
 		kick(chip, l);
 }

@@ -26,8 +26,6 @@ int dbt_get_state(struct vcpu *vcpu, struct vcpu_state *st, struct err *err)
 	struct cpu *cpu = dv->cpu;
 
 	(void)err;
-	/* An expiry that nobody has looked at yet must be in the IRR, where it is saved. */
-	irqchip_timer_expired(cpu->vm->irqchip, cpu->index);
 	memset(st, 0, sizeof(*st));
 	memcpy(st->gpr, cpu->gpr, sizeof(st->gpr));
 	st->rip = cpu->rip;

@@ -470,6 +470,49 @@ static void test_state_moves_to_another_chip(void **state)
 	irqchip_destroy(other.chip);
 }
 
+/* Saved when its time has come, and nobody has told the chip. */
+static void move_expired(struct host *h, struct host *other, uint32_t lvt)
+{
+	uint8_t page[LAPIC_PAGE_SIZE];
+
+	irqchip_lapic_write(h->chip, 0, DIVIDE, 0xb);
+	irqchip_lapic_write(h->chip, 0, LVT_TIMER, lvt);
+	irqchip_lapic_write(h->chip, 0, INITIAL, 1000);
+	h->tsc = h->deadline[0];
+	assert_int_equal(irqchip_lapic_read(h->chip, 0, CURRENT), 0);
+	irqchip_save_lapic(h->chip, 0, page);
+	assert_int_equal(irqchip_create(CPUS, KHZ, &ops, other, &other->chip, NULL), 0);
+	irqchip_restore_lapic(other->chip, 0, page);
+	assert_int_equal(other->deadline[0], other->tsc + 2);
+	other->tsc += 2;
+	irqchip_timer_expired(other->chip, 0);
+	assert_int_equal(irqchip_take(other->chip, 0), 0x40);
+}
+
+static void test_a_timer_that_runs_out_while_it_is_saved(void **state)
+{
+	struct host *h = *state, other = { .tsc = 1000000 }, third = { .tsc = 0 };
+	uint8_t page[LAPIC_PAGE_SIZE];
+
+	move_expired(h, &other, 0x40);
+	assert_int_equal(other.deadline[0], other.tsc);
+	irqchip_timer_expired(other.chip, 0);
+	irqchip_lapic_write(other.chip, 0, EOI, 0);
+	assert_false(irqchip_pending(other.chip, 0));	/* once */
+	irqchip_destroy(other.chip);
+
+	other = (struct host){ .tsc = 1000000 };
+	move_expired(h, &other, 0x40 | 1 << 17);
+	assert_int_equal(other.deadline[0], other.tsc + 2000);
+	irqchip_save_lapic(other.chip, 0, page);
+	memset(page + CURRENT, 0, 4);	/* as other engines may say it of one that just began */
+	assert_int_equal(irqchip_create(CPUS, KHZ, &ops, &third, &third.chip, NULL), 0);
+	irqchip_restore_lapic(third.chip, 0, page);
+	assert_int_equal(third.deadline[0], 2000);
+	irqchip_destroy(third.chip);
+	irqchip_destroy(other.chip);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -496,6 +539,7 @@ int main(void)
 		T(test_periodic_timer_skips_what_was_slept_through),
 		T(test_deadline_timer),
 		T(test_state_moves_to_another_chip),
+		T(test_a_timer_that_runs_out_while_it_is_saved),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
