@@ -333,18 +333,25 @@ void emit_helper(struct translator *t, unsigned i)
 
 /* ------------------------------------------------------------------- stubs */
 
-/*
- * S0 is the address of several operands' bytes.  If they lie in two pages, goes on in
- * a block that looks each of them up.  Keeps the flags of a look-up that does.
- */
+/* Goes on at the instruction in a block that looks each of its operands up. */
+static void emit_go_plain(struct translator *t, const struct miss_stub *m)
+{
+	struct exit *x;
+
+	emit_strip_mark(t);
+	leave_state(t);
+	x = new_exit(t, EXIT_PLAIN, t->guest_off[m->insn]);
+	x->dead = FLAGS_ARITH & ~t->live[m->insn];
+	emit_exit_jump(t, x);
+}
+
+/* S0 is the address of several operands' bytes: leaves if they lie in two pages.  Keeps the flags of a look-up that does. */
 static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 {
 	struct emit *e = &t->e;
-	int32_t last = m->site.size - 1;
-	struct exit *x;
 	uint8_t *same;
 
-	emit_lea(e, t->s1, t->s0, NO_INDEX, 0, last);
+	emit_lea(e, t->s1, t->s0, NO_INDEX, 0, (int32_t)m->site.size - 1);
 	if (m->live) {	/* RCX = page of the last byte + ~page of the first + 1 */
 		emit_gs_store(e, GS(tmp), RCX);
 		emit_pext_gs(e, RCX, t->s1, GS(page_mask));
@@ -353,24 +360,18 @@ static void emit_check_crossing(struct translator *t, const struct miss_stub *m)
 		emit_lea(e, RCX, RCX, t->s1, 0, 1);
 		same = emit_short(e, 0xe3);
 		emit_gs_load(e, RCX, GS(tmp));
+		emit_go_plain(t, m);
+		emit_patch_short(e, same);
+		emit_gs_load(e, RCX, GS(tmp));
 	} else {
 		emit_op_reg(e, true, 0x33, t->s1, t->s0);
 		emit_shift(e, true, SHIFT_SHR, t->s1, 12);
 		same = emit_jcc(e, CC_E);
 		if (m->remake.on)
 			flags_make(t, &m->remake, t->s1);
-	}
-	emit_strip_mark(t);
-	leave_state(t);
-	x = new_exit(t, EXIT_PLAIN, t->guest_off[m->insn]);
-	x->dead = FLAGS_ARITH & ~t->live[m->insn];
-	emit_exit_jump(t, x);
-	if (!m->live) {
+		emit_go_plain(t, m);
 		emit_patch_here(e, same);
-		return;
 	}
-	emit_patch_short(e, same);
-	emit_gs_load(e, RCX, GS(tmp));
 }
 
 void emit_miss_stub(struct translator *t, struct miss_stub *m)

@@ -307,10 +307,7 @@ bool loop_plan(struct translator *t);
 void emit_loop(struct translator *t);
 /* The host operand of instruction i, which is in a stream. */
 struct operand loop_operand(const struct translator *t, unsigned i);
-
-/*
- * In a loop: cpu.strips becomes odd in front of look-ups for writing, even when they are no longer used.  Destroys S0, keeps flags.
- */
+/* Counts cpu.strips on where a loop begins to hold look-ups for writing, and where it ends.  Destroys S0, keeps flags. */
 void emit_strip_mark(struct translator *t);
 
 /* --- entry.c --- */

@@ -173,6 +173,37 @@ static void test_privilege_and_vector_state(void **state)
 	assert_false(decoded("4889e5", true).uses_fpu);
 }
 
+/* What may come before a page fault at an address. */
+static void test_faults_of_wide_operands(void **state)
+{
+	static const struct {
+		const char *hex;
+		uint8_t careful;
+	} t[] = {
+		{ "488b01", 0 },		/* mov rax, [rcx] */
+		{ "0f2801", 16 },		/* movaps xmm0, [rcx] */
+		{ "660f1001", 0 },		/* movupd */
+		{ "f20ff001", 0 },		/* lddqu */
+		{ "660fd401", 16 },		/* paddq */
+		{ "480fc709", 16 },		/* cmpxchg16b */
+		{ "660f3a630100", 0 },		/* pcmpistri */
+		{ "c5f82801", 16 },		/* vmovaps xmm0 */
+		{ "c5fd6f01", 32 },		/* vmovdqa ymm0 */
+		{ "c5fdd401", 0 },		/* vpaddq ymm0, ymm0 */
+		{ "62f17c482801", 64 },		/* vmovaps zmm0 */
+		{ "62f17c492801", CAREFUL_ALWAYS },	/* the same {k1} */
+		{ "0fae01", CAREFUL_ALWAYS },	/* fxsave */
+		{ "d901", CAREFUL_ALWAYS },	/* fld dword: an older x87 exception */
+	};
+
+	for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++)
+		assert_int_equal(decoded(t[i].hex, true).mem_careful, t[i].careful);
+	assert_true(insn_fault_is_sure(0, 0x1001));
+	assert_true(insn_fault_is_sure(32, 0x1020));
+	assert_false(insn_fault_is_sure(32, 0x1010));
+	assert_false(insn_fault_is_sure(CAREFUL_ALWAYS, 0x1000));
+}
+
 /* Bits without meaning in 32-bit code have one in 64-bit code, where the bytes will run. */
 static void test_vex_of_32_bit_code_is_fit_for_64(void **state)
 {
@@ -213,6 +244,7 @@ int main(void)
 		cmocka_unit_test(test_prefixes),
 		cmocka_unit_test(test_flags),
 		cmocka_unit_test(test_privilege_and_vector_state),
+		cmocka_unit_test(test_faults_of_wide_operands),
 		cmocka_unit_test(test_vex_of_32_bit_code_is_fit_for_64),
 		cmocka_unit_test(test_cut_and_overlong_instructions),
 	};
