@@ -6,7 +6,8 @@
  *   kernel_code.c  links and jump caches when the kernel's mappings are flushed
  *   jump_cache.c   where indirect jumps find the code for an address
  *   mmu.c      page walks, software TLB, address-space windows
- *   dispatch.c what translated code calls: misses, exits, finding the next block
+ *   dispatch.c what translated code calls: misses, exits, the next block
+ *   find.c     the block for an address, which may have to be translated first
  *   dormant.c  blocks that other VMs translated
  *   event.c    exceptions, interrupts, IRET, SYSCALL: changes of privilege
  *   interpret.c  the interpreter; its files are listed in interpret.h
@@ -265,6 +266,17 @@ uint64_t dispatch_slow(struct cpu *cpu);
 void cpu_update_mode(struct cpu *cpu);
 /* Guest registers from what a thunk saved inside block @b. */
 void cpu_canonicalize(struct cpu *cpu, const struct block *b);
+
+/* --- find.c --- */
+/*
+ * The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set.
+ * Jumps that come indirectly again shall find it in the jump cache.
+ */
+struct block *find_block(struct cpu *cpu, uint32_t mode, enum arrival arrival);
+/* Whether @b may be entered without looking for it. */
+bool may_cache(const struct cpu *cpu, const struct block *b);
+/* Whether @b can be arrived at that way; sees to it if there is room.  With the code cache's lock held. */
+bool has_entry(struct cpu *cpu, struct block *b, enum arrival arrival);
 
 /* --- event.c --- */
 void raise_vector(struct cpu *cpu, unsigned vector);
