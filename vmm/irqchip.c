@@ -103,7 +103,6 @@ struct lapic {
 	uint64_t isr[4];
 	uint32_t lvt[LVT_COUNT];	/* LVT_ERROR lives in lvt_error: senders read it */
 	uint32_t timer_initial, timer_divide;
-	uint64_t timer_start;	/* TSC when the current period began */
 	uint64_t timer_deadline;	/* TSC of the next expiry, 0 when idle */
 } __attribute__((aligned(64)));
 
@@ -342,9 +341,15 @@ static bool timer_is_deadline(const struct lapic *l)
 	return (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == TIMER_DEADLINE;
 }
 
-static uint64_t timer_period_tsc(const struct irqchip *chip, const struct lapic *l)
+static bool timer_is_periodic(const struct lapic *l)
 {
-	return mul_fixed((uint64_t)l->timer_initial << timer_shift(l), chip->tsc_per_ns);
+	return (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == TIMER_PERIODIC;
+}
+
+/* TSC ticks until a count is 0. */
+static uint64_t timer_ticks(const struct irqchip *chip, const struct lapic *l, uint32_t count)
+{
+	return mul_fixed((uint64_t)count << timer_shift(l), chip->tsc_per_ns);
 }
 
 static void timer_arm(struct irqchip *chip, struct lapic *l, uint64_t deadline)
@@ -353,12 +358,10 @@ static void timer_arm(struct irqchip *chip, struct lapic *l, uint64_t deadline)
 	chip->ops->timer_set(chip->ctx, l->id, deadline);
 }
 
-static void timer_begin(struct irqchip *chip, struct lapic *l)
+/* From @count; 0 stops the timer. */
+static void timer_count_down(struct irqchip *chip, struct lapic *l, uint32_t count)
 {
-	if (timer_is_deadline(l))
-		return;
-	l->timer_start = chip->ops->tsc(chip->ctx, l->id);
-	timer_arm(chip, l, l->timer_initial ? l->timer_start + timer_period_tsc(chip, l) : 0);
+	timer_arm(chip, l, count ? chip->ops->tsc(chip->ctx, l->id) + timer_ticks(chip, l, count) : 0);
 }
 
 static uint32_t timer_current(const struct irqchip *chip, const struct lapic *l)
@@ -378,7 +381,7 @@ void irqchip_timer_expired(struct irqchip *chip, unsigned vcpu)
 {
 	struct lapic *l = &chip->lapic[vcpu];
 	uint32_t lvt = l->lvt[LVT_TIMER];
-	uint64_t now;
+	uint64_t now, period;
 
 	if (!l->timer_deadline)
 		return;
@@ -387,31 +390,22 @@ void irqchip_timer_expired(struct irqchip *chip, unsigned vcpu)
 		chip->ops->timer_set(chip->ctx, vcpu, l->timer_deadline);
 		return;
 	}
-	if ((lvt & LVT_TIMER_MODE) == TIMER_PERIODIC && timer_period_tsc(chip, l)) {
-		uint64_t period = timer_period_tsc(chip, l);
-
-		/* Periods the host slept through are one interrupt, as IRR would make them. */
-		l->timer_start = now - (now - l->timer_deadline) % period;
-		timer_arm(chip, l, l->timer_start + period);
-	} else {
+	period = timer_is_periodic(l) ? timer_ticks(chip, l, l->timer_initial) : 0;
+	if (period)	/* periods the host slept through are one interrupt, as IRR would make them */
+		timer_arm(chip, l, now + period - (now - l->timer_deadline) % period);
+	else
 		l->timer_deadline = 0;
-	}
 	if (!(lvt & LVT_MASKED))
 		deliver(chip, l, DELIVER_FIXED, lvt & 0xff, false);
 }
 
-/* Goes on with @count left.  0 is none, but for a periodic timer: that begins again. */
+/* Goes on with @count left, of which a periodic timer always has some. */
 static void timer_resume(struct irqchip *chip, struct lapic *l, uint32_t count)
 {
-	bool periodic = (l->lvt[LVT_TIMER] & LVT_TIMER_MODE) == TIMER_PERIODIC;
-	uint64_t left_ns = (uint64_t)(count || !periodic ? count : l->timer_initial) << timer_shift(l);
-
-	if (timer_is_deadline(l)) {
+	if (timer_is_deadline(l))
 		timer_arm(chip, l, l->timer_deadline);
-		return;
-	}
-	l->timer_start = chip->ops->tsc(chip->ctx, l->id);
-	timer_arm(chip, l, left_ns ? l->timer_start + mul_fixed(left_ns, chip->tsc_per_ns) : 0);
+	else
+		timer_count_down(chip, l, !count && timer_is_periodic(l) ? l->timer_initial : count);
 }
 
 static void write_lvt_timer(struct irqchip *chip, struct lapic *l, uint32_t value)
@@ -690,7 +684,7 @@ static bool reg_write(struct irqchip *chip, struct lapic *l, uint32_t off, uint3
 	case REG_TIMER_INITIAL:
 		if (!timer_is_deadline(l)) {
 			l->timer_initial = value;
-			timer_begin(chip, l);
+			timer_count_down(chip, l, value);
 		}
 		return true;
 	case REG_TIMER_DIVIDE:

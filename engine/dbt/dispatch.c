@@ -170,14 +170,14 @@ static struct block *next_block(struct cpu *cpu, enum arrival arrival)
 		resume = cpu->debug.exec && cpu->sysflags & FLAG_RF;
 		if (cpu->sysflags & FLAG_TF || cpu->debug.outside.single_step || resume ||
 		    (shadow && requests_wait(cpu))) {
-			b = find_block(cpu, cpu->mode | BLOCK_SINGLE, ARRIVE_WITHIN);
+			b = cpu_find_block(cpu, cpu->mode | BLOCK_SINGLE, ARRIVE_WITHIN);
 			if (b) {
 				cpu->stepping = (cpu->sysflags & FLAG_TF ? STEP_TF : 0) |
 						(cpu->debug.outside.single_step ? STEP_OUTSIDE : 0);
 				cpu->sysflags &= resume ? ~FLAG_RF : ~0u;
 			}
 		} else {
-			b = find_block(cpu, cpu->mode, arrival);
+			b = cpu_find_block(cpu, cpu->mode, arrival);
 		}
 		if (b)
 			return b;
@@ -236,14 +236,14 @@ uint64_t dispatch(struct cpu *cpu)
 /* The rest of a block, or a loop for one round, with a look-up for each operand. */
 static uint64_t dispatch_plain(struct cpu *cpu)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, ARRIVE_WITHIN);
+	struct block *b = cpu_find_block(cpu, cpu->mode | BLOCK_PLAIN, ARRIVE_WITHIN);
 
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
 
 uint64_t dispatch_slow(struct cpu *cpu)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_SLOW, ARRIVE_WITHIN);
+	struct block *b = cpu_find_block(cpu, cpu->mode | BLOCK_SLOW, ARRIVE_WITHIN);
 
 	return b ? enter_block(cpu, b) : dispatch(cpu);
 }
@@ -396,7 +396,7 @@ static uint64_t follow_guess(struct cpu *cpu, struct exit *x, uint64_t to)
 /* The rest of a block whose look-up for several operands met the end of a page. */
 static uint64_t follow_to_plain(struct cpu *cpu, struct exit *x)
 {
-	struct block *b = find_block(cpu, cpu->mode | BLOCK_PLAIN, ARRIVE_WITHIN);
+	struct block *b = cpu_find_block(cpu, cpu->mode | BLOCK_PLAIN, ARRIVE_WITHIN);
 
 	if (!b)
 		return dispatch(cpu);

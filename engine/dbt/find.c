@@ -166,7 +166,7 @@ bool has_entry(struct cpu *cpu, struct block *b, enum arrival arrival)
 	return j.made;
 }
 
-struct block *find_block(struct cpu *cpu, uint32_t mode, enum arrival arrival)
+struct block *cpu_find_block(struct cpu *cpu, uint32_t mode, enum arrival arrival)
 {
 	struct translation tr, next;
 	struct block *b;

@@ -272,7 +272,7 @@ void cpu_canonicalize(struct cpu *cpu, const struct block *b);
  * The block for cpu->rip in @mode, or NULL with an exception pending or cpu->leave set.
  * Jumps that come indirectly again shall find it in the jump cache.
  */
-struct block *find_block(struct cpu *cpu, uint32_t mode, enum arrival arrival);
+struct block *cpu_find_block(struct cpu *cpu, uint32_t mode, enum arrival arrival);
 /* Whether @b may be entered without looking for it. */
 bool may_cache(const struct cpu *cpu, const struct block *b);
 /* Whether @b can be arrived at that way; sees to it if there is room.  With the code cache's lock held. */
