@@ -68,15 +68,18 @@ struct jc_entry {
 
 /*
  * A software TLB.  Negated tags: address + ntag is the offset in the page exactly
- * when the entry matches.  An entry that allows no read (write) has a tag whose
+ * when the entry matches.  An entry that allows nothing has a tag whose
  * index differs from its own place, so that it never matches.  A look-up needs one
  * tag and one of the others: entries of neighbours share cache lines, and the index
- * is only scaled by 8.
+ * is only scaled by 8.  Pages that are read and pages that are written do not drive
+ * each other out: the two sides of a copy may share places.
  */
 struct tlb {
-	uint64_t ntag_read[TLB_ENTRIES], ntag_write[TLB_ENTRIES];
-	uint64_t addend[TLB_ENTRIES];	/* host address - guest address */
-	uint64_t host[TLB_ENTRIES];	/* host address of the page */
+	struct tlb_side {
+		uint64_t ntag[TLB_ENTRIES];
+		uint64_t addend[TLB_ENTRIES];	/* host address - guest address */
+		uint64_t host[TLB_ENTRIES];	/* host address of the page */
+	} read, write;
 };
 
 enum jc_of { JC_KERNEL, JC_USER };

@@ -387,7 +387,7 @@ void emit_miss_stub(struct translator *t, struct miss_stub *m)
 		if (m->site.instead == MISS_PLAIN && !t->loop.on)	/* its way out may be too long for JRCXZ */
 			emit_check_crossing(t, m);
 	} else {
-		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, ntag_field(t, m->site.rw));
+		emit_gs_idx(e, true, 0x2b, t->s0, t->s1, 0, TLB_FIELD(t, m->site.rw, ntag));
 		if (m->site.instead == MISS_PLAIN)
 			emit_check_crossing(t, m);
 		if (m->remake.on)

@@ -86,8 +86,8 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 		bool addend, enum miss_instead instead)
 {
 	struct emit *e = &t->e;
-	uint32_t ntag = ntag_field(t, rw);
-	uint32_t result = addend ? TLB_FIELD(t, addend) : TLB_FIELD(t, host);
+	uint32_t ntag = TLB_FIELD(t, rw, ntag);
+	uint32_t result = addend ? TLB_FIELD(t, rw, addend) : TLB_FIELD(t, rw, host);
 	uint8_t *miss;
 
 	if (!live) {
@@ -104,7 +104,7 @@ void emit_check(struct translator *t, uint8_t *retry, uint64_t size, unsigned rw
 		emit_pext_gs(e, t->s1, t->s1, GS(page_mask));	/* 1 if the last byte is in the page */
 		miss = emit_jmp_unless_one(e, t->s1);
 		emit_entry_index(t, t->s0);
-		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
+		emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, rw, addend));
 	}
 	add_miss(t, miss, retry, live, size, rw, instead);
 }
@@ -123,7 +123,7 @@ static void emit_check_live(struct translator *t, uint8_t *retry, unsigned base,
 	if (disp)
 		emit_lea(e, t->s0, base, NO_INDEX, 0, disp);
 	emit_entry_index(t, disp ? t->s0 : base);
-	emit_gs_idx(e, true, 0x8b, t->s0, t->s1, 3, ntag_field(t, rw));
+	emit_gs_idx(e, true, 0x8b, t->s0, t->s1, 3, TLB_FIELD(t, rw, ntag));
 	if (disp <= INT32_MAX - last) {
 		emit_lea(e, t->s0, base, t->s0, 0, disp + last);
 	} else {
@@ -132,7 +132,7 @@ static void emit_check_live(struct translator *t, uint8_t *retry, unsigned base,
 	}
 	emit_pext_gs(e, t->s0, t->s0, GS(page_mask));
 	miss = emit_jmp_unless_one(e, t->s0);
-	emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, addend));
+	emit_gs_idx(e, true, 0x8b, t->s1, t->s1, 3, TLB_FIELD(t, rw, addend));
 	add_miss(t, miss, retry, true, size, rw, instead);
 	t->miss[t->nmiss - 1].base = (uint8_t)base;
 	t->miss[t->nmiss - 1].disp = disp;

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 
 #define LARGE_SIZE (1ull << LARGE_SHIFT)
+#define AHEAD 7u	/* pages: see fill_ahead() */
 
 enum { PF_P = 1, PF_W = 2, PF_U = 4, PF_RSVD = 8, PF_I = 16 };
 
@@ -34,16 +35,31 @@ static inline uint64_t never(unsigned index)
 
 static void tlb_clear_one(struct tlb *tlb, unsigned n)
 {
-	tlb->ntag_read[n] = tlb->ntag_write[n] = never(n);
+	tlb->read.ntag[n] = tlb->write.ntag[n] = never(n);
 }
 
-/* Entry @n is for the page at @page, which is at @host. */
-static inline void tlb_set(struct tlb *tlb, unsigned n, uint64_t page, uint64_t host, bool readable, bool writable)
+/* Of entry @n: it becomes that of the page at @page, which is at @host, if @wanted or it is nobody's. */
+static inline void side_set(struct tlb_side *side, unsigned n, uint64_t page, uint64_t host, bool wanted, bool allowed)
 {
-	tlb->ntag_read[n] = readable ? 0 - page : never(n);
-	tlb->ntag_write[n] = writable ? 0 - page : never(n);
-	tlb->addend[n] = host - page;
-	tlb->host[n] = host;
+	if (allowed && (wanted || side->ntag[n] == never(n) || !side->ntag[n])) {
+		side->ntag[n] = 0 - page;
+		side->addend[n] = host - page;
+		side->host[n] = host;
+	} else if (!allowed && side->ntag[n] == 0 - page) {
+		side->ntag[n] = never(n);
+	}
+}
+
+/* For accesses @rw to that page, and others where that costs no other page its entry. */
+static inline void tlb_set(struct tlb *tlb, unsigned n, uint64_t page, uint64_t host, unsigned rw, bool readable, bool writable)
+{
+	side_set(&tlb->read, n, page, host, !(rw & MEM_WRITE), readable);
+	side_set(&tlb->write, n, page, host, rw & MEM_WRITE, writable);
+}
+
+static inline const struct tlb_side *tlb_side(const struct tlb *tlb, unsigned rw)
+{
+	return rw & MEM_WRITE ? &tlb->write : &tlb->read;
 }
 
 static void tlb_clear(struct tlb *tlb)
@@ -308,7 +324,7 @@ static void invalidate_page(struct tlb *tlb, unsigned shift, uint64_t va)
 		first = tlb_index(va & ~(LARGE_SIZE - 1));
 	}
 	for (unsigned n = first; n < first + count; n++)
-		if ((0 - tlb->ntag_read[n]) >> shift == va >> shift || (0 - tlb->ntag_write[n]) >> shift == va >> shift)
+		if ((0 - tlb->read.ntag[n]) >> shift == va >> shift || (0 - tlb->write.ntag[n]) >> shift == va >> shift)
 			tlb_clear_one(tlb, n);
 }
 
@@ -404,13 +420,13 @@ void mmu_invpcid(struct cpu *cpu, unsigned type, uint64_t pcid, uint64_t va)
 	}
 }
 
-static bool protect_in(struct tlb *tlb, uint64_t host)
+static bool protect_in(struct tlb_side *side, uint64_t host)
 {
 	bool found = false;
 
 	for (unsigned i = 0; i < TLB_ENTRIES; i++)
-		if (tlb->host[i] == host && tlb->ntag_write[i] != never(i)) {
-			__atomic_store_n(&tlb->ntag_write[i], never(i), __ATOMIC_RELEASE);
+		if (side->host[i] == host && side->ntag[i] != never(i)) {
+			__atomic_store_n(&side->ntag[i], never(i), __ATOMIC_RELEASE);
 			found = true;
 		}
 	return found;
@@ -418,11 +434,11 @@ static bool protect_in(struct tlb *tlb, uint64_t host)
 
 bool mmu_protect_host_page(struct cpu *cpu, uint64_t host)
 {
-	bool found = protect_in(&cpu->ktlb, host);
+	bool found = protect_in(&cpu->ktlb.write, host);
 
 	for (unsigned i = 0; i < DBT_CONTEXTS; i++)
 		if (cpu->ctx[i].cr3 != ~0ull)
-			found |= protect_in(&cpu_window(cpu, i)->utlb, host);
+			found |= protect_in(&cpu_window(cpu, i)->utlb.write, host);
 	return found;
 }
 
@@ -560,7 +576,7 @@ static inline void note_temporary(struct cpu *cpu, uint64_t va)
 }
 
 /* Fills in the entry for a page; returns the accesses (MEM_*) that must be slow ones all the same. */
-static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct translation *tr)
+static unsigned set_entry(struct cpu *cpu, uint64_t va, unsigned rw, bool user, const struct translation *tr)
 {
 	struct window_private *w = cpu_window(cpu, cpu->context);
 	unsigned n = tlb_index(va);
@@ -575,13 +591,13 @@ static unsigned set_entry(struct cpu *cpu, uint64_t va, bool user, const struct 
 		note_temporary(cpu, va);
 	large_pages_add(user ? &w->ularge : &cpu->klarge, va, tr->shift);
 	cpu->ktlb_filled |= !user;
-	tlb_set(tlb, n, page, host, !(slow & MEM_READ), tr->writable && !(slow & MEM_WRITE));
+	tlb_set(tlb, n, page, host, rw, !(slow & MEM_READ), tr->writable && !(slow & MEM_WRITE));
 	if (cpu->vm->ncpus > 1 && tr->writable && !flags) {
 		/* Whoever claimed the page since may have looked for this entry too early: see claim_page(). */
 		atomic_thread_fence(memory_order_seq_cst);
 		flags = code_page_flags(cpu->vm->cc, tr->gpa) & (PAGE_HAS_CODE | PAGE_CLEAN);
 		if (flags) {
-			tlb->ntag_write[n] = never(n);
+			tlb->write.ntag[n] = never(n);
 			slow |= MEM_WRITE;
 		}
 	}
@@ -596,7 +612,7 @@ enum fill mmu_fill(struct cpu *cpu, uint64_t va, unsigned rw, bool user, struct 
 		return FILL_FAULT;
 	if (!ret_tr->host)
 		return FILL_SLOW;
-	return set_entry(cpu, va, user, ret_tr) & rw ? FILL_SLOW : FILL_OK;
+	return set_entry(cpu, va, rw, user, ret_tr) & rw ? FILL_SLOW : FILL_OK;
 }
 
 /* What @known, which is of the 2 MiB around @va, has as its page table entry; not present when it does not know. */
@@ -613,42 +629,85 @@ static inline uint64_t known_pte(const struct cpu *cpu, const struct walked *kno
 	return pte & (known->allowed | ~(PTE_W | PTE_U));
 }
 
-uint64_t dbt_miss_quick(struct cpu *cpu)
+/*
+ * Fills in the entry for the page at @va, which is in the 2 MiB of @known, if no more than its page table entry has to be looked at
+ * for an access @rw.  Nothing is changed in memory.
+ */
+static inline __attribute__((always_inline)) bool fill_quick(struct cpu *cpu, const struct walked *known, uint64_t va, unsigned rw,
+							     bool user)
 {
-	const struct miss_site *site = (const struct miss_site *)(uintptr_t)cpu->miss_data;
-	uint64_t va = cpu->miss_address, page = va & PAGE_MASK;
-	const struct walked *known = walked_slot(cpu, va);
-	uint64_t pte = known_pte(cpu, known, va), gpa = pte & PTE_ADDR, host;
-	uint64_t need = PTE_P | PTE_A | (site->user ? PTE_U : 0) | (site->rw & MEM_WRITE ? PTE_W | PTE_D : 0);
+	uint64_t pte = known_pte(cpu, known, va), gpa = pte & PTE_ADDR;
+	uint64_t need = PTE_P | PTE_A | (user ? PTE_U : 0) | (rw & MEM_WRITE ? PTE_W | PTE_D : 0);
 	bool writable = (pte & (PTE_W | PTE_D)) == (PTE_W | PTE_D);
 	struct window_private *w = (struct window_private *)(uintptr_t)(cpu->gs_window + WINDOW_SHARED);
+	struct tlb *tlb = user ? &w->utlb : &cpu->ktlb;
 	unsigned n = tlb_index(va);
-	struct tlb *tlb;
 
-	if ((pte & need) != need || gpa >= cpu->ram_size || (va & 4095) + site->size > PAGE_SIZE || cpu->debug.data ||
-	    (pte & PTE_NX && !(cpu->efer & EFER_NXE)) ||
+	if ((pte & need) != need || gpa >= cpu->ram_size || (pte & PTE_NX && !(cpu->efer & EFER_NXE)) ||
 	    (writable && atomic_load_explicit(&cpu->ram_flags[gpa / PAGE_SIZE], memory_order_relaxed) != PAGE_WRITE_CACHED))
-		return 0;
-	if (site->user) {
-		tlb = &w->utlb;
+		return false;
+	if (user) {
 		note_filled(w, n);
 	} else {
-		tlb = &cpu->ktlb;
 		cpu->ktlb_filled = true;
 		if (!(pte & PTE_G && cpu->cr4 & CR4_PGE && va >> 63))
 			note_temporary(cpu, va);
 	}
 	if (!known->table)
-		large_pages_add(site->user ? &w->ularge : &cpu->klarge, va, known->shift);
-	host = (uint64_t)(uintptr_t)cpu->ram + gpa;
-	tlb_set(tlb, n, page, host, true, writable);
+		large_pages_add(user ? &w->ularge : &cpu->klarge, va, known->shift);
+	tlb_set(tlb, n, va & PAGE_MASK, (uint64_t)(uintptr_t)cpu->ram + gpa, rw, true, writable);
 	if (cpu->vm->ncpus > 1 && writable) {	/* as in set_entry() */
 		atomic_thread_fence(memory_order_seq_cst);
 		if (atomic_load(&cpu->ram_flags[gpa / PAGE_SIZE]) != PAGE_WRITE_CACHED) {
-			tlb->ntag_write[n] = never(n);
-			return 0;
+			tlb->write.ntag[n] = never(n);
+			return false;
 		}
 	}
+	return true;
+}
+
+/* Whether there are entries for the two pages from @page on in steps of @step bytes. */
+static inline bool has_two(const struct tlb_side *side, uint64_t page, uint64_t step)
+{
+	return side->ntag[tlb_index(page)] == 0 - page && side->ntag[tlb_index(page + step)] == 0 - (page + step);
+}
+
+/*
+ * Who missed at @va after the two pages before it, or behind it, goes on in order, most likely: the pages that follow are filled in
+ * before they are missed, as a processor may (SDM vol. 3, 4.10.2.3).  A miss costs more than itself: the loads behind it begin after it.
+ */
+static inline __attribute__((always_inline)) void fill_ahead(struct cpu *cpu, const struct walked *known, uint64_t va, unsigned rw,
+							     bool user)
+{
+	const struct window_private *w = (const struct window_private *)(uintptr_t)(cpu->gs_window + WINDOW_SHARED);
+	const struct tlb_side *side = tlb_side(user ? &w->utlb : &cpu->ktlb, rw);
+	uint64_t page = va & PAGE_MASK, step;
+
+	if (has_two(side, page - PAGE_SIZE, 0ull - PAGE_SIZE))
+		step = PAGE_SIZE;
+	else if (has_two(side, page + PAGE_SIZE, PAGE_SIZE))
+		step = 0ull - PAGE_SIZE;
+	else
+		return;
+	for (unsigned i = 0; i < AHEAD; i++) {
+		uint64_t in = side->ntag[tlb_index(page += step)];
+
+		/* Only what the same copy has left behind makes room for it. */
+		if ((page ^ va) >> LARGE_SHIFT || (in != 0 - (page - step * TLB_ENTRIES) && in != never(tlb_index(page)) && in) ||
+		    !fill_quick(cpu, known, page, rw, user))
+			return;
+	}
+}
+
+uint64_t dbt_miss_quick(struct cpu *cpu)
+{
+	const struct miss_site *site = (const struct miss_site *)(uintptr_t)cpu->miss_data;
+	uint64_t va = cpu->miss_address;
+	const struct walked *known = walked_slot(cpu, va);
+
+	if (cpu->debug.data || (va & 4095) + site->size > PAGE_SIZE || !fill_quick(cpu, known, va, site->rw, site->user))
+		return 0;
+	fill_ahead(cpu, known, va, site->rw, site->user);
 	cpu->stats.tlb_miss++;
 	return site_pc(cpu->miss_data, site);
 }
@@ -657,13 +716,12 @@ uint64_t dbt_miss_quick(struct cpu *cpu)
 static int page_access(struct cpu *cpu, uint64_t va, unsigned rw, bool user, uint8_t **ret_host,
 		       struct translation *tr, uint32_t *ret_error)
 {
-	struct tlb *tlb = user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb;
+	const struct tlb_side *side = tlb_side(user ? &cpu_window(cpu, cpu->context)->utlb : &cpu->ktlb, rw);
 	unsigned n = tlb_index(va);
-	uint64_t ntag = (rw & MEM_WRITE ? tlb->ntag_write : tlb->ntag_read)[n];
 	int vector;
 
-	if (va + ntag < PAGE_SIZE) {
-		*ret_host = (uint8_t *)(uintptr_t)(tlb->host[n] + (va & 4095));
+	if (va + side->ntag[n] < PAGE_SIZE) {
+		*ret_host = (uint8_t *)(uintptr_t)(side->host[n] + (va & 4095));
 		tr->host = NULL;
 		return 0;
 	}

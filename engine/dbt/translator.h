@@ -133,13 +133,8 @@ static inline uint32_t tlb_field(const struct translator *t, size_t field)
 	return (uint32_t)((t->user ? GS_UTLB : GS_KTLB) + field);
 }
 
-#define TLB_FIELD(t, f) tlb_field(t, offsetof(struct tlb, f))
-
-/* The field that tells whether an entry is of an address, for an access of kind @rw. */
-static inline uint32_t ntag_field(const struct translator *t, unsigned rw)
-{
-	return rw & MEM_WRITE ? TLB_FIELD(t, ntag_write) : TLB_FIELD(t, ntag_read);
-}
+/* Field @f of the side for accesses @rw. */
+#define TLB_FIELD(t, rw, f) tlb_field(t, (rw) & MEM_WRITE ? offsetof(struct tlb, write.f) : offsetof(struct tlb, read.f))
 
 /* --- scan.c --- */
 /* Decodes until control flow, page end or a limit.  False: nothing decodable here. */
